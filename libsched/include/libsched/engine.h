@@ -56,6 +56,10 @@ enum libsched_engine_flags {
     /* A step waits rather than computes (a network, a timer): its device's cores are idle, so
      * others may spin beside it. */
     LIBSCHED_ENGINE_WAITS = 1u << 2,
+    /* The same request gives the same parts again: one whose worker died is run once more and the
+     * parts already sent are left out. Without it, a request that has sent a part fails with
+     * LIBSCHED_EDEVICELOST when its worker dies. */
+    LIBSCHED_ENGINE_REPEATABLE = 1u << 3,
 };
 
 /* What a model takes, gives and bears. Filled by describe(); every field may be lowered by the
@@ -84,7 +88,8 @@ typedef struct libsched_item {
     uint64_t units;       /* of cost: set by prepare(), else by the description's rule */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0 for none */
     bool joined;          /* this is its first step */
-    bool cancelled;       /* its owner has gone: its results will be thrown away */
+    bool cancelled;       /* its owner has gone, its results will be thrown away; brought up to
+                           * date by every call of the host's functions */
     uint32_t n_inputs, n_parameters;
     /* As submitted, or as prepare() wrote them. They stay where they are while the item is in the
      * session. Aligned to 64 bytes. The scheduler has checked them against the description when
