@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The core: decides what runs where and when. It does nothing else.
+ *
+ * No I/O, no clock, no thread, no system call, no floating point: a time in nanoseconds and an
+ * event go in, actions come out. The runtime carries the actions out and feeds back what became
+ * of them; a simulator does the same with invented workers. The same events give the same actions,
+ * to the byte.
+ *
+ *     core_handle(core, now, &event);            // submit, batch-done, worker-down, timer ...
+ *     while (core_next_action(core, &action))    // dispatch, load, reply, arm-timer ...
+ *         carry_out(&action);
+ *
+ * The vocabulary is the contract; the policy behind it may be replaced without touching anybody.
+ *
+ * Devices. A device is a place where batches run, one session at a time (or `depth`). It is up in
+ * one incarnation of its worker, its epoch, that worker-up names; an event that carries another
+ * epoch than the device's present one is stale, and ignored. A device of kind PREPARE runs
+ * nothing but prepare batches.
+ *
+ * A request's life: submit → [prepare queue → prepare batch → prepared] → queue → session of steps
+ * (parts) → exactly one reply. A worker's death puts the members of its batches back at the head
+ * of their queue, each to be retried alone; only a death in a batch of one counts against the
+ * request (a strike), and with `max_strikes` of them it fails with LIBSCHED_EPOISON.
+ *
+ * A session: dispatch names its first items and starts step 1. After every step-done the core
+ * either gives the next step (`step`: who runs in it, who joins, who leaves) or, nobody being left,
+ * ends the session (`step` with no items). Items end by item-done, before the step-done of their
+ * step. A one-shot model's session ends with its first step-done, without a further action.
+ *
+ * Loading and eviction take time and are two-phase: memory is reserved before `load` is given and
+ * freed after `evicted` has come back; a model with a session on a device, or a load under way,
+ * is pinned there.
+ *
+ * Memory: bounded by the configuration and taken in core_new() and when a model or device is
+ * added; nothing is allocated while requests flow.
+ */
+#ifndef CORE_CORE_H
+#define CORE_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <libsched/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct core;
+
+#define CORE_MAX_DEVICES 64
+#define CORE_MAX_MODELS 256
+#define CORE_MAX_BATCH 4096 /* items in one session */
+#define CORE_PRIORITIES 8
+
+struct core_config {
+    uint32_t max_requests; /* in flight; at most 2^24 */
+    uint32_t max_clients;  /* known at one time; above it they share one entry */
+    uint32_t max_strikes;  /* deaths in a batch of one before a request is poison; 0: 2 */
+};
+
+/* NULL where memory is short or a limit is out of range. */
+struct core *core_new(const struct core_config *config);
+void core_free(struct core *core);
+
+/* ----------------------------------------------------------------------------------- set-up */
+
+enum core_device_kind { CORE_COMPUTE, CORE_PREPARE };
+
+struct core_device {
+    enum core_device_kind kind;
+    uint64_t memory_bytes; /* for models and running items; 0: not counted */
+    uint32_t depth;        /* sessions it may hold at a time; 0: 1 */
+};
+
+/* Adds a device, which is down until worker-up. `index` is the caller's, below CORE_MAX_DEVICES.
+ * LIBSCHED_EINVAL, LIBSCHED_EEXIST, LIBSCHED_ENOMEM. */
+int core_add_device(struct core *core, uint32_t index, const struct core_device *device);
+
+enum core_model_flags {
+    CORE_MODEL_PREPARES = 1u << 0,   /* goes through a prepare batch before it is queued */
+    CORE_MODEL_STEPS = 1u << 1,      /* its items may outlive a step */
+    CORE_MODEL_REPEATABLE = 1u << 2, /* parts come again alike: a retry leaves out those sent */
+};
+
+struct core_model {
+    uint32_t flags;
+    uint64_t devices;            /* bit i: may run on device i (compute devices only) */
+    uint32_t max_batch_requests; /* 1 .. CORE_MAX_BATCH */
+    uint64_t max_batch_units;    /* a single item above it runs alone */
+    uint64_t max_request_units;
+    uint32_t max_prepare_requests; /* items in one prepare batch */
+    uint64_t memory_bytes;         /* on each device, while loaded; an estimate until `loaded` */
+    uint64_t memory_per_unit;      /* of a running item */
+    uint32_t queue_limit;          /* requests waiting, prepared or not */
+};
+
+/*
+ * Adds a model (`index` is the caller's, below CORE_MAX_MODELS) and asks for its load on every
+ * prepare device (if it prepares) and on each of its devices, as memory allows. LIBSCHED_EINVAL,
+ * LIBSCHED_EEXIST, LIBSCHED_ENODEVMEM (it fits on none of its devices even alone).
+ */
+int core_add_model(struct core *core, uint64_t now, uint32_t index, const struct core_model *model);
+
+/* Changes what became known of a model when it was loaded the first time (everything but
+ * `devices`). Requests already queued are not looked at again. */
+int core_update_model(struct core *core, uint64_t now, uint32_t index,
+                      const struct core_model *model);
+
+/* Its waiting requests are answered with `status` (LIBSCHED_ENOMODEL, or why it failed to load),
+ * running ones run to their end, then it is evicted everywhere; core_model_gone() tells when. */
+int core_remove_model(struct core *core, uint64_t now, uint32_t index, int status);
+/* Whether the index may be used anew. */
+bool core_model_gone(const struct core *core, uint32_t index);
+
+/* ----------------------------------------------------------------------------------- events */
+
+enum core_event_type {
+    CORE_SUBMIT = 1,
+    CORE_PREPARED, /* an item of a prepare batch: its units are known, or it failed */
+    CORE_CANCEL,
+    CORE_GRANT,      /* more parts may be sent */
+    CORE_PART,       /* an item yielded a part */
+    CORE_ITEM_DONE,  /* an item ended */
+    CORE_STEP_DONE,  /* a step of a session ended, its items' parts and ends before it */
+    CORE_BATCH_DONE, /* the same for a prepare batch; a session given up by its worker */
+    CORE_LOADED,     /* a load ended */
+    CORE_EVICTED,
+    CORE_MEMORY_REPORT, /* device memory that is free, as measured */
+    CORE_WORKER_UP,
+    CORE_WORKER_DOWN, /* its exit has been seen: nothing more comes from that epoch */
+    CORE_TIMER,
+    CORE_DRAIN, /* submit is answered with LIBSCHED_ECLOSING from now on */
+};
+
+/* A request. Its id is the core's: below 2^24 in its low 24 bits (the slot, for the caller's own
+ * table beside it), a generation above, and never 0. */
+struct core_submit {
+    uint32_t model;
+    uint32_t priority;
+    uint64_t client;      /* a key of the caller's, such as a hash */
+    uint64_t units;       /* its cost, or its bound until it is prepared; at least 1 */
+    uint64_t deadline;    /* 0: none */
+    uint32_t part_credit; /* parts that may be sent; UINT32_MAX: no end of them */
+    bool wants_parts;     /* else CORE_REPLY_PART never comes, and parts need no credit */
+    /* Out: */
+    uint64_t id;
+    uint64_t retry_after; /* ns, of LIBSCHED_EQUEUEFULL and LIBSCHED_EBUSY */
+};
+
+struct core_event {
+    enum core_event_type type;
+    uint32_t device;
+    uint64_t epoch;
+    union {
+        struct core_submit submit;
+        struct {
+            uint64_t id;
+            uint64_t batch;
+            uint64_t units; /* LIBSCHED_OK: what it costs */
+            int status;
+        } prepared;
+        struct {
+            uint64_t id;
+        } cancel;
+        struct {
+            uint64_t id;
+            uint32_t parts;
+        } grant;
+        struct {
+            uint64_t id;
+            uint64_t batch;
+        } part;
+        struct {
+            uint64_t id;
+            uint64_t batch;
+            int status;
+        } item_done;
+        struct {
+            uint64_t batch;
+            uint32_t step;
+            int status;          /* LIBSCHED_OK; LIBSCHED_ENODEVMEM: items not ended did not fit and
+                                  * are tried again in smaller batches; other: they fail with it */
+            uint64_t begin, end; /* when it ran */
+            bool warm_up;        /* not to be learnt from */
+        } step_done;             /* also batch_done */
+        struct {
+            uint32_t model;
+            int status;
+            uint64_t memory_bytes; /* what it took */
+        } loaded;                  /* also evicted */
+        struct {
+            uint64_t free_bytes;
+        } memory;
+    } u;
+};
+
+/*
+ * Takes an event in. Answers LIBSCHED_OK, or for CORE_SUBMIT why the request is refused (it then
+ * has no id and no reply): LIBSCHED_ENOMODEL, LIBSCHED_EQUEUEFULL, LIBSCHED_EBUSY,
+ * LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE (it has passed), LIBSCHED_ECLOSING, LIBSCHED_EINVAL.
+ * CORE_CANCEL of an unknown id is LIBSCHED_ENOENT. Stale events are LIBSCHED_OK and change
+ * nothing. `now` never goes back.
+ */
+int core_handle(struct core *core, uint64_t now, struct core_event *event);
+
+/* ---------------------------------------------------------------------------------- actions */
+
+enum core_action_type {
+    CORE_DISPATCH = 1, /* begin a session (or a prepare batch) with these items */
+    CORE_STEP,         /* its next step, with these items; none: end it */
+    CORE_LOAD,         /* load a model on a device */
+    CORE_EVICT,        /* take it off again */
+    CORE_ABORT,        /* tell the worker that this item's results are no longer wanted */
+    CORE_KILL,         /* end a device's worker; worker-down follows */
+    CORE_REPLY,        /* a request ended: its last outputs, or its status */
+    CORE_REPLY_PART,   /* the oldest part not yet sent of a request may go out */
+    CORE_ARM_TIMER,    /* send CORE_TIMER at `at`; replaces the timer before; 0 disarms */
+};
+
+struct core_action_item {
+    uint64_t id;
+    uint64_t units;
+    bool joins;  /* CORE_STEP: its first step in this session */
+    bool leaves; /* CORE_STEP: taken out (cancelled): it does not run */
+};
+
+struct core_action {
+    enum core_action_type type;
+    uint64_t seq; /* of all actions: 1, 2, 3 ... */
+    uint32_t device;
+    uint64_t epoch;
+    uint32_t model;
+    uint64_t batch; /* of a session or prepare batch: never used again */
+    uint32_t step;  /* 1, 2, 3 ... */
+    uint32_t n_items;
+    const struct core_action_item *items; /* valid until the next call on the core */
+    uint64_t id;                          /* ABORT, REPLY, REPLY_PART */
+    int status;                           /* REPLY */
+    uint32_t attempts;                    /* REPLY: dispatches for compute */
+    uint64_t dispatched;                  /* REPLY: when the last of them was; 0: never */
+    uint32_t batch_size;                  /* REPLY: items in its last step */
+    uint64_t at;                          /* ARM_TIMER */
+};
+
+/* The next action, in the order they were decided; false when there is none. After CORE_REPLY an
+ * id is free: the caller forgets the request. */
+bool core_next_action(struct core *core, struct core_action *action);
+
+/* ----------------------------------------------------------------------------------- looking */
+
+struct core_counts {
+    uint32_t queued, running; /* requests; queued includes those being prepared */
+    uint64_t submitted, completed, failed, cancelled, expired, refused, retried;
+    uint64_t batches, batched_requests, batched_units; /* compute steps */
+};
+
+/* Of one model, or of all (those removed included) with UINT32_MAX. */
+void core_get_counts(const struct core *core, uint32_t model, struct core_counts *out);
+
+/* Devices (bits) on which a model is loaded now. */
+uint64_t core_model_devices(const struct core *core, uint32_t model);
+
+/*
+ * Whether everything the core holds fits together (lists, counts, memory, conservation of
+ * requests): for tests and the simulator, O(everything). On a violation false, with what is wrong
+ * in `err`.
+ */
+bool core_check(const struct core *core, libsched_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device worker, seen from the scheduler's side: one incarnation, from its start to its exit.
+ *
+ * A worker runs engines on one device. It is a process (sched-worker) or, for embedding and
+ * sanitizers, a thread; it behaves the same to the caller. Commands go to it over a ring in shared
+ * memory, events come back over another; a descriptor tells the one who sleeps that there is
+ * something. A command never blocks the caller: a full ring is LIBSCHED_EBUSY, and the caller
+ * bounds what it has outstanding so that it never happens.
+ *
+ * What the caller gives a worker it can read (segments); what the worker writes (its result memory)
+ * belongs to this incarnation and is given back to the system when the incarnation has ended and
+ * the last result was released. Everything that comes from a worker is copied before it is
+ * checked, and checked before it is used: a worker that speaks nonsense is killed, and its exit
+ * reported like any other.
+ */
+#ifndef WORKER_WORKER_H
+#define WORKER_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <libsched/engine.h>
+#include <libsched/status.h>
+#include <libsched/tensor.h>
+
+#include "worker/segment.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct worker;
+
+struct worker_options {
+    const char *name;        /* of the device, for messages: "cpu:0", "prepare:0" */
+    bool thread;             /* a thread rather than a process */
+    const char *worker_path; /* absolute path of sched-worker; unused for a thread */
+    const char *plugin_path; /* folders for engine and device plugins, or NULL */
+    const char *driver;      /* of the device: "cpu", "cuda"; NULL: none (a prepare worker) */
+    uint32_t ordinal;        /* the driver's own number for the device */
+    const char *cpus;        /* cores to bind to, "0-3,8"; NULL: any */
+    uint32_t threads;        /* it may compute with */
+    uint32_t spin_us;        /* it looks for work so long before it sleeps; may be changed later */
+    uint64_t result_bytes;   /* of its result memory */
+    uint64_t epoch;          /* of the incarnation, unlike all before it */
+};
+
+/* Starts a worker; it comes up in the background (WORKER_UP, or WORKER_DOWN with the reason). */
+int worker_start(struct worker **out, const struct worker_options *options, libsched_error *err);
+
+/* Asks it to end after the step it is in. */
+void worker_stop(struct worker *worker);
+/* Ends it now: SIGKILL. A thread can't be killed: it ends after the step it is in. */
+void worker_kill(struct worker *worker);
+/* Frees it: kills it first if it still runs, and waits for its exit. Results that are not
+ * released stay readable until they are. */
+void worker_free(struct worker *worker);
+
+/* Readable when an event may be waiting, once worker_arm() was called. The worker's. */
+int worker_fd(const struct worker *worker);
+/* Asks for worker_fd() to become readable at the next event. True: one is waiting already. */
+bool worker_arm(struct worker *worker);
+/* From now on the worker's spinning before it sleeps; 0: never. */
+void worker_set_spin(struct worker *worker, uint32_t spin_us);
+/* 0 for a thread, or once it has exited. */
+int worker_pid(const struct worker *worker);
+
+/* ----------------------------------------------------------------------------------- commands */
+
+struct worker_model {
+    uint32_t key;        /* the caller's name for it, in this worker */
+    const char *name;    /* for messages */
+    const char *engine;  /* built in or plugin's name */
+    const char *library; /* a plugin's path, or NULL */
+    const char *path;    /* as in libsched_engine_open_args */
+    const libsched_parameter *parameters;
+    uint32_t n_parameters;
+    bool prepare_only;
+};
+
+int worker_load(struct worker *worker, const struct worker_model *model, libsched_error *err);
+int worker_unload(struct worker *worker, uint32_t key);
+
+/* A tensor that lies in a segment. */
+struct worker_tensor {
+    const char *name;
+    uint32_t datatype, rank;
+    int64_t shape[LIBSCHED_MAX_RANK];
+    struct segment *segment;
+    uint64_t offset, size;
+};
+
+struct worker_item {
+    uint64_t id;
+    uint64_t units;
+    uint64_t deadline; /* 0: none */
+    uint32_t n_inputs, n_parameters;
+    const struct worker_tensor *inputs;
+    const libsched_parameter *parameters;
+};
+
+/*
+ * Runs one step (or a prepare batch) of `batch`. Items that join come whole; those that stay from
+ * the step before are named by id; those that leave are dropped before it runs. With nobody left
+ * it only ends the session. The answer is WORKER_PART and WORKER_ITEM events, then WORKER_STEP.
+ * Segments are mapped into the worker when they are first named.
+ */
+struct worker_step {
+    uint64_t batch;
+    uint32_t key;  /* of the model */
+    uint32_t step; /* 1 begins the session */
+    bool prepare;
+    uint32_t n_joins, n_stays, n_leaves;
+    const struct worker_item *joins;
+    const uint64_t *stays, *leaves;
+};
+
+int worker_run(struct worker *worker, const struct worker_step *step, libsched_error *err);
+
+/* Sets an item's `cancelled`, also in the middle of a step. An unknown id is ignored. */
+void worker_cancel(struct worker *worker, uint64_t id);
+
+/* The worker may forget a segment (which the caller then frees). */
+void worker_drop_segment(struct worker *worker, const struct segment *segment);
+
+/* ------------------------------------------------------------------------------------- events */
+
+enum worker_event_type {
+    WORKER_UP = 1,   /* it may be given commands */
+    WORKER_LOADED,   /* key, status, error, description, memory */
+    WORKER_UNLOADED, /* key */
+    WORKER_PART,     /* batch, id, outputs */
+    WORKER_ITEM,     /* batch, id, status, error, outputs; units after a prepare batch */
+    WORKER_STEP,     /* batch, step, status, error, begin, end: ready for the next */
+    WORKER_MEMORY,   /* free_bytes of the device */
+    WORKER_LOG,      /* error.message: a line for people */
+    WORKER_DOWN,     /* the last event, once its exit was seen: error says how it ended */
+};
+
+/* Result memory of one event; counted in the incarnation. */
+struct worker_results;
+
+struct worker_event {
+    enum worker_event_type type;
+    uint32_t key;
+    uint64_t batch;
+    uint32_t step;
+    uint64_t id;
+    uint64_t units;
+    int status;
+    libsched_error error;
+    uint64_t begin, end;
+    uint64_t memory_bytes, free_bytes;
+    /* WORKER_LOADED: valid until the next worker_next_event(). */
+    const libsched_engine_description *description;
+    /* WORKER_PART, WORKER_ITEM: valid until worker_results_release(results). The names are
+     * copies; the data is what the worker can still write to. */
+    uint32_t n_outputs;
+    libsched_tensor *outputs;
+    struct worker_results *results; /* NULL where there are no outputs */
+};
+
+/* The next event; false when there is none now. */
+bool worker_next_event(struct worker *worker, struct worker_event *event);
+
+/* Gives an event's result memory back; also after worker_free(). NULL is allowed. */
+void worker_results_release(struct worker_results *results);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
