@@ -130,9 +130,10 @@ static int choose_source(struct topology *t, const struct topology_options *opti
 
 static int load(struct topology *t, const struct topology_options *options, libsched_error *err)
 {
-    /* These would start OpenCL, CUDA, an X client and so on in the process that schedules; which
-     * breaks the workers that it forks. A component that hwloc was built without is no error. */
-    static const char *const unwanted[] = {"opencl", "cuda", "gl", "rsmi", "levelzero"};
+    /* These would start OpenCL, CUDA, an X client and so on in the process that schedules, which
+     * the workers that it forks do not survive. "pci" finds what "linux" finds as well, and leaks.
+     * A component that hwloc was built without is no error. */
+    static const char *const unwanted[] = {"opencl", "cuda", "gl", "rsmi", "levelzero", "pci"};
     for (size_t i = 0; i < sizeof(unwanted) / sizeof(unwanted[0]); i++)
         (void)hwloc_topology_set_components(t->hwloc, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST,
                                             unwanted[i]);
