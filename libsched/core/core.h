@@ -13,24 +13,52 @@
  *
  * The vocabulary is the contract; the policy behind it may be replaced without touching anybody.
  *
- * Devices. A device is a place where batches run, one session at a time (or `depth`). It is up in
+ * core_next_action() is called until it says false after every event, or after several: what is
+ * decided is decided there, so events taken in together are decided upon together. Events may also
+ * be taken in between two actions.
+ *
+ * Devices. A device is a place where batches run, one step at a time (or `depth`). It is up in
  * one incarnation of its worker, its epoch, that worker-up names; an event that carries another
  * epoch than the device's present one is stale, and ignored. A device of kind PREPARE runs
  * nothing but prepare batches.
  *
  * A request's life: submit → [prepare queue → prepare batch → prepared] → queue → session of steps
- * (parts) → exactly one reply. A worker's death puts the members of its batches back at the head
- * of their queue, each to be retried alone; only a death in a batch of one counts against the
- * request (a strike), and with `max_strikes` of them it fails with LIBSCHED_EPOISON.
+ * (parts) → exactly one reply. A deadline is looked at until a request is dispatched and, where it
+ * takes several steps, between them; a step that has begun is not cut short by it. A request that
+ * was cancelled in a batch is answered once the worker has let go of it: with its item-done, or
+ * with the step by which it leaves.
  *
  * A session: dispatch names its first items and starts step 1. After every step-done the core
- * either gives the next step (`step`: who runs in it, who joins, who leaves) or, nobody being left,
- * ends the session (`step` with no items). Items end by item-done, before the step-done of their
- * step. A one-shot model's session ends with its first step-done, without a further action.
+ * gives the next step (who runs in it, who joins, who leaves) or, nobody being left, ends the
+ * session. Items end by item-done, before the step-done of their step. A one-shot model's session
+ * ends with its first step-done, without a further action, and so does every session with a step
+ * that failed: the worker drops what it holds of it.
+ *   - Sessions of different models live on a device side by side and take turns, step by step.
+ *     While it is another's turn nothing is said to a session; its items stay.
+ *   - An item of the session that a step neither names as running nor as leaving stays in the
+ *     session without running. So it is with one without credit for parts, or for which there was
+ *     no room in the step's limits; a session none of whose items may run waits, and the device
+ *     does others' work meanwhile. (It keeps the memory of its items, until they are granted
+ *     more, cancelled, or their deadline passes.)
+ *   - A step in which nobody runs takes items out (`leaves`), or ends the session (`ends`). It is
+ *     not waited for: a step-done for it is ignored.
+ *
+ * Parts. Each part that an item yields goes out with a CORE_REPLY_PART, at once or when credit is
+ * granted; the reply of a request that ended well waits until its last part has gone out. Parts
+ * that were not sent are forgotten when a request fails or is retried.
+ *
+ * A worker's death puts the members of its sessions back at the head of their queue. Those of the
+ * steps it was in are retried alone: in a batch of one, with nothing else under way on their
+ * device. A death in a batch of one, nothing else being under way, counts against the request (a
+ * strike), and with `max_strikes` of them it fails with LIBSCHED_EPOISON. A load under way is given
+ * again when the worker is back, and has strikes likewise: see core_model_failed().
  *
  * Loading and eviction take time and are two-phase: memory is reserved before `load` is given and
  * freed after `evicted` has come back; a model with a session on a device, or a load under way,
- * is pinned there.
+ * is pinned there. A model that is loaded nowhere and has requests waiting (or was never loaded)
+ * has idle models evicted for it, the longest unused first; requests younger than its oldest then
+ * wait on that device until it has had its turn. A load that failed is tried again when the
+ * device's worker comes up anew.
  *
  * Memory: bounded by the configuration and taken in core_new() and when a model or device is
  * added; nothing is allocated while requests flow.
@@ -53,6 +81,7 @@ struct core;
 #define CORE_MAX_DEVICES 64
 #define CORE_MAX_MODELS 256
 #define CORE_MAX_BATCH 4096 /* items in one session */
+#define CORE_MAX_DEPTH 64
 #define CORE_PRIORITIES 8
 
 struct core_config {
@@ -72,7 +101,7 @@ enum core_device_kind { CORE_COMPUTE, CORE_PREPARE };
 struct core_device {
     enum core_device_kind kind;
     uint64_t memory_bytes; /* for models and running items; 0: not counted */
-    uint32_t depth;        /* sessions it may hold at a time; 0: 1 */
+    uint32_t depth;        /* steps under way at a time; 0: 1, at most CORE_MAX_DEPTH */
 };
 
 /* Adds a device, which is down until worker-up. `index` is the caller's, below CORE_MAX_DEVICES.
@@ -172,11 +201,13 @@ struct core_event {
         struct {
             uint64_t id;
             uint64_t batch;
+            bool drop; /* Out: nobody will be told of this part; forget it */
         } part;
         struct {
             uint64_t id;
             uint64_t batch;
             int status;
+            bool drop; /* Out: the same for the outputs of its end */
         } item_done;
         struct {
             uint64_t batch;
@@ -210,11 +241,12 @@ int core_handle(struct core *core, uint64_t now, struct core_event *event);
 
 enum core_action_type {
     CORE_DISPATCH = 1, /* begin a session (or a prepare batch) with these items */
-    CORE_STEP,         /* its next step, with these items; none: end it */
+    CORE_STEP,         /* its next step, with these items */
     CORE_LOAD,         /* load a model on a device */
     CORE_EVICT,        /* take it off again */
     CORE_ABORT,        /* tell the worker that this item's results are no longer wanted */
-    CORE_KILL,         /* end a device's worker; worker-down follows */
+    CORE_KILL,         /* end a device's worker; worker-down follows (for policies that watch the
+                        * time a step takes; none does now) */
     CORE_REPLY,        /* a request ended: its last outputs, or its status */
     CORE_REPLY_PART,   /* the oldest part not yet sent of a request may go out */
     CORE_ARM_TIMER,    /* send CORE_TIMER at `at`; replaces the timer before; 0 disarms */
@@ -237,6 +269,7 @@ struct core_action {
     uint32_t step;  /* 1, 2, 3 ... */
     uint32_t n_items;
     const struct core_action_item *items; /* valid until the next call on the core */
+    bool ends; /* STEP: the session is over, nobody in it runs: drop those who leave, and it */
     uint64_t id;                          /* ABORT, REPLY, REPLY_PART */
     int status;                           /* REPLY */
     uint32_t attempts;                    /* REPLY: dispatches for compute */
@@ -262,6 +295,11 @@ void core_get_counts(const struct core *core, uint32_t model, struct core_counts
 
 /* Devices (bits) on which a model is loaded now. */
 uint64_t core_model_devices(const struct core *core, uint32_t model);
+
+/* Devices (bits) on which it is not loaded because its load failed, or because `max_strikes` times
+ * a worker died while it did nothing but load it: then no event says so, hence to be looked at
+ * after a worker-down. */
+uint64_t core_model_failed(const struct core *core, uint32_t model);
 
 /*
  * Whether everything the core holds fits together (lists, counts, memory, conservation of
