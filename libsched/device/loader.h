@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finds the driver of a kind of device: the one built in, or a plugin's. */
+#ifndef DEVICE_LOADER_H
+#define DEVICE_LOADER_H
+
+#include <libsched/device.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * The driver called `name`. "cpu" is built in; any other is the plugin libsched_device_NAME.so in
+ * one of the folders of plugin_path (absolute, parted by ':'; NULL: none), the first that has it.
+ * A plugin is never unloaded: it may have threads.
+ *
+ * LIBSCHED_ENODEVICE: there is none of that name. LIBSCHED_ENOTSUP: there is, but it was built for
+ * another version, or is no driver, or a library it needs is missing; the message says which.
+ */
+int device_find_driver(const libsched_device_driver **out, const char *name,
+                       const char *plugin_path, libsched_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a device is: coarse operations on packed sequences, which an engine composes without
+ * knowing what computes them.
+ *
+ * A device driver is one exported function, libsched_device_entry(), that returns a const table.
+ * It is opened inside a device worker, and used by one thread at a time.
+ *
+ * Order: operations and copies take effect in the order they were called, as if each had ended
+ * before the next began. They may be carried out later: a call that returns LIBSCHED_OK has only
+ * been accepted, and what goes wrong afterwards is answered by synchronize(). So
+ *   - host memory given to upload() and sequences_set() is copied before the call returns;
+ *   - host memory given to download() is filled when synchronize() has returned;
+ *   - device objects may be destroyed at any time: a driver keeps what its queue still needs.
+ *
+ * Packed sequences: a batch of n sequences of lengths l0, l1, … is one matrix of l0 + l1 + … rows,
+ * one a token, without padding. Sequence i is rows starts[i] to starts[i + 1] - 1.
+ *
+ * Numbers: activations and weights are FP32 or BF16, sums are always carried in FP32. The residual
+ * stream and the inside of layer_norm, of softmax and of pool are FP32.
+ */
+#ifndef LIBSCHED_DEVICE_H
+#define LIBSCHED_DEVICE_H
+
+#include <libsched/status.h>
+#include <libsched/tensor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised when a change breaks drivers or engines that were built before it. What is added goes to
+ * the end of a struct, and struct_size says whether it is there: collectives will come so. */
+#define LIBSCHED_DEVICE_ABI 1
+
+struct libsched_device_driver;
+
+/* A device that is open. The driver's own struct begins with it. */
+typedef struct libsched_device {
+    const struct libsched_device_driver *driver;
+} libsched_device;
+
+/* A matrix of activations in device memory, row-major and dense; a driver may allocate more rows
+ * than were asked for and use them as it likes. */
+typedef struct libsched_device_buffer libsched_device_buffer;
+/* A weight, in whatever form the driver computes best with. Never changes. */
+typedef struct libsched_device_weight libsched_device_weight;
+/* A batch of packed token sequences. */
+typedef struct libsched_device_sequences libsched_device_sequences;
+
+typedef struct libsched_device_open_args {
+    uint32_t struct_size;
+    uint32_t ordinal; /* the driver's own number for the device */
+    uint32_t threads; /* host threads it may compute with; at least 1 */
+} libsched_device_open_args;
+
+enum libsched_device_flags {
+    LIBSCHED_DEVICE_BF16 = 1u << 0,   /* BF16 weights and activations are computed natively */
+    LIBSCHED_DEVICE_UNIFIED = 1u << 1 /* its memory is the host's */
+};
+
+typedef struct libsched_device_info {
+    uint32_t flags;
+    uint32_t threads;                 /* host threads it computes with */
+    uint64_t memory_total;            /* bytes; 0 where it is not known */
+    uint64_t memory_free;             /* bytes; 0 where it is not known */
+    char text[LIBSCHED_MESSAGE_SIZE]; /* one line for people: "oneDNN 2.6.3, AVX-512, 2 threads" */
+} libsched_device_info;
+
+typedef enum libsched_device_weight_kind {
+    LIBSCHED_WEIGHT_LINEAR = 1, /* [outputs, inputs], as PyTorch keeps a Linear's: of linear() */
+    LIBSCHED_WEIGHT_TABLE,      /* [entries, columns]: of embed() */
+    LIBSCHED_WEIGHT_VECTOR,     /* [n]: a bias, or a norm's gain or shift; kept in FP32 */
+} libsched_device_weight_kind;
+
+typedef struct libsched_device_weight_args {
+    uint32_t struct_size;
+    uint32_t kind;            /* libsched_device_weight_kind */
+    uint32_t datatype;        /* to compute with: LIBSCHED_FP32 or LIBSCHED_BF16 (not a VECTOR's) */
+    uint32_t source_datatype; /* of data: LIBSCHED_FP32, LIBSCHED_FP16 or LIBSCHED_BF16 */
+    uint64_t rows, columns;   /* a VECTOR has one row */
+    const void *data;         /* rows * columns elements, row-major, at any alignment */
+} libsched_device_weight_args;
+
+typedef enum libsched_device_activation {
+    LIBSCHED_ACTIVATION_NONE = 0,
+    LIBSCHED_ACTIVATION_GELU,      /* x Φ(x), by erf */
+    LIBSCHED_ACTIVATION_GELU_TANH, /* its approximation by tanh */
+    LIBSCHED_ACTIVATION_RELU,
+} libsched_device_activation;
+
+typedef enum libsched_device_pooling {
+    LIBSCHED_POOLING_MEAN = 1, /* of all tokens of a sequence */
+    LIBSCHED_POOLING_CLS,      /* its first token */
+    LIBSCHED_POOLING_MAX,      /* the largest of each column */
+} libsched_device_pooling;
+
+/*
+ * output[t] = layer_norm(words[id[t]] + positions[position[t]] + types[0]) for each token t, whose
+ * position counts from 0 in its sequence. Ids are within the tables: the caller has checked them.
+ */
+typedef struct libsched_device_embed_args {
+    uint32_t struct_size;
+    const libsched_device_sequences *sequences;
+    const libsched_device_weight *words, *positions;
+    const libsched_device_weight *types; /* NULL: none is added */
+    const libsched_device_weight *gain, *shift;
+    float epsilon;
+    libsched_device_buffer *output;      /* FP32 */
+    libsched_device_buffer *output_bf16; /* the same in BF16; NULL: not wanted */
+} libsched_device_embed_args;
+
+/* output = activation(input weightᵀ + bias), or output += input weightᵀ + bias. */
+typedef struct libsched_device_linear_args {
+    uint32_t struct_size;
+    uint64_t rows;
+    const libsched_device_buffer *input;  /* of the weight's datatype */
+    const libsched_device_weight *weight; /* LINEAR */
+    const libsched_device_weight *bias;   /* VECTOR, or NULL */
+    uint32_t activation;                  /* libsched_device_activation; NONE with accumulate */
+    bool accumulate;                      /* add to what output holds: a residual; FP32 only */
+    libsched_device_buffer *output;       /* FP32 or BF16; not the input */
+} libsched_device_linear_args;
+
+/* output = layer_norm(input + residual) over each row, times gain, plus shift. */
+typedef struct libsched_device_norm_args {
+    uint32_t struct_size;
+    uint64_t rows;
+    const libsched_device_buffer *input;    /* FP32; may be the output */
+    const libsched_device_buffer *residual; /* FP32, or NULL */
+    const libsched_device_weight *gain, *shift;
+    float epsilon;
+    libsched_device_buffer *output;      /* FP32 */
+    libsched_device_buffer *output_bf16; /* the same in BF16; NULL: not wanted */
+} libsched_device_norm_args;
+
+/*
+ * Scaled dot-product attention of each sequence with itself, every token with every token:
+ * output = softmax(scale · Q Kᵀ) V, head by head. A row of qkv is the queries of all heads, then
+ * their keys, then their values: 3 · heads · head_size columns; a row of the output is
+ * heads · head_size.
+ */
+typedef struct libsched_device_attention_args {
+    uint32_t struct_size;
+    const libsched_device_sequences *sequences;
+    const libsched_device_buffer *qkv; /* FP32 or BF16 */
+    uint32_t heads, head_size;
+    float scale;
+    libsched_device_buffer *output; /* of the datatype of qkv */
+} libsched_device_attention_args;
+
+/* One row for each sequence from its rows in input; with normalize, divided by its Euclidean
+ * length (or 1e-12, where that is larger). */
+typedef struct libsched_device_pool_args {
+    uint32_t struct_size;
+    const libsched_device_sequences *sequences;
+    const libsched_device_buffer *input; /* FP32 */
+    uint32_t pooling;                    /* libsched_device_pooling */
+    bool normalize;
+    libsched_device_buffer *output; /* FP32, a row for each sequence */
+} libsched_device_pool_args;
+
+/*
+ * Functions answer LIBSCHED_OK or a status, with a message in `err`: LIBSCHED_EINVAL for arguments
+ * that do not fit together, LIBSCHED_ENOTSUP for what this device cannot do, LIBSCHED_ENODEVMEM
+ * where there is no room, LIBSCHED_EDEVICELOST once it can't be used any more.
+ *
+ * A destroy function takes NULL.
+ */
+typedef struct libsched_device_driver {
+    uint32_t abi_version; /* LIBSCHED_DEVICE_ABI */
+    uint32_t struct_size; /* sizeof(libsched_device_driver) as the driver was built */
+    const char *name;     /* "cpu", "cuda" */
+
+    int (*open)(libsched_device **out, const libsched_device_open_args *args, libsched_error *err);
+    /* Everything made on it has been destroyed. */
+    void (*close)(libsched_device *device);
+    int (*info)(libsched_device *device, libsched_device_info *out, libsched_error *err);
+
+    /* ------------------------------------------------------------------------------- memory */
+
+    /* A matrix of up to `rows` rows. datatype: LIBSCHED_FP32 or LIBSCHED_BF16. */
+    int (*buffer_create)(libsched_device *device, libsched_device_buffer **out, uint32_t datatype,
+                         uint64_t rows, uint64_t columns, libsched_error *err);
+    void (*buffer_destroy)(libsched_device *device, libsched_device_buffer *buffer);
+    /* Whole rows from and to host memory, in the buffer's datatype. */
+    int (*upload)(libsched_device *device, libsched_device_buffer *buffer, uint64_t first_row,
+                  uint64_t rows, const void *source, libsched_error *err);
+    int (*download)(libsched_device *device, const libsched_device_buffer *buffer,
+                    uint64_t first_row, uint64_t rows, void *target, libsched_error *err);
+
+    /* Brings a weight into the device's own form. `data` is no longer needed afterwards. */
+    int (*weight_create)(libsched_device *device, libsched_device_weight **out,
+                         const libsched_device_weight_args *args, libsched_error *err);
+    void (*weight_destroy)(libsched_device *device, libsched_device_weight *weight);
+
+    /* Room for a batch of sequences, which sequences_set() fills as often as one likes: starts has
+     * n + 1 entries, starts[0] = 0, none below the one before; ids has starts[n]. */
+    int (*sequences_create)(libsched_device *device, libsched_device_sequences **out,
+                            uint32_t max_sequences, uint64_t max_tokens, libsched_error *err);
+    void (*sequences_destroy)(libsched_device *device, libsched_device_sequences *sequences);
+    int (*sequences_set)(libsched_device *device, libsched_device_sequences *sequences, uint32_t n,
+                         const uint32_t *starts, const int32_t *ids, libsched_error *err);
+
+    /* --------------------------------------------------------------------------- operations */
+
+    int (*embed)(libsched_device *device, const libsched_device_embed_args *args,
+                 libsched_error *err);
+    int (*linear)(libsched_device *device, const libsched_device_linear_args *args,
+                  libsched_error *err);
+    int (*norm)(libsched_device *device, const libsched_device_norm_args *args,
+                libsched_error *err);
+    int (*attention)(libsched_device *device, const libsched_device_attention_args *args,
+                     libsched_error *err);
+    int (*pool)(libsched_device *device, const libsched_device_pool_args *args,
+                libsched_error *err);
+
+    /* Waits until everything before it is done, and answers how that ended. */
+    int (*synchronize)(libsched_device *device, libsched_error *err);
+} libsched_device_driver;
+
+/*
+ * The symbol a plugin exports. `abi` is the caller's LIBSCHED_DEVICE_ABI; NULL says that the plugin
+ * cannot serve it. The table lives as long as the process.
+ */
+typedef const libsched_device_driver *(*libsched_device_entry_fn)(uint32_t abi);
+#define LIBSCHED_DEVICE_ENTRY "libsched_device_entry"
+LIBSCHED_API const libsched_device_driver *libsched_device_entry(uint32_t abi);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
