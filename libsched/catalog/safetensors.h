@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Weights in a .safetensors file: eight bytes with the length of a JSON header (little-endian),
+ * the header, which gives each tensor's datatype, shape and place, and the data.
+ *
+ * Everything the header says is checked before the data is touched: the tensors have to lie inside
+ * the file, as large as their shape and datatype say, aligned to their datatype, without overlap
+ * and without a gap. What does not hold is LIBSCHED_EBADMODEL.
+ *
+ * The data is read into private memory, not mapped: a mapped file that somebody else truncates
+ * kills the reader with SIGBUS. It costs the file's size in memory while the file is open; an
+ * engine copies or packs its weights and closes the file, so that this does not last. No huge
+ * model is served from the page cache this way, which is accepted.
+ *
+ * An open file does not change; any number of threads may read it.
+ */
+#ifndef CATALOG_SAFETENSORS_H
+#define CATALOG_SAFETENSORS_H
+
+#include <stddef.h>
+
+#include <libsched/status.h>
+#include <libsched/tensor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Larger headers are refused. A tensor takes about 100 bytes of it. */
+#define SAFETENSORS_MAX_HEADER ((uint64_t)16 << 20)
+
+struct safetensors;
+
+/* Opens a file. `*out` is the caller's, to be closed. */
+int safetensors_open(struct safetensors **out, const char *path, libsched_error *err);
+/* Frees the file and all that was had from it. NULL is allowed. */
+void safetensors_close(struct safetensors *file);
+
+/* The tensor of a name, or NULL. It lives as long as the file. Its name may be longer than
+ * LIBSCHED_NAME_SIZE; its data is aligned to its datatype. */
+const libsched_tensor *safetensors_find(const struct safetensors *file, const char *name);
+
+/* All tensors, by name: index 0 to count - 1. */
+size_t safetensors_count(const struct safetensors *file);
+const libsched_tensor *safetensors_at(const struct safetensors *file, size_t index);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
