@@ -212,8 +212,10 @@ struct core_event {
         struct {
             uint64_t batch;
             uint32_t step;
-            int status;          /* LIBSCHED_OK; LIBSCHED_ENODEVMEM: items not ended did not fit and
-                                  * are tried again in smaller batches; other: they fail with it */
+            /* LIBSCHED_OK; LIBSCHED_ENODEVMEM: items not ended did not fit and are tried again in
+             * smaller batches; LIBSCHED_EDEVICELOST (also of a load): the worker is of no use any
+             * more, and ended with CORE_KILL; other: items not ended fail with it. */
+            int status;
             uint64_t begin, end; /* when it ran */
             bool warm_up;        /* not to be learnt from */
         } step_done;             /* also batch_done */
@@ -245,8 +247,7 @@ enum core_action_type {
     CORE_LOAD,         /* load a model on a device */
     CORE_EVICT,        /* take it off again */
     CORE_ABORT,        /* tell the worker that this item's results are no longer wanted */
-    CORE_KILL,         /* end a device's worker; worker-down follows (for policies that watch the
-                        * time a step takes; none does now) */
+    CORE_KILL,         /* end a device's worker; worker-down follows, and says what then holds */
     CORE_REPLY,        /* a request ended: its last outputs, or its status */
     CORE_REPLY_PART,   /* the oldest part not yet sent of a request may go out */
     CORE_ARM_TIMER,    /* send CORE_TIMER at `at`; replaces the timer before; 0 disarms */
@@ -269,13 +270,13 @@ struct core_action {
     uint32_t step;  /* 1, 2, 3 ... */
     uint32_t n_items;
     const struct core_action_item *items; /* valid until the next call on the core */
-    bool ends; /* STEP: the session is over, nobody in it runs: drop those who leave, and it */
-    uint64_t id;                          /* ABORT, REPLY, REPLY_PART */
-    int status;                           /* REPLY */
-    uint32_t attempts;                    /* REPLY: dispatches for compute */
-    uint64_t dispatched;                  /* REPLY: when the last of them was; 0: never */
-    uint32_t batch_size;                  /* REPLY: items in its last step */
-    uint64_t at;                          /* ARM_TIMER */
+    bool ends;   /* STEP: the session is over, nobody in it runs: drop those who leave, and it */
+    uint64_t id; /* ABORT, REPLY, REPLY_PART */
+    int status;  /* REPLY */
+    uint32_t attempts;   /* REPLY: dispatches for compute */
+    uint64_t dispatched; /* REPLY: when the last of them was; 0: never */
+    uint32_t batch_size; /* REPLY: items in its last step */
+    uint64_t at;         /* ARM_TIMER */
 };
 
 /* The next action, in the order they were decided; false when there is none. After CORE_REPLY an

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whether everything fits together. Nothing here trusts a count or a link: lists are walked with
+ * a bound, each request is found in exactly the place its state names, and sums are made anew.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "core/internal.h"
+
+#define CHECK(condition, ...)                                      \
+    do {                                                           \
+        if (!(condition)) {                                        \
+            libsched_error_set(err, LIBSCHED_EINVAL, __VA_ARGS__); \
+            return false;                                          \
+        }                                                          \
+    } while (0)
+
+/* What is counted on the way, to be compared with what the core says. */
+struct tally {
+    uint8_t *seen; /* of each slot: times it was met in a list */
+    uint32_t deadlines;
+    uint32_t queued, running, requests;
+    uint32_t model_queued[CORE_MAX_MODELS], model_running[CORE_MAX_MODELS];
+    uint64_t model_units[CORE_MAX_MODELS];
+    uint32_t model_sessions[CORE_MAX_MODELS];
+};
+
+static bool check_list(const struct core *core, const struct core_list *list, uint32_t state,
+                       struct tally *tally, libsched_error *err)
+{
+    uint32_t n = 0, previous = CORE_NONE;
+
+    for (uint32_t slot = list->head; slot != CORE_NONE; slot = core->requests[slot].next) {
+        CHECK(slot < core->config.max_requests, "a list names slot %" PRIu32, slot);
+        const struct core_request *r = &core->requests[slot];
+        CHECK(++n <= list->n, "a list of %" PRIu32 " requests is longer", list->n);
+        CHECK(r->prev == previous, "slot %" PRIu32 " does not link back", slot);
+        CHECK(r->state == state,
+              "slot %" PRIu32 " is in a list of state %" PRIu32 ", but in state %d", slot, state,
+              r->state);
+        tally->seen[slot]++;
+        previous = slot;
+    }
+    CHECK(n == list->n, "a list of %" PRIu32 " requests has %" PRIu32, list->n, n);
+    CHECK(list->tail == previous, "a list ends elsewhere than it says");
+    return true;
+}
+
+/* Those who wait are in the order of submission. */
+static bool check_order(const struct core *core, const struct core_list *list, libsched_error *err)
+{
+    for (uint32_t slot = list->head; slot != CORE_NONE; slot = core->requests[slot].next) {
+        uint32_t next = core->requests[slot].next;
+        CHECK(next == CORE_NONE || core_id_before(core->requests[slot].id, core->requests[next].id),
+              "slot %" PRIu32 " waits before an older one", slot);
+    }
+    return true;
+}
+
+static bool check_models(const struct core *core, struct tally *tally, libsched_error *err)
+{
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
+        const struct core_model_state *m = core_model_get(core, i);
+        bool waits = (core->waiting_models[i / 64] & core_bit(i % 64)) != 0;
+        if (m == NULL) {
+            CHECK(!waits, "model %" PRIu32 " is not there, but has requests waiting", i);
+            continue;
+        }
+        if (!check_list(core, &m->unprepared, CORE_UNPREPARED, tally, err) ||
+            !check_list(core, &m->ready, CORE_READY, tally, err) ||
+            !check_list(core, &m->uncredited, CORE_UNCREDITED, tally, err) ||
+            !check_order(core, &m->unprepared, err) || !check_order(core, &m->ready, err))
+            return false;
+        CHECK(waits == (m->unprepared.n > 0 || m->ready.n > 0),
+              "model %" PRIu32 " is not known to wait, or not to", i);
+        CHECK(!m->removing || m->unprepared.n + m->ready.n + m->uncredited.n == 0,
+              "requests wait for model %" PRIu32 ", which is being removed", i);
+    }
+    return true;
+}
+
+static bool check_session(const struct core *core, uint32_t device, uint32_t index,
+                          struct tally *tally, libsched_error *err)
+{
+    const struct core_device_state *d = core->devices[device];
+    const struct core_session *s = &d->sessions[index];
+    const struct core_model_state *m = core_model_get(core, s->model);
+    uint64_t memory = 0, units = 0;
+    uint32_t runs = 0, runnable = 0, leaving = 0;
+
+    CHECK(m != NULL, "a session of model %" PRIu32 ", which is not there", s->model);
+    CHECK((s->batch & ((1u << CORE_SESSION_BITS) - 1)) == index,
+          "a batch id names another session");
+    CHECK(s->prepare == (d->config.kind == CORE_PREPARE), "a session on a device of another kind");
+    if (!check_list(core, &s->members, s->prepare ? CORE_PREPARING : CORE_RUNNING, tally, err))
+        return false;
+    for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next) {
+        const struct core_request *r = &core->requests[slot];
+        CHECK(r->device == device && r->session == index && r->model == s->model,
+              "slot %" PRIu32 " is in a session that it doesn't name", slot);
+        memory += core_multiply(r->units, s->memory_per_unit);
+        if (r->flags & CORE_IN_STEP) {
+            runs++;
+            units += r->units;
+            CHECK(s->in_flight, "slot %" PRIu32 " runs in no step", slot);
+            CHECK(r->heap == CORE_NONE, "slot %" PRIu32 " runs against the clock", slot);
+        } else if (r->flags & CORE_LEAVES) {
+            leaving++;
+        } else if (!core_request_stalled(r)) {
+            runnable++;
+        }
+        CHECK(!(r->flags & CORE_ALONE) || s->alone, "slot %" PRIu32 " is not alone", slot);
+    }
+    CHECK(memory == s->memory, "the memory of batch %" PRIu64 " does not add up", s->batch);
+    CHECK(s->members.n <= CORE_MAX_BATCH, "batch %" PRIu64 " is too large", s->batch);
+    CHECK(!s->alone || s->members.n <= 1, "batch %" PRIu64 " is to be alone", s->batch);
+    CHECK(!(s->in_flight && s->ending), "batch %" PRIu64 " goes on and ends", s->batch);
+    if (s->in_flight) {
+        CHECK(runs <= s->step_items && units <= s->step_units, "a step grew");
+        CHECK(s->step_items == 1 || s->prepare || s->step_units <= CORE_MAX_UNITS, "a large step");
+    } else if (s->ending) {
+        CHECK(leaving == s->members.n, "batch %" PRIu64 " ends with members", s->batch);
+    } else {
+        CHECK(s->steps, "batch %" PRIu64 " of a one-shot model waits for a turn", s->batch);
+        CHECK(runnable == s->n_runnable, "batch %" PRIu64 ": %" PRIu32 " may run, not %" PRIu32,
+              s->batch, runnable, s->n_runnable);
+        CHECK(leaving == s->n_leaving, "batch %" PRIu64 ": %" PRIu32 " leave, not %" PRIu32,
+              s->batch, leaving, s->n_leaving);
+    }
+    tally->model_sessions[s->model]++;
+    return true;
+}
+
+static bool check_device(const struct core *core, uint32_t device, struct tally *tally,
+                         libsched_error *err)
+{
+    const struct core_device_state *d = core->devices[device];
+    uint32_t in_flight = 0, sessions = 0, alone = 0, parked = 0, idle = 0, loads = 0;
+    uint64_t memory = 0;
+    bool exclusive = false;
+
+    for (uint32_t i = 0; i < CORE_MAX_SESSIONS; i++) {
+        const struct core_session *s = &d->sessions[i];
+        if (s->batch == 0)
+            continue;
+        if (!check_session(core, device, i, tally, err))
+            return false;
+        sessions++;
+        in_flight += s->in_flight;
+        idle += !s->in_flight && !s->ending;
+        alone += s->alone;
+        exclusive |= s->alone && s->in_flight;
+        memory += s->memory;
+    }
+    for (uint16_t i = d->parked_head; i != UINT16_MAX; i = d->sessions[i].next) {
+        const struct core_session *s = &d->sessions[i];
+        CHECK(s->batch != 0 && !s->in_flight && !s->ending && ++parked <= idle,
+              "device %" PRIu32 ": session %d is not between steps", device, i);
+    }
+    CHECK(parked == idle, "device %" PRIu32 ": a session is between steps and forgotten", device);
+    CHECK(sessions == d->n_sessions && alone == d->n_alone && in_flight == d->in_flight,
+          "device %" PRIu32 " counts its sessions wrongly", device);
+    CHECK(in_flight <= d->config.depth, "device %" PRIu32 " is given too much", device);
+    CHECK(d->up || sessions == 0, "device %" PRIu32 " is down, with sessions", device);
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
+        const struct core_model_state *m = core_model_get(core, i);
+        if (m == NULL)
+            continue;
+        const struct core_placement *p = &m->placement[device];
+        uint32_t of_model = 0;
+        for (uint32_t j = 0; j < CORE_MAX_SESSIONS; j++)
+            of_model += d->sessions[j].batch != 0 && d->sessions[j].model == i;
+        CHECK(p->sessions == of_model, "model %" PRIu32 " has other sessions on %" PRIu32, i,
+              device);
+        CHECK(of_model == 0 || p->state == CORE_RESIDENT,
+              "model %" PRIu32 " has sessions on %" PRIu32 ", but isn't loaded", i, device);
+        CHECK((p->state == CORE_RESIDENT) == ((m->resident & core_bit(device)) != 0),
+              "model %" PRIu32 " is loaded on %" PRIu32 ", or isn't", i, device);
+        bool there =
+            p->state == CORE_LOADING || p->state == CORE_RESIDENT || p->state == CORE_EVICTING;
+        CHECK(!there || d->up, "model %" PRIu32 " on %" PRIu32 ", which is down", i, device);
+        CHECK(there || p->memory == 0, "model %" PRIu32 " keeps memory on %" PRIu32, i, device);
+        CHECK(!core_action_linked(&p->action) || p->state == CORE_LOADING ||
+                  p->state == CORE_EVICTING,
+              "model %" PRIu32 " has nothing to say on %" PRIu32, i, device);
+        loads += p->state == CORE_LOADING || p->state == CORE_EVICTING;
+        exclusive |= p->state == CORE_LOADING && p->suspect;
+        memory += p->memory;
+    }
+    CHECK(loads == d->loads, "device %" PRIu32 ": %" PRIu32 " loads, not %" PRIu32, device, loads,
+          d->loads);
+    CHECK(exclusive == d->exclusive, "device %" PRIu32 " is, or isn't, to be left alone", device);
+    CHECK(!exclusive || in_flight + loads == 1, "device %" PRIu32 " has company", device);
+    CHECK(d->config.memory_bytes == 0 || memory == d->memory,
+          "device %" PRIu32 ": %" PRIu64 " bytes are taken, not %" PRIu64, device, memory,
+          d->memory);
+    return true;
+}
+
+static bool check_deadlines(const struct core *core, const struct tally *tally, libsched_error *err)
+{
+    CHECK(core->n_deadlines == tally->deadlines, "%" PRIu32 " deadlines, not %" PRIu32,
+          tally->deadlines, core->n_deadlines);
+    for (uint32_t i = 0; i < core->n_deadlines; i++) {
+        const struct core_deadline *entry = &core->deadlines[i];
+        CHECK(core->requests[entry->slot].heap == i &&
+                  core->requests[entry->slot].deadline == entry->at,
+              "the deadline of slot %" PRIu32 " is lost", entry->slot);
+        CHECK(i == 0 || core->deadlines[(i - 1) / 4].at <= entry->at,
+              "deadline %" PRIu32 " is above an earlier one", i);
+    }
+    /* When all is decided, somebody wakes us for the first. */
+    CHECK(core->dirty || core->n_deadlines == 0 || core_action_linked(&core->timer_action) ||
+              (core->armed != 0 && core->armed <= core->deadlines[0].at),
+          "nobody waits for the first deadline");
+    return true;
+}
+
+static bool check_requests(const struct core *core, struct tally *tally, libsched_error *err)
+{
+    uint64_t clients = 0;
+
+    for (uint32_t slot = 0; slot < core->config.max_requests; slot++) {
+        const struct core_request *r = &core->requests[slot];
+        bool listed = r->state == CORE_UNPREPARED || r->state == CORE_PREPARING ||
+                      r->state == CORE_READY || r->state == CORE_UNCREDITED ||
+                      r->state == CORE_RUNNING || r->state == CORE_FREE;
+        CHECK(tally->seen[slot] == (listed ? 1 : 0), "slot %" PRIu32 " of state %d is in %d lists",
+              slot, r->state, tally->seen[slot]);
+        if (r->state == CORE_FREE) {
+            CHECK(r->heap == CORE_NONE && !core_action_linked(&r->action),
+                  "slot %" PRIu32 " is free, but known", slot);
+            continue;
+        }
+        tally->requests++;
+        CHECK((r->id & CORE_SLOT_MASK) == slot && r->id >> CORE_SLOT_BITS != 0,
+              "slot %" PRIu32 " has another's id", slot);
+        bool waits = r->state == CORE_UNPREPARED || r->state == CORE_PREPARING ||
+                     r->state == CORE_READY || r->state == CORE_UNCREDITED;
+        bool runs = r->state == CORE_RUNNING || r->state == CORE_HELD;
+        tally->queued += waits;
+        tally->running += runs;
+        tally->deadlines += r->heap != CORE_NONE;
+        CHECK(r->model != UINT16_MAX || r->state == CORE_HELD || r->state == CORE_ENDED,
+              "slot %" PRIu32 " has no model", slot);
+        if (r->model != UINT16_MAX) {
+            tally->model_queued[r->model] += waits;
+            tally->model_running[r->model] += runs;
+            if (waits)
+                tally->model_units[r->model] += r->units;
+        }
+        if (r->deadline != 0 && (r->state == CORE_UNPREPARED || r->state == CORE_READY ||
+                                 r->state == CORE_UNCREDITED || r->state == CORE_HELD))
+            CHECK(r->heap != CORE_NONE, "slot %" PRIu32 " waits with no eye on the clock", slot);
+        CHECK(r->state != CORE_HELD || (r->held > 0 && r->credit == 0),
+              "slot %" PRIu32 " is held for nothing", slot);
+        CHECK(r->held == 0 || r->credit == 0, "slot %" PRIu32 " has credit and does not send",
+              slot);
+        CHECK((r->flags & CORE_WANTS_PARTS) || r->sent + r->held + r->to_send == 0,
+              "slot %" PRIu32 " sends parts nobody wants", slot);
+        bool says = r->state == CORE_ENDED || r->to_send > 0 || (r->flags & CORE_SAY_ABORT);
+        CHECK(says == core_action_linked(&r->action),
+              "slot %" PRIu32 " (state %d) has something to say, or hasn't", slot, r->state);
+        CHECK(!(r->flags & CORE_SAY_ABORT) || (r->flags & CORE_IN_STEP),
+              "slot %" PRIu32 " aborts what does not run", slot);
+        CHECK(r->strikes < core->config.max_strikes || r->state == CORE_ENDED,
+              "slot %" PRIu32 " is poison, and tried again", slot);
+    }
+    for (uint32_t i = 0; i <= core->config.max_clients; i++)
+        clients += core->clients[i].requests;
+    CHECK(clients == tally->requests, "clients have %" PRIu64 " requests, not %" PRIu32, clients,
+          tally->requests);
+    return true;
+}
+
+static bool check_counts(const struct core *core, const struct tally *tally, libsched_error *err)
+{
+    const struct core_counts *all = &core->counts;
+
+    CHECK(core->n_requests == tally->requests, "%" PRIu32 " requests, not %" PRIu32,
+          tally->requests, core->n_requests);
+    CHECK(all->queued == tally->queued && all->running == tally->running,
+          "%" PRIu32 " wait and %" PRIu32 " run, not %" PRIu32 " and %" PRIu32, tally->queued,
+          tally->running, all->queued, all->running);
+    CHECK(all->submitted == all->completed + all->failed + all->cancelled + all->expired +
+                                all->queued + all->running,
+          "requests were lost, or ended twice");
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
+        const struct core_model_state *m = core_model_get(core, i);
+        if (m == NULL)
+            continue;
+        const struct core_counts *c = &m->counts;
+        CHECK(c->queued == tally->model_queued[i] && c->running == tally->model_running[i] &&
+                  m->waiting == c->queued && m->waiting_units == tally->model_units[i] &&
+                  m->sessions == tally->model_sessions[i],
+              "model %" PRIu32 " counts its requests wrongly", i);
+        CHECK(c->submitted ==
+                  c->completed + c->failed + c->cancelled + c->expired + c->queued + c->running,
+              "model %" PRIu32 " lost requests, or ended them twice", i);
+    }
+    return true;
+}
+
+static bool check_actions(const struct core *core, libsched_error *err)
+{
+    uint32_t requests = 0, linked = 0;
+
+    for (uint32_t slot = 0; slot < core->config.max_requests; slot++)
+        linked += core_action_linked(&core->requests[slot].action);
+    /* Requests are met once each, and link back: then there is no ring. */
+    uint32_t previous = CORE_NONE;
+    for (uint32_t node = core->action_head; node != CORE_NONE;) {
+        const struct core_link *link;
+        if (node < CORE_NODE_SESSIONS) {
+            link = &core->requests[node].action;
+            CHECK(++requests <= linked, "the actions run in a ring");
+        } else if (node < CORE_NODE_PLACEMENTS) {
+            uint32_t i = node - CORE_NODE_SESSIONS;
+            const struct core_session *s =
+                &core->devices[i / CORE_MAX_SESSIONS]->sessions[i % CORE_MAX_SESSIONS];
+            CHECK(s->batch != 0, "a session that is free has something to say");
+            link = &s->action;
+        } else if (node < CORE_NODE_DEVICES) {
+            uint32_t i = node - CORE_NODE_PLACEMENTS;
+            link = &core->models[i / CORE_MAX_DEVICES]->placement[i % CORE_MAX_DEVICES].action;
+        } else if (node < CORE_NODE_TIMER) {
+            link = &core->devices[node - CORE_NODE_DEVICES]->action;
+        } else {
+            link = &core->timer_action;
+        }
+        CHECK(link->prev == previous, "action %" PRIu32 " does not link back", node);
+        previous = node;
+        node = link->next;
+    }
+    CHECK(core->action_tail == previous, "the actions end elsewhere than they say");
+    CHECK(requests == linked, "a request has something to say that is not heard");
+    return true;
+}
+
+static bool check_all(const struct core *core, struct tally *tally, libsched_error *err)
+{
+    uint32_t n_free = 0;
+
+    for (uint32_t slot = core->free_head; slot != CORE_NONE; slot = core->requests[slot].next) {
+        CHECK(slot < core->config.max_requests && ++n_free <= core->config.max_requests,
+              "the free slots run in a ring");
+        tally->seen[slot]++;
+    }
+    CHECK(n_free + core->n_requests == core->config.max_requests, "slots were lost");
+    if (!check_models(core, tally, err))
+        return false;
+    for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++)
+        if (core->devices[i] != NULL && !check_device(core, i, tally, err))
+            return false;
+    return check_requests(core, tally, err) && check_deadlines(core, tally, err) &&
+           check_counts(core, tally, err) && check_actions(core, err);
+}
+
+bool core_check(const struct core *core, libsched_error *err)
+{
+    struct tally tally = {.seen = calloc(core->config.max_requests, 1)};
+
+    if (tally.seen == NULL) {
+        libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to check with");
+        return false;
+    }
+    bool right = check_all(core, &tally, err);
+    free(tally.seen);
+    return right;
+}

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The core's state, and what its files may call of each other.
+ *
+ *     core.c       set-up, the event dispatcher, the order in which decisions are made
+ *     request.c    a request's life, from submit to reply
+ *     list.c       lists of requests, linked through the slab
+ *     deadline.c   the heap of deadlines
+ *     client.c     the table of clients
+ *     model.c      models: limits, removal, counters
+ *     device.c     devices: their worker's coming and going, their memory
+ *     residency.c  which model is loaded where
+ *     batch.c      what a device does next, and who is in it
+ *     session.c    sessions, and what a worker says of them
+ *     action.c     what the caller has to carry out
+ *     check.c      whether all of it fits together
+ *
+ * Requests live in a slab and are named by their slot; a list of them is linked through the slab.
+ * Actions are not stored: what is to be carried out is seen from the state of a request, session
+ * or placement, which is linked into one FIFO while it has something to say. So the FIFO is
+ * bounded by the state itself, and what has become pointless is unlinked.
+ */
+#ifndef CORE_INTERNAL_H
+#define CORE_INTERNAL_H
+
+#include "core/core.h"
+
+#define CORE_NONE UINT32_MAX           /* no slot, model, device, session */
+#define CORE_UNLINKED (UINT32_MAX - 1) /* core_link.prev of what is not in the FIFO */
+
+#define CORE_SLOT_BITS 24
+#define CORE_SLOT_MASK ((UINT64_C(1) << CORE_SLOT_BITS) - 1)
+/* Units are clamped to it, so that the sum over all requests stays within 64 bits. */
+#define CORE_MAX_UNITS (UINT64_C(1) << 38)
+/* Of a device: so that sums of what its models hold stay within 64 bits. */
+#define CORE_MAX_MEMORY (UINT64_C(1) << 50)
+/* Sessions of one item to be retried alone, waiting on a device for their next step. */
+#define CORE_MAX_ALONE 64
+/* Sessions of a device: those with a step under way, one of each model between steps, and those
+ * alone. */
+#define CORE_MAX_SESSIONS (CORE_MAX_DEPTH + CORE_MAX_MODELS + CORE_MAX_ALONE)
+/* A batch id has the session's index in its low bits. */
+#define CORE_SESSION_BITS 16
+/* Deaths of a worker that a request outlives in all, whoever was to blame. */
+#define CORE_MAX_DEATHS 16
+
+struct core_link {
+    uint32_t next, prev;
+};
+
+/* Requests, linked through core_request.next and .prev. */
+struct core_list {
+    uint32_t head, tail, n;
+};
+
+/* ----------------------------------------------------------------------------------- requests */
+
+enum core_request_state {
+    CORE_FREE,       /* in core.free */
+    CORE_UNPREPARED, /* in model.unprepared: waits for a prepare batch */
+    CORE_PREPARING,  /* in a prepare batch */
+    CORE_READY,      /* in model.ready: waits for a session */
+    CORE_UNCREDITED, /* in model.uncredited: may not yield parts, so it isn't begun */
+    CORE_RUNNING,    /* in a session */
+    CORE_HELD,       /* in no list: has ended well, its last parts wait for credit */
+    CORE_ENDED,      /* in the FIFO only: its reply is on its way */
+};
+
+enum core_request_flags {
+    CORE_WANTS_PARTS = 1u << 0,
+    CORE_PREPARED_ONCE = 1u << 1,
+    CORE_ALONE = 1u << 2,   /* suspected of killing workers: nothing else beside it */
+    CORE_IN_STEP = 1u << 3, /* of the members of a session: runs in the present step */
+    CORE_JOINS = 1u << 4,   /* ... its first */
+    CORE_LEAVES = 1u << 5,  /* to be taken out, and answered with `status` */
+    CORE_SAY_ABORT = 1u << 6,
+};
+
+struct core_request {
+    uint64_t id; /* of the slot's present or last request; in the order of submission */
+    uint64_t deadline;
+    uint64_t units;
+    uint64_t dispatched;
+    uint32_t next, prev; /* in the list of its state */
+    struct core_link action;
+    uint32_t heap; /* position among the deadlines, or CORE_NONE */
+    uint32_t client;
+    uint32_t credit;  /* parts that may still be sent */
+    uint32_t sent;    /* parts given out, over all attempts */
+    uint32_t skip;    /* parts of this attempt that come again */
+    uint32_t held;    /* parts that wait for credit */
+    uint32_t to_send; /* parts for which CORE_REPLY_PART is due */
+    uint32_t attempts;
+    int32_t status;
+    uint16_t model;   /* UINT16_MAX: removed while this one was held */
+    uint16_t session; /* index on `device` */
+    uint16_t batch_size;
+    uint16_t batch_cap; /* items of a batch it may be in, after one did not fit; 0: any */
+    uint8_t device;
+    uint8_t state;
+    uint8_t flags;
+    uint8_t strikes;
+    uint8_t deaths;
+    uint8_t priority;
+};
+
+/* ------------------------------------------------------------------------------------- models */
+
+enum core_placement_state {
+    CORE_ABSENT,  /* not wanted, or evicted: loaded again when its requests need it */
+    CORE_WANTED,  /* to be loaded as soon as there is memory */
+    CORE_LOADING, /* its memory is reserved */
+    CORE_RESIDENT,
+    CORE_EVICTING, /* its memory is still reserved */
+    CORE_FAILED,
+};
+
+/* A model on a device. */
+struct core_placement {
+    struct core_link action; /* CORE_LOADING, CORE_EVICTING: linked until the caller knows */
+    uint8_t state;
+    uint8_t strikes;
+    bool given_up; /* CORE_FAILED for good: it kills the worker */
+    bool suspect;  /* suspected of it: loaded with nothing else under way */
+    uint16_t sessions;
+    uint16_t open; /* index of the session that others may join, or UINT16_MAX */
+    uint64_t memory;
+    uint64_t used; /* core.ticks when a session of it last began, or it was loaded */
+};
+
+struct core_model_state {
+    bool used, removing;
+    bool loaded_once;
+    bool unfit; /* fits on none of its devices even alone */
+    bool stuck; /* waits for memory that others keep for as long as they like */
+    int status; /* removing: what those who wait are answered */
+    struct core_model config;
+    struct core_list unprepared, ready, uncredited;
+    uint32_t waiting; /* requests in these, and in prepare batches */
+    uint64_t waiting_units;
+    uint64_t max_item_memory; /* what a running item may need at most, to fit anywhere */
+    uint64_t since;           /* an id: between those before it was added and those after */
+    uint32_t sessions;        /* on all devices, prepare batches included */
+    uint64_t resident;        /* devices it may run on now, prepare devices included */
+    uint64_t unit_time;       /* ns of a unit, in 1/256, learnt; 0: not known */
+    uint32_t claim;           /* device on which room is being made for it, or CORE_NONE */
+    struct core_counts counts;
+    struct core_placement placement[CORE_MAX_DEVICES];
+};
+
+/* ----------------------------------------------------------------------------------- sessions */
+
+struct core_session {
+    struct core_link action; /* linked while the caller has to hear of it */
+    uint64_t batch;          /* 0: the session is free */
+    uint64_t memory;         /* of its members */
+    uint64_t memory_per_unit;
+    uint64_t step_units;
+    struct core_list members;
+    uint32_t model;
+    uint32_t step;
+    uint32_t step_items; /* that run in this step, as it was given */
+    uint32_t n_runnable; /* between steps: members who may run, */
+    uint32_t n_leaving;  /* and who leave */
+    uint16_t next, prev; /* free, or between steps */
+    bool prepare, steps, alone;
+    bool in_flight; /* a step of it is under way, or about to be given */
+    bool ending;    /* about to be ended */
+};
+
+/* ------------------------------------------------------------------------------------ devices */
+
+struct core_device_state {
+    struct core_link action; /* linked while its worker is to be ended */
+    bool up, ever_up;
+    bool dying;     /* its worker is being ended: nothing more is given to it */
+    bool exclusive; /* what is under way there must not have company */
+    bool hold;      /* a load that must not have company waits for the rest to end */
+    bool had_new;   /* the last step given began a session: next, one goes on */
+    struct core_device config;
+    uint64_t epoch;    /* of the worker, or of the last one */
+    uint64_t memory;   /* taken: by models, and by items that run */
+    uint64_t external; /* by somebody else, as measured */
+    uint32_t in_flight;
+    uint32_t loads; /* loads and evictions that have not come back */
+    uint32_t claim; /* model for which room is being made, or CORE_NONE */
+    uint64_t claim_since;
+    struct core_session *sessions; /* CORE_MAX_SESSIONS */
+    uint16_t free_session;
+    uint16_t parked_head, parked_tail; /* between steps, the longest waiting first */
+    uint32_t n_sessions, n_alone;
+};
+
+/* ------------------------------------------------------------------------------------ clients */
+
+struct core_client {
+    uint64_t key;
+    uint32_t next; /* in its bucket, or free */
+    uint32_t requests;
+};
+
+/* ------------------------------------------------------------------------------------ the core */
+
+struct core_deadline {
+    uint64_t at;
+    uint32_t slot;
+};
+
+struct core {
+    uint64_t now;
+    struct core_config config;
+    bool draining;
+    bool dirty;       /* something happened since decisions were made */
+    bool plan;        /* something that concerns what is loaded where */
+    bool pressure;    /* somebody waits for memory: every event may concern it */
+    bool blocked;     /* somebody who is loaded found no memory to run */
+    uint64_t look_at; /* devices that may have something new to do */
+
+    struct core_request *requests; /* config.max_requests */
+    uint32_t free_head;
+    uint32_t n_requests; /* not free */
+    uint64_t generation; /* of the last request, in the bits of an id above the slot's */
+    uint64_t batches;
+    uint64_t ticks;
+
+    struct core_deadline *deadlines;
+    uint32_t n_deadlines;
+    uint64_t armed;
+
+    struct core_client *clients; /* 0 is shared by those for whom there is no room */
+    uint32_t *client_buckets;
+    uint32_t client_mask;
+    uint32_t free_client;
+
+    struct core_model_state *models[CORE_MAX_MODELS];
+    uint64_t waiting_models[CORE_MAX_MODELS / 64]; /* bits: someone is ready or unprepared */
+    struct core_device_state *devices[CORE_MAX_DEVICES];
+    struct core_counts counts;
+
+    uint32_t action_head, action_tail;
+    uint64_t seq;
+    struct core_link timer_action;
+    struct core_action_item items[CORE_MAX_BATCH];
+};
+
+/* What is in the FIFO, as one number: requests by their slots, then these. */
+#define CORE_NODE_SESSIONS (UINT32_C(1) << CORE_SLOT_BITS)
+#define CORE_NODE_PLACEMENTS (CORE_NODE_SESSIONS + CORE_MAX_DEVICES * CORE_MAX_SESSIONS)
+#define CORE_NODE_DEVICES (CORE_NODE_PLACEMENTS + CORE_MAX_MODELS * CORE_MAX_DEVICES)
+#define CORE_NODE_TIMER (CORE_NODE_DEVICES + CORE_MAX_DEVICES)
+
+static inline uint32_t core_session_node(uint32_t device, uint32_t session)
+{
+    return CORE_NODE_SESSIONS + device * CORE_MAX_SESSIONS + session;
+}
+
+static inline uint32_t core_placement_node(uint32_t model, uint32_t device)
+{
+    return CORE_NODE_PLACEMENTS + model * CORE_MAX_DEVICES + device;
+}
+
+/* Whether `a` was submitted before `b`; right also when the generation wraps. */
+static inline bool core_id_before(uint64_t a, uint64_t b)
+{
+    return (int64_t)((a & ~CORE_SLOT_MASK) - (b & ~CORE_SLOT_MASK)) < 0;
+}
+
+static inline uint64_t core_multiply(uint64_t a, uint64_t b)
+{
+    uint64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
+static inline uint64_t core_bit(uint32_t i)
+{
+    return UINT64_C(1) << i;
+}
+
+/* ------------------------------------------------------------------------------------- list.c */
+
+void core_list_init(struct core_list *list);
+void core_list_append(struct core *core, struct core_list *list, uint32_t slot);
+void core_list_remove(struct core *core, struct core_list *list, uint32_t slot);
+/* In the order of submission; quick near either end. */
+void core_list_insert(struct core *core, struct core_list *list, uint32_t slot);
+
+/* --------------------------------------------------------------------------------- deadline.c */
+
+/* Nothing without a deadline, or if it is there already. */
+void core_deadline_add(struct core *core, uint32_t slot);
+void core_deadline_remove(struct core *core, uint32_t slot);
+
+/* ----------------------------------------------------------------------------------- client.c */
+
+int core_clients_init(struct core *core);
+/* The entry of a key, with one request more. */
+uint32_t core_client_enter(struct core *core, uint64_t key);
+void core_client_leave(struct core *core, uint32_t client);
+
+/* ---------------------------------------------------------------------------------- request.c */
+
+int core_request_submit(struct core *core, struct core_submit *submit);
+int core_request_cancel(struct core *core, uint64_t id);
+int core_request_grant(struct core *core, uint64_t id, uint32_t parts);
+/* The request of an id, or NULL. */
+struct core_request *core_request_find(struct core *core, uint64_t id);
+uint32_t core_request_slot(const struct core *core, const struct core_request *r);
+
+/* Counts a request where its state says; the caller has unlinked it and links it anew. */
+void core_request_enter(struct core *core, struct core_request *r, enum core_request_state state);
+/* Queues a request that is in no list: to be prepared, for a session, or until it has credit. */
+void core_request_wait(struct core *core, struct core_request *r);
+/* Takes it out of the queue it waits in. */
+void core_request_unqueue(struct core *core, struct core_request *r);
+/* Changes the units of one that waits. */
+void core_request_set_units(struct core *core, struct core_request *r, uint64_t units);
+/* Ends a request that is in no list. */
+void core_request_end(struct core *core, struct core_request *r, int status);
+/* Ends one that has run well, once its last parts have gone out. */
+void core_request_finish(struct core *core, struct core_request *r);
+/* Marks a member of a session as one to be taken out. */
+void core_request_leave(struct core *core, struct core_request *r, int status);
+/* Puts one that ran and is in no list now back into its queue, or ends it with `status` where it
+ * can't be repeated. */
+void core_request_retry(struct core *core, struct core_request *r, int status);
+/* Whether it may not run now, in a session of steps, for want of credit. */
+bool core_request_stalled(const struct core_request *r);
+bool core_request_part(struct core *core, struct core_request *r);
+/* Ends, or takes out, those whose deadline has passed. */
+void core_requests_expire(struct core *core);
+void core_request_free(struct core *core, struct core_request *r);
+
+/* ------------------------------------------------------------------------------------ model.c */
+
+struct core_model_state *core_model_get(const struct core *core, uint32_t index);
+/* Whether anything of it waits that a device could begin with. */
+void core_model_note(struct core *core, uint32_t index);
+/* What a running item may need at most, from the memory of its devices. */
+void core_model_measure(struct core *core, struct core_model_state *m);
+/* Frees the index of a model that is removed and gone. */
+void core_model_finish(struct core *core, uint32_t index);
+void core_model_learn(struct core_model_state *m, uint64_t ns, uint64_t units);
+uint64_t core_model_retry_after(const struct core *core, const struct core_model_state *m);
+/* Ends all that wait. */
+void core_model_fail_waiting(struct core *core, struct core_model_state *m, int status);
+
+/* ----------------------------------------------------------------------------------- device.c */
+
+void core_device_up(struct core *core, uint32_t device, uint64_t epoch);
+void core_device_down(struct core *core, uint32_t device);
+void core_device_measured(struct core_device_state *d, uint64_t free_bytes);
+uint64_t core_device_free(const struct core_device_state *d);
+void core_device_take(struct core_device_state *d, uint64_t bytes);
+void core_device_give(struct core_device_state *d, uint64_t bytes);
+/* Ends its worker: what then becomes of its work is seen when it has died. */
+void core_device_kill(struct core *core, uint32_t device);
+
+/* -------------------------------------------------------------------------------- residency.c */
+
+/* Decides loads and evictions. */
+void core_residency_plan(struct core *core);
+void core_residency_loaded(struct core *core, uint32_t device, uint32_t model, int status,
+                           uint64_t memory_bytes);
+void core_residency_evicted(struct core *core, uint32_t device, uint32_t model);
+/* The worker is gone: what was loaded is lost. `strike`: it died while it did nothing but load. */
+void core_residency_lost(struct core *core, uint32_t device, bool strike);
+/* A worker is there: what failed is tried anew. */
+void core_residency_renew(struct core *core, uint32_t device);
+/* Asks for a model where it is to be: on prepare devices, and (`compute`) on its own. */
+void core_residency_want(struct core *core, uint32_t model, bool compute);
+/* The same for its removal: what is not there yet is not wanted any more. */
+void core_residency_unwant(struct core *core, uint32_t model);
+
+/* ------------------------------------------------------------------------------------ batch.c */
+
+/* Gives a device what there is for it to do. */
+void core_batch_schedule(struct core *core, uint32_t device);
+/* Chooses who runs in the next step of a session: members whose turn it is, then those who wait
+ * and may join. False: nobody. */
+bool core_batch_compose(struct core *core, uint32_t device, struct core_session *s);
+
+/* ---------------------------------------------------------------------------------- session.c */
+
+/* A new session, or NULL where there is no room for one. */
+struct core_session *core_session_new(struct core *core, uint32_t device, uint32_t model,
+                                      bool alone);
+/* Adds one that waits to its members; it runs in the coming step. */
+void core_session_join(struct core *core, uint32_t device, struct core_session *s,
+                       struct core_request *r);
+void core_session_begin_step(struct core *core, uint32_t device, struct core_session *s);
+/* Between steps: counts who may run, and puts it at the end of those that wait for a turn. */
+void core_session_park(struct core *core, uint32_t device, struct core_session *s);
+void core_session_unpark(struct core_device_state *d, struct core_session *s);
+/* Links a step in which nobody runs: for those who leave, or to end the session. */
+void core_session_dismiss(struct core *core, uint32_t device, struct core_session *s);
+void core_session_free(struct core *core, uint32_t device, struct core_session *s);
+/* Takes a member out, and its memory back. */
+void core_session_remove(struct core *core, struct core_session *s, struct core_request *r);
+/* The session of a member, or of a batch id (NULL where it is not one of the device's). */
+struct core_session *core_session_of(const struct core *core, const struct core_request *r);
+struct core_session *core_session_find(const struct core *core, uint32_t device, uint64_t batch);
+uint32_t core_session_index(const struct core_device_state *d, const struct core_session *s);
+
+void core_session_prepared(struct core *core, uint32_t device, const struct core_event *event);
+void core_session_part(struct core *core, uint32_t device, struct core_event *event);
+void core_session_item_done(struct core *core, uint32_t device, struct core_event *event);
+void core_session_step_done(struct core *core, uint32_t device, const struct core_event *event);
+/* The worker has died: everybody back to the queue. */
+void core_sessions_lost(struct core *core, uint32_t device);
+
+/* ----------------------------------------------------------------------------------- action.c */
+
+/* At the end of the FIFO, also if it was in it before. */
+void core_action_link(struct core *core, uint32_t node);
+void core_action_unlink(struct core *core, uint32_t node);
+static inline bool core_action_linked(const struct core_link *link)
+{
+    return link->prev != CORE_UNLINKED;
+}
+
+/* ------------------------------------------------------------------------------------- core.c */
+
+/* Makes all decisions that are due. */
+void core_schedule(struct core *core);
+
+#endif
