@@ -83,7 +83,7 @@ int device_find_driver(const libsched_device_driver **out, const char *name,
 
         /* Not relative to wherever the process happens to be. */
         if (*folder == '/') {
-            int n = snprintf(path, sizeof(path), "%.*s/libsched_device_%s.so", (int)length, folder,
+            int n = snprintf(path, sizeof(path), "%.*s/libsched-device-%s.so", (int)length, folder,
                              name);
             if (n > 0 && (size_t)n < sizeof(path) && access(path, F_OK) == 0)
                 return load(out, name, path, err);
@@ -91,7 +91,7 @@ int device_find_driver(const libsched_device_driver **out, const char *name,
         folder += length + (folder[length] == ':');
     }
     return libsched_error_set(err, LIBSCHED_ENODEVICE,
-                              "no driver for \"%s\" devices: libsched_device_%s.so is in none of "
+                              "no driver for \"%s\" devices: libsched-device-%s.so is in none of "
                               "the plugin folders (%s)",
                               name, name,
                               plugin_path != NULL && *plugin_path != '\0' ? plugin_path : "none");

@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 /*
- * The driver called `name`. "cpu" is built in; any other is the plugin libsched_device_NAME.so in
+ * The driver called `name`. "cpu" is built in; any other is the plugin libsched-device-NAME.so in
  * one of the folders of plugin_path (absolute, parted by ':'; NULL: none), the first that has it.
  * A plugin is never unloaded: it may have threads.
  *

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine "encoder": text embeddings by models of the BERT family (MiniLM, BGE, E5), from a
+ * folder in Hugging Face's layout.
+ *
+ * Inputs, exactly one of:
+ *   text            BYTES [n]          UTF-8, tokenized by prepare()
+ *   input_ids       INT32/INT64 [n, l] token ids, special tokens included
+ *     attention_mask  INT32/INT64 [n, l] ones and then zeros in each row; without it all count
+ * Outputs:
+ *   embedding       FP32 [n, hidden]
+ * or, with the request's parameter output = "token_states":
+ *   token_states    FP32 [tokens, hidden]  the last layer, the sequences one after the other
+ *   lengths         INT32 [n]              tokens of each
+ *
+ * A request's parameters: output ("embedding" or "token_states"), truncate (true: a text of more
+ * than max_length tokens is cut; false: it is refused. Token ids are never cut).
+ *
+ * A model's parameters: precision ("f32", "bf16", "auto": bf16 where the device computes it
+ * natively), max_length (tokens of a sequence), pooling ("mean", "cls", "max"), normalize (to
+ * length 1), max_batch_requests, max_batch_units, max_request_units. What is not given comes from
+ * the model's folder.
+ *
+ * Units: token equivalents. A sequence of S tokens costs S + S² / (2 hidden + intermediate): the
+ * linear layers take 8 hidden² + 4 hidden intermediate operations a token and layer, attention
+ * 4 hidden S.
+ *
+ * A step packs the sequences of all its items, without padding, and computes them in chunks, so
+ * that its memory is bounded whatever a request's size.
+ */
+#ifndef ENGINE_ENCODER_H
+#define ENGINE_ENCODER_H
+
+#include <libsched/engine.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+const libsched_engine *engine_encoder(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The model itself: BERT with its norms behind the residual sums (Devlin et al., 2018), in
+ * operations of the device. The residual stream is FP32 in either precision.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/encoder_internal.h"
+
+int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
+                           const struct encoder_config *config, uint32_t precision,
+                           uint64_t max_tokens, libsched_error *err)
+{
+    const uint64_t hidden = config->hidden;
+    const struct {
+        libsched_device_buffer **buffer;
+        uint32_t datatype;
+        uint64_t columns;
+    } wanted[] = {
+        {&out->states, LIBSCHED_FP32, hidden},
+        {&out->qkv, precision, 3 * hidden},
+        {&out->context, precision, hidden},
+        {&out->middle, precision, config->intermediate},
+        {&out->pooled, LIBSCHED_FP32, hidden},
+        {&out->states_bf16, LIBSCHED_BF16, hidden}, /* the last: not always wanted */
+    };
+    const size_t n = sizeof(wanted) / sizeof(wanted[0]) - (precision != LIBSCHED_BF16);
+    int status;
+
+    memset(out, 0, sizeof(*out));
+    out->max_tokens = max_tokens;
+    out->starts = calloc(max_tokens + 1, sizeof(*out->starts));
+    out->ids = calloc(max_tokens, sizeof(*out->ids));
+    if (out->starts == NULL || out->ids == NULL) {
+        encoder_scratch_free(out, device);
+        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a chunk");
+    }
+    /* A sequence has at least one token. */
+    status = device->driver->sequences_create(device, &out->sequences, (uint32_t)max_tokens,
+                                              max_tokens, err);
+    for (size_t i = 0; status == LIBSCHED_OK && i < n; i++) {
+        status = device->driver->buffer_create(device, wanted[i].buffer, wanted[i].datatype,
+                                               max_tokens, wanted[i].columns, err);
+        out->bytes += max_tokens * wanted[i].columns * libsched_datatype_size(wanted[i].datatype);
+    }
+    if (status != LIBSCHED_OK)
+        encoder_scratch_free(out, device);
+    return status;
+}
+
+void encoder_scratch_free(struct encoder_scratch *scratch, libsched_device *device)
+{
+    const libsched_device_driver *driver = device->driver;
+
+    driver->sequences_destroy(device, scratch->sequences);
+    driver->buffer_destroy(device, scratch->states);
+    driver->buffer_destroy(device, scratch->states_bf16);
+    driver->buffer_destroy(device, scratch->qkv);
+    driver->buffer_destroy(device, scratch->context);
+    driver->buffer_destroy(device, scratch->middle);
+    driver->buffer_destroy(device, scratch->pooled);
+    free(scratch->starts);
+    free(scratch->ids);
+    memset(scratch, 0, sizeof(*scratch));
+}
+
+/* One pass: the model, its device, and how many tokens it is over. */
+struct pass {
+    libsched_engine_model *model;
+    libsched_device *device;
+    uint64_t tokens;
+    libsched_error *err;
+};
+
+static int linear(const struct pass *pass, const struct encoder_linear *layer,
+                  const libsched_device_buffer *input, uint32_t activation, bool accumulate,
+                  libsched_device_buffer *output)
+{
+    const libsched_device_linear_args args = {
+        .struct_size = sizeof(args),
+        .rows = pass->tokens,
+        .input = input,
+        .weight = layer->weight,
+        .bias = layer->bias,
+        .activation = activation,
+        .accumulate = accumulate,
+        .output = output,
+    };
+
+    return pass->device->driver->linear(pass->device, &args, pass->err);
+}
+
+static int norm(const struct pass *pass, const struct encoder_norm *layer)
+{
+    struct encoder_scratch *s = &pass->model->scratch;
+    const libsched_device_norm_args args = {
+        .struct_size = sizeof(args),
+        .rows = pass->tokens,
+        .input = s->states,
+        .gain = layer->gain,
+        .shift = layer->shift,
+        .epsilon = (float)pass->model->config.layer_norm_eps,
+        .output = s->states,
+        .output_bf16 = s->states_bf16,
+    };
+
+    return pass->device->driver->norm(pass->device, &args, pass->err);
+}
+
+static int attention(const struct pass *pass)
+{
+    const struct encoder_config *config = &pass->model->config;
+    struct encoder_scratch *s = &pass->model->scratch;
+    const uint32_t head_size = config->hidden / config->heads;
+    const libsched_device_attention_args args = {
+        .struct_size = sizeof(args),
+        .sequences = s->sequences,
+        .qkv = s->qkv,
+        .heads = config->heads,
+        .head_size = head_size,
+        .scale = 1.0f / sqrtf((float)head_size),
+        .output = s->context,
+    };
+
+    return pass->device->driver->attention(pass->device, &args, pass->err);
+}
+
+static int embed(const struct pass *pass)
+{
+    const struct encoder_weights *w = &pass->model->weights;
+    struct encoder_scratch *s = &pass->model->scratch;
+    const libsched_device_embed_args args = {
+        .struct_size = sizeof(args),
+        .sequences = s->sequences,
+        .words = w->words,
+        .positions = w->positions,
+        .types = w->types,
+        .gain = w->norm.gain,
+        .shift = w->norm.shift,
+        .epsilon = (float)pass->model->config.layer_norm_eps,
+        .output = s->states,
+        .output_bf16 = s->states_bf16,
+    };
+
+    return pass->device->driver->embed(pass->device, &args, pass->err);
+}
+
+static int pool_states(const struct pass *pass)
+{
+    struct encoder_scratch *s = &pass->model->scratch;
+    const libsched_device_pool_args args = {
+        .struct_size = sizeof(args),
+        .sequences = s->sequences,
+        .input = s->states,
+        .pooling = pass->model->options.pooling,
+        .normalize = pass->model->options.normalize,
+        .output = s->pooled,
+    };
+
+    return pass->device->driver->pool(pass->device, &args, pass->err);
+}
+
+static uint32_t activation_of(const struct encoder_config *config)
+{
+    switch (config->activation) {
+    case ENCODER_RELU:
+        return LIBSCHED_ACTIVATION_RELU;
+    case ENCODER_GELU_TANH:
+        return LIBSCHED_ACTIVATION_GELU_TANH;
+    default:
+        return LIBSCHED_ACTIVATION_GELU;
+    }
+}
+
+static int run_layer(const struct pass *pass, const struct encoder_layer *layer)
+{
+    struct encoder_scratch *s = &pass->model->scratch;
+    const libsched_device_buffer *states = s->states_bf16 != NULL ? s->states_bf16 : s->states;
+    int status = linear(pass, &layer->qkv, states, LIBSCHED_ACTIVATION_NONE, false, s->qkv);
+
+    if (status == LIBSCHED_OK)
+        status = attention(pass);
+    if (status == LIBSCHED_OK)
+        status =
+            linear(pass, &layer->attention, s->context, LIBSCHED_ACTIVATION_NONE, true, s->states);
+    if (status == LIBSCHED_OK)
+        status = norm(pass, &layer->attention_norm);
+    if (status == LIBSCHED_OK)
+        status =
+            linear(pass, &layer->up, states, activation_of(&pass->model->config), false, s->middle);
+    if (status == LIBSCHED_OK)
+        status = linear(pass, &layer->down, s->middle, LIBSCHED_ACTIVATION_NONE, true, s->states);
+    if (status == LIBSCHED_OK)
+        status = norm(pass, &layer->output_norm);
+    return status;
+}
+
+int encoder_forward(libsched_engine_model *model, uint32_t n, bool pool, libsched_error *err)
+{
+    struct encoder_scratch *s = &model->scratch;
+    const struct pass pass = {model, model->device, s->starts[n], err};
+    int status = model->device->driver->sequences_set(model->device, s->sequences, n, s->starts,
+                                                      s->ids, err);
+
+    if (status == LIBSCHED_OK)
+        status = embed(&pass);
+    for (uint32_t i = 0; status == LIBSCHED_OK && i < model->weights.n_layers; i++)
+        status = run_layer(&pass, &model->weights.layers[i]);
+    if (status == LIBSCHED_OK && pool)
+        status = pool_states(&pass);
+    return status;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the encoder share. */
+#ifndef ENGINE_ENCODER_INTERNAL_H
+#define ENGINE_ENCODER_INTERNAL_H
+
+#include <libsched/device.h>
+#include <libsched/engine.h>
+
+#include "catalog/encoder_config.h"
+#include "engine/tokenizer.h"
+
+/* Tokens that are computed at once, where no sequence is longer: enough for the matrix products to
+ * run at full speed, few enough for what lies between them to stay in the processor's caches. */
+#define ENCODER_CHUNK_TOKENS 512
+
+/* A model's parameters, checked. */
+struct encoder_options {
+    bool auto_precision;
+    uint32_t precision; /* LIBSCHED_FP32 or LIBSCHED_BF16 */
+    uint32_t max_length;
+    uint32_t pooling; /* libsched_device_pooling */
+    bool normalize;
+    uint32_t max_batch_requests; /* 0: the device's usual */
+    uint64_t max_batch_units;    /* 0: the device's usual */
+    uint64_t max_request_units;
+};
+
+/* The defaults from the model's configuration, then the parameters. */
+int encoder_options_read(struct encoder_options *out, const struct encoder_config *config,
+                         const libsched_parameter *parameters, uint32_t n, libsched_error *err);
+/* LIBSCHED_POOLING_MEAN: "mean". */
+const char *encoder_pooling_name(uint32_t pooling);
+
+struct encoder_linear {
+    libsched_device_weight *weight, *bias;
+};
+
+struct encoder_norm {
+    libsched_device_weight *gain, *shift;
+};
+
+struct encoder_layer {
+    struct encoder_linear qkv, attention, up, down;
+    struct encoder_norm attention_norm, output_norm;
+};
+
+struct encoder_weights {
+    libsched_device_weight *words, *positions, *types;
+    struct encoder_norm norm;
+    struct encoder_layer *layers;
+    uint32_t n_layers;
+    uint64_t bytes; /* on the device, about */
+};
+
+/* Loads the weights in folder/model.safetensors onto the device. On failure `out` is empty. */
+int encoder_weights_load(struct encoder_weights *out, libsched_device *device, const char *folder,
+                         const struct encoder_config *config, uint32_t precision,
+                         libsched_error *err);
+void encoder_weights_free(struct encoder_weights *weights, libsched_device *device);
+
+/* What a chunk is computed in. */
+struct encoder_scratch {
+    uint64_t max_tokens;
+    libsched_device_sequences *sequences;
+    libsched_device_buffer *states;      /* [tokens, hidden] FP32: the residual stream */
+    libsched_device_buffer *states_bf16; /* its copy in BF16, with that precision */
+    libsched_device_buffer *qkv;         /* [tokens, 3 hidden] */
+    libsched_device_buffer *context;     /* [tokens, hidden] */
+    libsched_device_buffer *middle;      /* [tokens, intermediate] */
+    libsched_device_buffer *pooled;      /* [sequences, hidden] FP32 */
+    uint64_t bytes;
+    /* On the host: the chunk's sequences. */
+    uint32_t *starts;
+    int32_t *ids;
+};
+
+int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
+                           const struct encoder_config *config, uint32_t precision,
+                           uint64_t max_tokens, libsched_error *err);
+void encoder_scratch_free(struct encoder_scratch *scratch, libsched_device *device);
+
+struct libsched_engine_model {
+    char name[LIBSCHED_NAME_SIZE];
+    struct encoder_config config;
+    struct encoder_options options;
+    struct tokenizer *tokenizer;
+    libsched_device *device; /* NULL: it only prepares */
+    struct encoder_weights weights;
+    struct encoder_scratch scratch;
+};
+
+/* A sequence's cost, see encoder.h. */
+uint64_t encoder_sequence_units(const struct encoder_config *config, uint64_t tokens);
+
+/* Computes the chunk of n sequences that lies in scratch.starts and scratch.ids: the last layer
+ * into scratch.states, and with `pool` the embeddings into scratch.pooled. */
+int encoder_forward(libsched_engine_model *model, uint32_t n, bool pool, libsched_error *err);
+
+int encoder_prepare(libsched_engine_model *model, libsched_engine_batch *batch,
+                    const libsched_engine_host *host, libsched_error *err);
+int encoder_step(libsched_engine_model *model, libsched_engine_batch *batch,
+                 const libsched_engine_host *host, libsched_error *err);
+
+/* What a request asks for, from its parameters. */
+struct encoder_request {
+    bool truncate;
+    bool token_states;
+};
+
+int encoder_request_read(struct encoder_request *out, const libsched_item *item,
+                         libsched_error *err);
+/* The input of a name, or NULL. */
+const libsched_tensor *encoder_input(const libsched_item *item, const char *name);
+
+#endif

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The weights of a BERT checkpoint, found by name and brought onto the device. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "catalog/file.h"
+#include "catalog/safetensors.h"
+#include "engine/encoder_internal.h"
+
+#define FILE_NAME "model.safetensors"
+#define PATH_SIZE 192
+
+/* What the functions below work on. */
+struct loading {
+    struct encoder_weights *weights;
+    libsched_device *device;
+    const struct safetensors *file;
+    const char *prefix; /* of every name: "" or "bert." */
+    uint32_t precision;
+    libsched_error *err;
+};
+
+/* The tensor prefix + name; NULL where it is not there. */
+static const libsched_tensor *find(const struct loading *l, const char *name)
+{
+    char full[PATH_SIZE];
+
+    snprintf(full, sizeof(full), "%s%s", l->prefix, name);
+    return safetensors_find(l->file, full);
+}
+
+/* A tensor that has to be there, of rows × columns (rows 0: a vector), in a datatype that can be
+ * read. */
+static const libsched_tensor *require(const struct loading *l, const char *name, uint64_t rows,
+                                      uint64_t columns)
+{
+    const libsched_tensor *t = find(l, name);
+    const uint32_t rank = rows == 0 ? 1 : 2;
+
+    if (t == NULL) {
+        libsched_error_set(l->err, LIBSCHED_EBADMODEL, FILE_NAME " has no tensor \"%s%s\"",
+                           l->prefix, name);
+        return NULL;
+    }
+    if (t->rank != rank || (uint64_t)t->shape[rank - 1] != columns ||
+        (rank == 2 && (uint64_t)t->shape[0] != rows)) {
+        char got[64] = "";
+        for (uint32_t i = 0; i < t->rank; i++) {
+            size_t used = strlen(got);
+            snprintf(got + used, sizeof(got) - used, "%s%" PRId64, i > 0 ? ", " : "", t->shape[i]);
+        }
+        if (rank == 1)
+            libsched_error_set(l->err, LIBSCHED_EBADMODEL,
+                               "tensor \"%s%s\" is [%s], config.json asks for [%" PRIu64 "]",
+                               l->prefix, name, got, columns);
+        else
+            libsched_error_set(l->err, LIBSCHED_EBADMODEL,
+                               "tensor \"%s%s\" is [%s], config.json asks for [%" PRIu64
+                               ", %" PRIu64 "]",
+                               l->prefix, name, got, rows, columns);
+        return NULL;
+    }
+    if (t->datatype != LIBSCHED_FP32 && t->datatype != LIBSCHED_FP16 &&
+        t->datatype != LIBSCHED_BF16) {
+        libsched_error_set(l->err, LIBSCHED_EBADMODEL,
+                           "tensor \"%s%s\" is %s: FP32, FP16 and BF16 can be read", l->prefix,
+                           name, libsched_datatype_name(t->datatype));
+        return NULL;
+    }
+    return t;
+}
+
+static int create(struct loading *l, libsched_device_weight **out, uint32_t kind, uint32_t datatype,
+                  uint64_t rows, uint64_t columns, const void *data)
+{
+    const libsched_device_weight_args args = {
+        .struct_size = sizeof(args),
+        .kind = kind,
+        .datatype = kind == LIBSCHED_WEIGHT_VECTOR ? LIBSCHED_FP32 : l->precision,
+        .source_datatype = datatype,
+        .rows = rows,
+        .columns = columns,
+        .data = data,
+    };
+
+    l->weights->bytes += rows * columns * libsched_datatype_size(args.datatype);
+    return l->device->driver->weight_create(l->device, out, &args, l->err);
+}
+
+static int load_vector(struct loading *l, libsched_device_weight **out, const char *name,
+                       uint64_t columns)
+{
+    const libsched_tensor *t = require(l, name, 0, columns);
+
+    if (t == NULL)
+        return LIBSCHED_EBADMODEL;
+    return create(l, out, LIBSCHED_WEIGHT_VECTOR, t->datatype, 1, columns, t->data);
+}
+
+static int load_table(struct loading *l, libsched_device_weight **out, const char *name,
+                      uint64_t rows, uint64_t columns)
+{
+    const libsched_tensor *t = require(l, name, rows, columns);
+
+    if (t == NULL)
+        return LIBSCHED_EBADMODEL;
+    return create(l, out, LIBSCHED_WEIGHT_TABLE, t->datatype, rows, columns, t->data);
+}
+
+/* base + ".weight" and base + ".bias"; checkpoints that come from TensorFlow say gamma and beta. */
+static int load_norm(struct loading *l, struct encoder_norm *out, const char *base,
+                     uint64_t columns)
+{
+    char name[PATH_SIZE];
+    bool gamma;
+    int status;
+
+    snprintf(name, sizeof(name), "%s.gamma", base);
+    gamma = find(l, name) != NULL;
+    snprintf(name, sizeof(name), "%s.%s", base, gamma ? "gamma" : "weight");
+    status = load_vector(l, &out->gain, name, columns);
+    snprintf(name, sizeof(name), "%s.%s", base, gamma ? "beta" : "bias");
+    if (status == LIBSCHED_OK)
+        status = load_vector(l, &out->shift, name, columns);
+    return status;
+}
+
+static int load_linear(struct loading *l, struct encoder_linear *out, const char *base,
+                       uint64_t outputs, uint64_t inputs)
+{
+    char name[PATH_SIZE];
+    const libsched_tensor *t;
+    int status;
+
+    snprintf(name, sizeof(name), "%s.weight", base);
+    t = require(l, name, outputs, inputs);
+    if (t == NULL)
+        return LIBSCHED_EBADMODEL;
+    status = create(l, &out->weight, LIBSCHED_WEIGHT_LINEAR, t->datatype, outputs, inputs, t->data);
+    snprintf(name, sizeof(name), "%s.bias", base);
+    if (status == LIBSCHED_OK)
+        status = load_vector(l, &out->bias, name, outputs);
+    return status;
+}
+
+/* One matrix (columns = inputs) or vector (columns = 0) from the three of queries, keys and values
+ * of a layer, one below the other. */
+static int load_stacked(struct loading *l, libsched_device_weight **out, uint32_t layer,
+                        const char *suffix, uint64_t outputs, uint64_t inputs)
+{
+    static const char *const parts[] = {"query", "key", "value"};
+    const libsched_tensor *tensors[3];
+    char name[PATH_SIZE];
+    unsigned char *stacked;
+    int status;
+
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof(name), "encoder.layer.%" PRIu32 ".attention.self.%s.%s", layer,
+                 parts[i], suffix);
+        tensors[i] = inputs > 0 ? require(l, name, outputs, inputs) : require(l, name, 0, outputs);
+        if (tensors[i] == NULL)
+            return LIBSCHED_EBADMODEL;
+        if (tensors[i]->datatype != tensors[0]->datatype)
+            return libsched_error_set(l->err, LIBSCHED_EBADMODEL,
+                                      "tensor \"%s%s\" is %s, but that of the queries is %s",
+                                      l->prefix, name, libsched_datatype_name(tensors[i]->datatype),
+                                      libsched_datatype_name(tensors[0]->datatype));
+    }
+    stacked = malloc(3 * tensors[0]->size);
+    if (stacked == NULL)
+        return libsched_error_set(l->err, LIBSCHED_ENOMEM, "no memory for a layer's weights");
+    for (int i = 0; i < 3; i++)
+        memcpy(stacked + (size_t)i * tensors[0]->size, tensors[i]->data, tensors[0]->size);
+    if (inputs > 0)
+        status = create(l, out, LIBSCHED_WEIGHT_LINEAR, tensors[0]->datatype, 3 * outputs, inputs,
+                        stacked);
+    else
+        status =
+            create(l, out, LIBSCHED_WEIGHT_VECTOR, tensors[0]->datatype, 1, 3 * outputs, stacked);
+    free(stacked);
+    return status;
+}
+
+static int load_layer(struct loading *l, const struct encoder_config *config, uint32_t layer)
+{
+    struct encoder_layer *to = &l->weights->layers[layer];
+    const uint64_t hidden = config->hidden, intermediate = config->intermediate;
+    char base[PATH_SIZE];
+    int status = load_stacked(l, &to->qkv.weight, layer, "weight", hidden, hidden);
+
+    if (status == LIBSCHED_OK)
+        status = load_stacked(l, &to->qkv.bias, layer, "bias", hidden, 0);
+    snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".attention.output.dense", layer);
+    if (status == LIBSCHED_OK)
+        status = load_linear(l, &to->attention, base, hidden, hidden);
+    snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".attention.output.LayerNorm", layer);
+    if (status == LIBSCHED_OK)
+        status = load_norm(l, &to->attention_norm, base, hidden);
+    snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".intermediate.dense", layer);
+    if (status == LIBSCHED_OK)
+        status = load_linear(l, &to->up, base, intermediate, hidden);
+    snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".output.dense", layer);
+    if (status == LIBSCHED_OK)
+        status = load_linear(l, &to->down, base, hidden, intermediate);
+    snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".output.LayerNorm", layer);
+    if (status == LIBSCHED_OK)
+        status = load_norm(l, &to->output_norm, base, hidden);
+    return status;
+}
+
+static int load_all(struct loading *l, const struct encoder_config *config)
+{
+    struct encoder_weights *to = l->weights;
+    const uint64_t hidden = config->hidden;
+    int status;
+
+    l->prefix = "";
+    if (find(l, "embeddings.word_embeddings.weight") == NULL &&
+        safetensors_find(l->file, "bert.embeddings.word_embeddings.weight") != NULL)
+        l->prefix = "bert.";
+
+    to->layers = calloc(config->layers, sizeof(*to->layers));
+    if (to->layers == NULL)
+        return libsched_error_set(l->err, LIBSCHED_ENOMEM, "no memory for a model");
+    to->n_layers = config->layers;
+    status =
+        load_table(l, &to->words, "embeddings.word_embeddings.weight", config->vocabulary, hidden);
+    if (status == LIBSCHED_OK)
+        status = load_table(l, &to->positions, "embeddings.position_embeddings.weight",
+                            config->positions, hidden);
+    if (status == LIBSCHED_OK && config->token_types > 0)
+        status = load_table(l, &to->types, "embeddings.token_type_embeddings.weight",
+                            config->token_types, hidden);
+    if (status == LIBSCHED_OK)
+        status = load_norm(l, &to->norm, "embeddings.LayerNorm", hidden);
+    for (uint32_t i = 0; status == LIBSCHED_OK && i < config->layers; i++)
+        status = load_layer(l, config, i);
+    return status;
+}
+
+int encoder_weights_load(struct encoder_weights *out, libsched_device *device, const char *folder,
+                         const struct encoder_config *config, uint32_t precision,
+                         libsched_error *err)
+{
+    struct loading l = {.weights = out, .device = device, .precision = precision, .err = err};
+    struct safetensors *file;
+    char *path = catalog_file_join(folder, FILE_NAME);
+    int status;
+
+    memset(out, 0, sizeof(*out));
+    if (path == NULL)
+        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a path");
+    status = safetensors_open(&file, path, err);
+    free(path);
+    if (status != LIBSCHED_OK)
+        return status;
+    l.file = file;
+    status = load_all(&l, config);
+    safetensors_close(file);
+    if (status != LIBSCHED_OK)
+        encoder_weights_free(out, device);
+    return status;
+}
+
+static void free_linear(struct encoder_linear *linear, libsched_device *device)
+{
+    device->driver->weight_destroy(device, linear->weight);
+    device->driver->weight_destroy(device, linear->bias);
+}
+
+static void free_norm(struct encoder_norm *norm, libsched_device *device)
+{
+    device->driver->weight_destroy(device, norm->gain);
+    device->driver->weight_destroy(device, norm->shift);
+}
+
+void encoder_weights_free(struct encoder_weights *weights, libsched_device *device)
+{
+    for (uint32_t i = 0; i < weights->n_layers; i++) {
+        struct encoder_layer *layer = &weights->layers[i];
+        free_linear(&layer->qkv, device);
+        free_linear(&layer->attention, device);
+        free_linear(&layer->up, device);
+        free_linear(&layer->down, device);
+        free_norm(&layer->attention_norm, device);
+        free_norm(&layer->output_norm, device);
+    }
+    free(weights->layers);
+    free_norm(&weights->norm, device);
+    device->driver->weight_destroy(device, weights->words);
+    device->driver->weight_destroy(device, weights->positions);
+    device->driver->weight_destroy(device, weights->types);
+    memset(weights, 0, sizeof(*weights));
+}
