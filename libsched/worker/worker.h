@@ -102,15 +102,24 @@ struct worker_item {
 
 /*
  * Runs one step (or a prepare batch) of `batch`. Items that join come whole; those that stay from
- * the step before are named by id; those that leave are dropped before it runs. With nobody left
- * it only ends the session. The answer is WORKER_PART and WORKER_ITEM events, then WORKER_STEP.
- * Segments are mapped into the worker when they are first named.
+ * the step before are named by id; those that leave are dropped before it runs; one of the session
+ * that is not named stays without running. The answer is WORKER_PART and WORKER_ITEM events, then
+ * WORKER_STEP. Where nobody joins or stays no engine is called: those that leave are dropped, with
+ * `ends` all others of the session too, and WORKER_STEP comes all the same.
+ *
+ * A session is over, and all that was left of it dropped, after a step with `ends`, a step that
+ * did not answer LIBSCHED_OK, a prepare batch, or a step of a model without LIBSCHED_ENGINE_STEPS.
+ *
+ * Inputs lie at multiples of 64 in their segments, which are mapped into the worker when they are
+ * first named. LIBSCHED_EINVAL: an input that does not, an id that is in the worker already.
+ * LIBSCHED_EBUSY: no room now; nothing was sent. LIBSCHED_ETOOBIG: there never will be.
  */
 struct worker_step {
     uint64_t batch;
     uint32_t key;  /* of the model */
     uint32_t step; /* 1 begins the session */
     bool prepare;
+    bool ends; /* nobody joins or stays, and the session is over */
     uint32_t n_joins, n_stays, n_leaves;
     const struct worker_item *joins;
     const uint64_t *stays, *leaves;

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/agent.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "device/loader.h"
+#include "worker/affinity.h"
+
+uint64_t agent_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+bool agent_must_stop(const struct agent *agent)
+{
+    return __atomic_load_n(&agent->channel.header->stop, __ATOMIC_ACQUIRE) != 0;
+}
+
+int agent_fail(struct agent *agent, int status, const char *format, ...)
+{
+    char text[LIBSCHED_MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    channel_speak(&agent->channel, status, text);
+    return status;
+}
+
+/* -------------------------------------------------------------------------------------- waiting */
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static bool something_to_do(const struct agent *agent)
+{
+    uint64_t head = __atomic_load_n(&agent->channel.header->commands.head, __ATOMIC_ACQUIRE);
+    return head != agent->commands.at || agent_must_stop(agent);
+}
+
+static bool spin(const struct agent *agent)
+{
+    uint32_t spin_us = __atomic_load_n(&agent->channel.header->spin_us, __ATOMIC_RELAXED);
+    if (spin_us == 0)
+        return false;
+    uint64_t until = agent_now() + (uint64_t)spin_us * 1000;
+    do {
+        for (int i = 0; i < 64; i++) {
+            if (something_to_do(agent))
+                return true;
+            relax();
+        }
+    } while (agent_now() < until);
+    return false;
+}
+
+static void wait_for_command(struct agent *agent)
+{
+    if (something_to_do(agent) || spin(agent))
+        return;
+    if (!ring_sleep(&agent->commands) && !agent_must_stop(agent))
+        agent_sleep(agent, 0);
+    ring_awake(&agent->commands);
+}
+
+/* ------------------------------------------------------------------------------------- commands */
+
+static int open_device(struct agent *agent, const char *driver, uint32_t ordinal)
+{
+    const libsched_device_driver *found;
+    libsched_device_open_args args = {
+        .struct_size = sizeof(args), .ordinal = ordinal, .threads = agent->threads};
+    libsched_error err = {0};
+    int status = device_find_driver(&found, driver, agent->plugin_path, &err);
+    if (status == 0)
+        status = found->open(&agent->device, &args, &err);
+    if (status == 0)
+        return LIBSCHED_OK;
+    if (err.message[0] == '\0')
+        libsched_error_set(&err, status, "driver \"%s\" can't open device %" PRIu32, driver,
+                           ordinal);
+    return agent_fail(agent, status, "%s", err.message);
+}
+
+static int set_up(struct agent *agent, struct wire_reader *reader)
+{
+    snprintf(agent->name, sizeof(agent->name), "%s", wire_get_name(reader));
+    const char *plugin_path = wire_get_string(reader);
+    const char *driver = wire_get_string(reader);
+    uint32_t ordinal = wire_get_u32(reader);
+    const char *cpus = wire_get_string(reader);
+    agent->threads = wire_get_u32(reader);
+    if (!wire_ends(reader))
+        return agent_fail(agent, LIBSCHED_EPROTOCOL, "the host's set-up can't be read");
+
+    char thread_name[16];
+    snprintf(thread_name, sizeof(thread_name), "sched:%.9s", agent->name);
+    prctl(PR_SET_NAME, thread_name);
+    if (plugin_path != NULL && (agent->plugin_path = strdup(plugin_path)) == NULL)
+        return agent_fail(agent, LIBSCHED_ENOMEM, "no memory for the plugins' path");
+    libsched_error err;
+    /* Without its cores it is slower, not wrong. */
+    if (cpus != NULL && affinity_bind(cpus, &err) < 0)
+        agent_log(agent, "%s runs on any core: %s", agent->name, err.message);
+    if (driver != NULL) {
+        int status = open_device(agent, driver, ordinal);
+        if (status < 0)
+            return status;
+    }
+    wire_reset(&agent->out);
+    agent_send(agent, EVENT_UP);
+    return LIBSCHED_OK;
+}
+
+static int handle(struct agent *agent, const struct ring_record *record)
+{
+    struct wire_reader reader;
+    wire_read(&reader, agent->record, record->length);
+    switch (record->type) {
+    case COMMAND_SETUP:
+        return set_up(agent, &reader);
+    case COMMAND_LOAD:
+        return agent_load(agent, &reader);
+    case COMMAND_UNLOAD:
+        return agent_unload(agent, wire_get_u32(&reader));
+    case COMMAND_RUN:
+        return agent_step(agent, &reader);
+    case COMMAND_DROP_SEGMENT:
+        return agent_drop_segment(agent, wire_get_u32(&reader));
+    default:
+        return agent_fail(agent, LIBSCHED_EPROTOCOL, "the host sent an unknown command %" PRIu32,
+                          record->type);
+    }
+}
+
+static bool reserve_record(struct agent *agent, size_t length)
+{
+    if (length <= agent->record_capacity && agent->record != NULL)
+        return true;
+    size_t capacity = 4096;
+    while (capacity < length)
+        capacity *= 2;
+    free(agent->record);
+    agent->record = malloc(capacity);
+    agent->record_capacity = agent->record != NULL ? capacity : 0;
+    return agent->record != NULL;
+}
+
+static int serve(struct agent *agent)
+{
+    while (!agent_must_stop(agent)) {
+        struct ring_record record;
+        switch (ring_peek(&agent->commands, &record)) {
+        case RING_EMPTY:
+            wait_for_command(agent);
+            break;
+        case RING_BROKEN:
+            return agent_fail(agent, LIBSCHED_EPROTOCOL, "the ring of commands is damaged");
+        case RING_RECORD:
+            if (!reserve_record(agent, record.length))
+                return agent_fail(agent, LIBSCHED_ENOMEM,
+                                  "no memory for a command of %" PRIu32 " bytes", record.length);
+            ring_take(&agent->commands, &record, agent->record);
+            agent_results_collect(agent);
+            int status = handle(agent, &record);
+            agent_wake_host(agent);
+            if (status < 0)
+                return status;
+            break;
+        }
+    }
+    return LIBSCHED_OK;
+}
+
+static void release(struct agent *agent)
+{
+    agent_items_drop_all(agent);
+    agent_models_close(agent);
+    if (agent->device != NULL)
+        agent->device->driver->close(agent->device);
+    control_stop(agent->control);
+    agent_results_close(agent);
+    wire_writer_free(&agent->out);
+    free(agent->record);
+    free(agent->plugin_path);
+    free(agent->step_items);
+    id_map_free(&agent->models);
+    id_map_free(&agent->items);
+}
+
+int agent_run(const struct agent_descriptors *descriptors, libsched_error *err)
+{
+    struct agent agent = {.fds = descriptors};
+    *err = (libsched_error){0};
+    int status = channel_attach(&agent.channel, descriptors->memory, err);
+    if (status == 0) {
+        struct channel_header *header = agent.channel.header;
+        ring_attach(&agent.commands, &header->commands, agent.channel.command_data,
+                    CHANNEL_COMMAND_BYTES);
+        ring_attach(&agent.events, &header->events, agent.channel.event_data, CHANNEL_EVENT_BYTES);
+        status = agent_results_open(&agent, err);
+        if (status == 0)
+            status = control_start(&agent.control, descriptors->control, descriptors->host, err);
+    }
+    if (status < 0) {
+        if (agent.channel.header != NULL)
+            channel_speak(&agent.channel, status, err->message);
+    } else {
+        status = serve(&agent);
+        if (status < 0)
+            channel_read_last_words(&agent.channel, err);
+    }
+    /* A process that ends because of a fault ends as it is: what failed could hang on closing. */
+    if (status == 0 || descriptors->host < 0) {
+        release(&agent);
+        if (agent.channel.header != NULL)
+            channel_detach(&agent.channel);
+    }
+    return status;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The records of the two rings. Their payloads are written with wire.h, in this order.
+ */
+#ifndef WORKER_PROTOCOL_H
+#define WORKER_PROTOCOL_H
+
+#include <stdint.h>
+
+/* Commands, host to worker. */
+enum protocol_command {
+    /* string name, plugin_path (or none), driver (or none); u32 ordinal; string cpus (or none);
+     * u32 threads. Always the first. */
+    COMMAND_SETUP = 1,
+    /* u32 key; string name, engine, library (or none), path (or none); u32 prepare_only,
+     * n_parameters; parameters. */
+    COMMAND_LOAD,
+    /* u32 key. */
+    COMMAND_UNLOAD,
+    /* struct protocol_run; u64 ids that stay, u64 ids that leave; then each item that joins:
+     * struct protocol_item, its inputs (string name; u32 datatype; shape; u32 segment; u64 offset,
+     * size), its parameters. */
+    COMMAND_RUN,
+    /* u32 segment. */
+    COMMAND_DROP_SEGMENT,
+};
+
+struct protocol_run {
+    uint64_t batch;
+    uint32_t key, step;
+    uint32_t prepare, ends;
+    uint32_t n_joins, n_stays, n_leaves;
+    uint32_t n_inputs, n_parameters; /* of all items that join */
+};
+
+struct protocol_item {
+    uint64_t id, units, deadline;
+    uint32_t slot; /* of its flag among the cancelled */
+    uint32_t n_inputs, n_parameters;
+    uint32_t reserved;
+};
+
+/* Events, worker to host. */
+enum protocol_event {
+    /* Nothing. */
+    EVENT_UP = 1,
+    /* u32 key; i32 status; string message; u64 memory_bytes; with LIBSCHED_OK the
+     * libsched_engine_description. */
+    EVENT_LOADED,
+    /* u32 key. */
+    EVENT_UNLOADED,
+    /* u64 batch, id; outputs. */
+    EVENT_PART,
+    /* u64 batch, id, units; i32 status; string message; outputs. */
+    EVENT_ITEM,
+    /* u64 batch, id: an item left its session without an end. */
+    EVENT_DROPPED,
+    /* u64 batch; u32 step; i32 status; string message; u64 begin, end. */
+    EVENT_STEP,
+    /* u64 free_bytes. */
+    EVENT_MEMORY,
+    /* string line. */
+    EVENT_LOG,
+};
+
+/* Outputs: u32 handle (PROTOCOL_NO_RESULTS: none), u32 n; each: string name; u32 datatype; shape;
+ * u64 offset, size (in the result memory). */
+#define PROTOCOL_NO_RESULTS UINT32_MAX
+
+/* A message on the control socket: as many of these as it carries descriptors. */
+struct protocol_segment {
+    uint32_t id;
+    uint32_t reserved;
+    uint64_t size;
+};
+
+#define PROTOCOL_MAX_SEGMENTS 64u
+
+#endif

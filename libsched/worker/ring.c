@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/ring.h"
+
+#include <string.h>
+
+#define HEADER sizeof(struct ring_record)
+/* The type of what fills the rest of the ring up to its end. */
+#define PADDING (RING_MAX_TYPE + 1)
+/* Behind this many bytes an empty ring starts anew. */
+#define REWIND_AFTER (64u * 1024)
+
+static uint64_t padded(uint64_t length)
+{
+    return (length + 7) & ~UINT64_C(7);
+}
+
+void ring_attach(struct ring *ring, struct ring_control *control, void *data, uint64_t size)
+{
+    *ring = (struct ring){.control = control, .data = data, .size = size};
+}
+
+static void copy_in(struct ring *ring, uint64_t at, const void *from, uint64_t length)
+{
+    if (length == 0)
+        return;
+    uint64_t offset = at & (ring->size - 1);
+    uint64_t first = ring->size - offset < length ? ring->size - offset : length;
+    memcpy(ring->data + offset, from, first);
+    memcpy(ring->data, (const unsigned char *)from + first, length - first);
+}
+
+static void copy_out(const struct ring *ring, uint64_t at, void *to, uint64_t length)
+{
+    if (length == 0)
+        return;
+    uint64_t offset = at & (ring->size - 1);
+    uint64_t first = ring->size - offset < length ? ring->size - offset : length;
+    memcpy(to, ring->data + offset, first);
+    memcpy((unsigned char *)to + first, ring->data, length - first);
+}
+
+/* ---------------------------------------------------------------------------------- producer */
+
+uint64_t ring_max_payload(const struct ring *ring)
+{
+    return ring->size - HEADER;
+}
+
+/* Bytes that may be written. A consumer that counts past the producer, or back, gets nothing. */
+static uint64_t room(struct ring *ring)
+{
+    ring->seen = __atomic_load_n(&ring->control->tail, __ATOMIC_ACQUIRE);
+    uint64_t used = ring->at - ring->seen;
+    return used <= ring->size ? ring->size - used : 0;
+}
+
+bool ring_write(struct ring *ring, uint32_t type, const void *payload, uint32_t length)
+{
+    uint64_t need = HEADER + padded(length);
+    if (length > ring_max_payload(ring))
+        return false;
+    /* The consumer's counter is looked at only when what is known of it does not suffice, or
+     * tells that the ring might be empty. */
+    uint64_t offset = ring->at & (ring->size - 1);
+    uint64_t used = ring->at - ring->seen;
+    if (used > ring->size || ring->size - used < need || offset >= REWIND_AFTER) {
+        uint64_t free = room(ring);
+        if (offset >= REWIND_AFTER && offset >= need && ring->at == ring->seen) {
+            uint64_t rest = ring->size - offset;
+            struct ring_record padding = {.length = (uint32_t)(rest - HEADER), .type = PADDING};
+            copy_in(ring, ring->at, &padding, HEADER);
+            ring->at += rest;
+            free -= rest;
+        }
+        if (free < need)
+            return false;
+    }
+    struct ring_record record = {.length = length, .type = type};
+    copy_in(ring, ring->at, &record, HEADER);
+    copy_in(ring, ring->at + HEADER, payload, length);
+    ring->at += need;
+    __atomic_store_n(&ring->control->head, ring->at, __ATOMIC_RELEASE);
+    return true;
+}
+
+/* Takes a flag back that the other side may have set before it sleeps. */
+static bool take_flag(uint32_t *flag)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (__atomic_load_n(flag, __ATOMIC_RELAXED) == 0)
+        return false;
+    return __atomic_exchange_n(flag, 0, __ATOMIC_SEQ_CST) != 0;
+}
+
+static void set_flag(uint32_t *flag)
+{
+    __atomic_store_n(flag, 1, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+bool ring_must_wake_consumer(struct ring *ring)
+{
+    return take_flag(&ring->control->sleeping);
+}
+
+void ring_block(struct ring *ring)
+{
+    set_flag(&ring->control->blocked);
+}
+
+void ring_unblock(struct ring *ring)
+{
+    __atomic_store_n(&ring->control->blocked, 0, __ATOMIC_SEQ_CST);
+}
+
+/* ---------------------------------------------------------------------------------- consumer */
+
+enum ring_peek ring_peek(struct ring *ring, struct ring_record *record)
+{
+    for (;;) {
+        uint64_t available = ring->seen - ring->at;
+        if (available == 0) {
+            ring->seen = __atomic_load_n(&ring->control->head, __ATOMIC_ACQUIRE);
+            available = ring->seen - ring->at;
+            if (available == 0)
+                return RING_EMPTY;
+        }
+        if (available > ring->size || available < HEADER)
+            return RING_BROKEN;
+        copy_out(ring, ring->at, record, HEADER);
+        uint64_t total = HEADER + padded(record->length);
+        if (total > available || record->type == 0 || record->type > PADDING)
+            return RING_BROKEN;
+        if (record->type != PADDING)
+            return RING_RECORD;
+        ring->at += total;
+        __atomic_store_n(&ring->control->tail, ring->at, __ATOMIC_RELEASE);
+    }
+}
+
+void ring_take(struct ring *ring, const struct ring_record *record, void *payload)
+{
+    copy_out(ring, ring->at + HEADER, payload, record->length);
+    ring->at += HEADER + padded(record->length);
+    __atomic_store_n(&ring->control->tail, ring->at, __ATOMIC_RELEASE);
+}
+
+bool ring_must_wake_producer(struct ring *ring)
+{
+    return take_flag(&ring->control->blocked);
+}
+
+bool ring_sleep(struct ring *ring)
+{
+    set_flag(&ring->control->sleeping);
+    return __atomic_load_n(&ring->control->head, __ATOMIC_ACQUIRE) != ring->at;
+}
+
+bool ring_awake(struct ring *ring)
+{
+    return __atomic_exchange_n(&ring->control->sleeping, 0, __ATOMIC_SEQ_CST) == 0;
+}
+
+bool ring_sleeps(const struct ring *ring)
+{
+    return __atomic_load_n(&ring->control->sleeping, __ATOMIC_RELAXED) != 0;
+}

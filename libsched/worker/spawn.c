@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FIRST_FD 3
+#define MAX_FDS 16
+
+extern char **environ;
+
+/* Copies descriptors to numbers above all that the child's get: dup2() must not hit one that is
+ * still to be copied, nor copy one to itself, which would leave it to be closed. */
+static int lift(int *lifted, const int *fds, int n, libsched_error *err)
+{
+    for (int i = 0; i < n; i++) {
+        lifted[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, FIRST_FD + MAX_FDS);
+        if (lifted[i] < 0) {
+            libsched_error_set(err, LIBSCHED_ESYSTEM, "fcntl(F_DUPFD_CLOEXEC): %m");
+            while (--i >= 0)
+                close(lifted[i]);
+            return LIBSCHED_ESYSTEM;
+        }
+    }
+    return LIBSCHED_OK;
+}
+
+static int prepare_files(posix_spawn_file_actions_t *actions, const int *fds, int n)
+{
+    int error = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (error == 0)
+        error = posix_spawn_file_actions_adddup2(actions, STDERR_FILENO, STDOUT_FILENO);
+    for (int i = 0; i < n && error == 0; i++)
+        error = posix_spawn_file_actions_adddup2(actions, fds[i], FIRST_FD + i);
+    if (error == 0)
+        error = posix_spawn_file_actions_addclosefrom_np(actions, FIRST_FD + n);
+    return error;
+}
+
+static int prepare_attributes(posix_spawnattr_t *attributes)
+{
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    int error = posix_spawnattr_setsigmask(attributes, &none);
+    if (error == 0)
+        error = posix_spawnattr_setsigdefault(attributes, &all);
+    if (error == 0)
+        error = posix_spawnattr_setpgroup(attributes, 0);
+    if (error == 0)
+        error = posix_spawnattr_setflags(
+            attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    return error;
+}
+
+static int spawn(pid_t *pid, const char *path, const char *name, const int *fds, int n)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    char program[] = "sched-worker";
+    char *const arguments[] = {program, (char *)(uintptr_t)name, NULL};
+    int error = prepare_files(&actions, fds, n);
+    if (error == 0)
+        error = prepare_attributes(&attributes);
+    if (error == 0)
+        error = posix_spawn(pid, path, &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+int spawn_process(pid_t *pid, int *pidfd, const char *path, const char *name, const int *fds, int n,
+                  libsched_error *err)
+{
+    int lifted[MAX_FDS] = {0};
+    if (path == NULL || path[0] != '/' || n > MAX_FDS)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "the path of sched-worker has to be absolute, \"%s\" is not",
+                                  path != NULL ? path : "");
+    int status = lift(lifted, fds, n, err);
+    if (status < 0)
+        return status;
+    int error = spawn(pid, path, name, lifted, n);
+    for (int i = 0; i < n; i++)
+        close(lifted[i]);
+    if (error != 0)
+        return libsched_error_set(err, LIBSCHED_ESYSTEM, "starting %s: %s", path, strerror(error));
+    *pidfd = pidfd_open(*pid, 0);
+    if (*pidfd >= 0)
+        return LIBSCHED_OK;
+    libsched_error_set(err, LIBSCHED_ESYSTEM, "pidfd_open: %m");
+    kill(*pid, SIGKILL);
+    while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return LIBSCHED_ESYSTEM;
+}
+
+void spawn_describe_exit(char *text, size_t size, int code, int status)
+{
+    if (code == CLD_EXITED)
+        snprintf(text, size, "exited with code %d", status);
+    else
+        snprintf(text, size, "killed by signal %d (%s)", status, strsignal(status));
+}

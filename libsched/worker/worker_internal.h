@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The scheduler's side of a worker, between its files: worker.c starts and ends it,
+ * worker_commands.c tells it what to do, worker_events.c hears what became of it,
+ * worker_results.c keeps account of its results.
+ */
+#ifndef WORKER_WORKER_INTERNAL_H
+#define WORKER_WORKER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "worker/agent.h"
+#include "worker/channel.h"
+#include "worker/id_map.h"
+#include "worker/ring.h"
+#include "worker/wire.h"
+#include "worker/worker.h"
+
+/* What outlives the worker as long as somebody holds its results. */
+struct incarnation {
+    uint64_t users; /* the worker itself, and results not released */
+    struct channel channel;
+    const unsigned char *results;
+    uint64_t result_bytes;
+    uint64_t released; /* handles given back */
+    int wake_worker;   /* -1 once the worker has gone */
+};
+
+struct worker_results {
+    struct incarnation *incarnation;
+    uint32_t handle;
+    libsched_tensor outputs[LIBSCHED_MAX_TENSORS];
+    char names[LIBSCHED_MAX_TENSORS][LIBSCHED_NAME_SIZE];
+};
+
+/* An item that is in the worker. */
+struct worker_entry {
+    uint64_t batch;
+    uint32_t next; /* among the slots that are free */
+};
+
+struct worker {
+    char name[LIBSCHED_NAME_SIZE];
+    uint64_t epoch;
+    struct incarnation *incarnation;
+    struct ring commands, events;
+    int control, wake_worker, wake_host, epoll;
+    int exited; /* readable once it has: a pidfd, or an eventfd of the thread */
+
+    bool is_thread;
+    pid_t pid;
+    pthread_t thread;
+    struct agent_descriptors thread_fds;
+    libsched_error thread_error;
+
+    /* Items, by id; a slot is its place here and its flag's in the channel. */
+    struct id_map items;
+    struct worker_entry *entries;
+    uint32_t free_slot, n_slots, n_used;
+    struct id_map segments; /* passed */
+
+    struct wire_writer out;
+    unsigned char *record; /* the event under way */
+    size_t record_capacity;
+    libsched_engine_description description;
+
+    /* Wake-ups: whether the flag was set, and how many writes to the eventfd are owed for it. */
+    bool armed;
+    uint32_t owed, events_since_arm;
+    uint32_t looked; /* in vain, since its exit was last asked for */
+    bool ask_for_exit;
+
+    bool stopped;  /* asked to end */
+    bool killed;   /* asked to end at once */
+    bool up;       /* said so */
+    bool has_gone; /* its exit was seen, and collected */
+    bool is_down;  /* WORKER_DOWN was given out */
+    bool faulty;   /* spoke nonsense: fault says what */
+    libsched_error fault;
+    libsched_error end; /* how it ended */
+    int end_status;
+};
+
+#define WORKER_NO_SLOT UINT32_MAX
+
+void worker_ring_bell(struct worker *worker);
+
+/* worker_results.c */
+struct incarnation *worker_incarnation_new(uint64_t epoch, uint64_t result_bytes, int *memory,
+                                           int *results, libsched_error *err);
+void worker_incarnation_release(struct incarnation *incarnation);
+/* Reads an event's outputs; false where they are nonsense, and `err` says what. */
+bool worker_results_read(struct worker *worker, struct wire_reader *reader,
+                         struct worker_event *event, libsched_error *err);
+
+/* worker.c: whether it has exited; then how is in worker->end. */
+bool worker_look_for_exit(struct worker *worker, bool wait);
+
+/* worker_commands.c: frees an item's slot; false where the item is not in that batch. */
+bool worker_forget_item(struct worker *worker, uint64_t id, uint64_t batch);
+bool worker_has_item(const struct worker *worker, uint64_t id, uint64_t batch);
+int worker_send_setup(struct worker *worker, const struct worker_options *options,
+                      libsched_error *err);
+
+#endif
