@@ -5,10 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/encoder.h"
 #include "engine/synthetic.h"
 
 /* The engines that come with the library. */
 static const libsched_engine *(*const builtin[])(void) = {
+    engine_encoder,
     engine_synthetic,
 };
 
