@@ -176,10 +176,14 @@ def add_skip_reasons(report, output):
 
 
 def count_crashed_gtest(label, outcome, totals):
-    """A program that ended without a report: what it had finished counts, the rest has failed."""
-    finished = len(re.findall(r"^\[       OK \] ", outcome.output, re.M))
+    """A program that ended without a report: what it had finished counts, the one that ran has
+    failed, and those that were still to come are not known."""
+    totals.passed += len(re.findall(r"^\[       OK \] ", outcome.output, re.M))
+    for name in re.findall(r"^\[  SKIPPED \] (\S+) \(", outcome.output, re.M):
+        totals.skip(f"{label} {name}", "see above")
+    for name in re.findall(r"^\[  FAILED  \] (\S+?),? .*\(\d+ ms\)$", outcome.output, re.M):
+        totals.fail(f"{label} {name}")
     running = re.findall(r"^\[ RUN      \] (\S+)", outcome.output, re.M)
-    totals.passed += finished
     totals.fail(f"{label}{' ' + running[-1] if running else ''}", outcome.describe())
 
 
@@ -314,8 +318,9 @@ def count_unittest(outcome, totals):
     if ran is None:
         totals.fail("[python]", f"ended without a report, {outcome.describe()}")
         return
+    # A test's docstring, if it has one, stands in a line of its own.
     skips = re.findall(
-        r"^(\S+ \([^)]*\)).*?\.\.\. skipped (['\"])(.*?)\2$", outcome.output, re.M | re.S
+        r"^(\S+ \([^)\n]*\))(?:\n[^\n]*)? \.\.\. skipped (['\"])(.*)\2$", outcome.output, re.M
     )
     failures = re.findall(r"^(?:FAIL|ERROR): (.*)$", outcome.output, re.M)
     counted = re.search(r"skipped=(\d+)", outcome.output.splitlines()[-1])
@@ -326,8 +331,9 @@ def count_unittest(outcome, totals):
         totals.skip("[python]", "see its output")
     for name in failures:
         totals.fail(f"[python] {name}")
-    # Failures of subtests can outnumber the tests that ran.
-    totals.passed += max(0, int(ran.group(1)) - n_skipped - len(failures))
+    # Several subtests of one test can fail.
+    failed_tests = {" ".join(name.split()[:2]) for name in failures}
+    totals.passed += max(0, int(ran.group(1)) - n_skipped - len(failed_tests))
     if outcome.code != 0 and not failures:
         totals.fail("[python]", outcome.describe())
 
@@ -370,10 +376,10 @@ class PrivateEpmd:
 
 def main():
     parser = argparse.ArgumentParser(description="Runs all tests; see ./dev test.")
-    parser.add_argument("--root", required=True)
-    parser.add_argument("--build", required=True)
-    parser.add_argument("--sanitized", required=True)
-    parser.add_argument("--scratch", required=True)
+    parser.add_argument("--root", required=True, type=os.path.abspath)
+    parser.add_argument("--build", required=True, type=os.path.abspath)
+    parser.add_argument("--sanitized", required=True, type=os.path.abspath)
+    parser.add_argument("--scratch", required=True, type=os.path.abspath)
     parser.add_argument("only", nargs="*", help="format, native, sanitized, elixir, python")
     options = parser.parse_args()
     chosen = options.only or ["format", "native", "sanitized", "elixir", "python"]
