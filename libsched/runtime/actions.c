@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the core decided, carried out. What can't be (a worker that takes no command) ends the
+ * worker: the core hears of its death and decides anew.
+ */
+#include <string.h>
+
+#include "runtime/internal.h"
+
+/* The device that an action is for, if its worker is still the one that was meant. */
+static struct runtime_device *device_of(libsched *s, const struct core_action *action)
+{
+    struct runtime_device *device = &s->devices[action->device];
+    return device->worker != NULL && device->epoch == action->epoch ? device : NULL;
+}
+
+static void give_step(libsched *s, const struct core_action *action, bool begins)
+{
+    struct runtime_device *device = device_of(s, action);
+    if (device == NULL)
+        return;
+    struct worker_step step = {
+        .batch = action->batch,
+        .key = action->model,
+        .step = action->step,
+        .prepare = device->prepares,
+        .ends = action->ends,
+        .joins = s->step_joins,
+    };
+    uint64_t *leaves = s->step_ids + CORE_MAX_BATCH;
+    for (uint32_t i = 0; i < action->n_items; i++) {
+        const struct core_action_item *item = &action->items[i];
+        struct runtime_request *request = runtime_request_by_core(s, item->id);
+        if (item->leaves) {
+            *--leaves = item->id;
+            step.n_leaves++;
+            if (request != NULL)
+                request->leaves = action->step;
+        } else if (!begins && !item->joins) {
+            s->step_ids[step.n_stays++] = item->id;
+        } else if (request != NULL) {
+            s->step_joins[step.n_joins++] = (struct worker_item){
+                .id = item->id,
+                .units = item->units,
+                .deadline = request->deadline,
+                .n_inputs = request->inputs.n,
+                .n_parameters = request->n_parameters,
+                .inputs = request->inputs.tensors,
+                .parameters = request->parameters,
+            };
+            runtime_request_given(request, device, action->batch);
+        }
+    }
+    step.stays = s->step_ids;
+    step.leaves = leaves;
+
+    libsched_error err = {0};
+    if (worker_run(device->worker, &step, &err) < 0)
+        runtime_worker_kill(s, device, err.message);
+}
+
+static void load(libsched *s, const struct core_action *action)
+{
+    struct runtime_device *device = device_of(s, action);
+    struct runtime_model *model = s->by_index[action->model];
+    if (device == NULL)
+        return;
+    const struct worker_model what = {
+        .key = action->model,
+        .name = model->name,
+        .engine = model->engine,
+        .library = model->library,
+        .path = model->path,
+        .parameters = model->parameters,
+        .n_parameters = model->n_parameters,
+        .prepare_only = device->prepares,
+    };
+    struct worker_event event = {.type = WORKER_LOADED, .key = action->model};
+    model->loads[device->index] = RUNTIME_LOADING;
+    event.status = worker_load(device->worker, &what, &event.error);
+    if (event.status < 0)
+        runtime_model_loaded(s, model, device, &event);
+}
+
+static void evict(libsched *s, const struct core_action *action)
+{
+    struct runtime_device *device = device_of(s, action);
+    if (device != NULL && worker_unload(device->worker, action->model) < 0)
+        runtime_worker_kill(s, device, "it does not take its commands");
+}
+
+void runtime_carry_out(libsched *s, const struct core_action *action)
+{
+    struct runtime_device *device;
+    struct runtime_request *request;
+
+    switch (action->type) {
+    case CORE_DISPATCH:
+        give_step(s, action, true);
+        break;
+    case CORE_STEP:
+        give_step(s, action, false);
+        break;
+    case CORE_LOAD:
+        load(s, action);
+        break;
+    case CORE_EVICT:
+        evict(s, action);
+        break;
+    case CORE_ABORT:
+        device = device_of(s, action);
+        if (device != NULL)
+            worker_cancel(device->worker, action->id);
+        break;
+    case CORE_KILL:
+        device = device_of(s, action);
+        if (device != NULL)
+            runtime_worker_kill(s, device, "the scheduler gave it up");
+        break;
+    case CORE_REPLY:
+        request = runtime_request_by_core(s, action->id);
+        if (request != NULL)
+            runtime_request_finish(s, request, action);
+        break;
+    case CORE_REPLY_PART:
+        request = runtime_request_by_core(s, action->id);
+        if (request != NULL)
+            runtime_part_send(s, request);
+        break;
+    case CORE_ARM_TIMER:
+        s->core_at = action->at;
+        break;
+    }
+}
