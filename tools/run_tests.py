@@ -294,29 +294,33 @@ def python_with_msgpack():
     return None
 
 
-def run_python(root, scratch, totals):
-    folder = os.path.join(root, "tests", "python")
+def run_unittest(label, python, folder, totals):
     if not os.path.isdir(folder):
         return
+    outcome = run(
+        [python, "-m", "unittest", "discover", "-v", "-s", folder, "-t", folder],
+        PROGRAM_TIMEOUT_S,
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    before = totals.count()
+    count_unittest(label, outcome, totals)
+    print_counts(label, before, totals, outcome)
+
+
+def run_python(root, totals):
+    """The client in Python, which needs msgpack, and the tests of this program."""
     python = python_with_msgpack()
     if python is None:
         totals.skip("[python]", "no Python here has the module msgpack")
-        return
-    outcome = run(
-        [python, "-m", "unittest", "discover", "-v", "-s", folder, "-t", folder, "-p", "test_*.py"],
-        PROGRAM_TIMEOUT_S,
-        env={"PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=root,
-    )
-    before = totals.count()
-    count_unittest(outcome, totals)
-    print_counts("[python]", before, totals, outcome)
+    else:
+        run_unittest("[python]", python, os.path.join(root, "tests", "python"), totals)
+    run_unittest("[tools]", sys.executable, os.path.join(root, "tests", "tools"), totals)
 
 
-def count_unittest(outcome, totals):
+def count_unittest(label, outcome, totals):
     ran = re.search(r"^Ran (\d+) tests? in ", outcome.output, re.M)
     if ran is None:
-        totals.fail("[python]", f"ended without a report, {outcome.describe()}")
+        totals.fail(label, f"ended without a report, {outcome.describe()}")
         return
     # A test's docstring, if it has one, stands in a line of its own.
     skips = re.findall(
@@ -326,16 +330,16 @@ def count_unittest(outcome, totals):
     counted = re.search(r"skipped=(\d+)", outcome.output.splitlines()[-1])
     n_skipped = int(counted.group(1)) if counted else 0
     for name, _, reason in skips[:n_skipped]:
-        totals.skip(f"[python] {name}", reason)
+        totals.skip(f"{label} {name}", reason)
     for _ in range(n_skipped - len(skips)):
-        totals.skip("[python]", "see its output")
+        totals.skip(label, "see its output")
     for name in failures:
-        totals.fail(f"[python] {name}")
+        totals.fail(f"{label} {name}")
     # Several subtests of one test can fail.
     failed_tests = {" ".join(name.split()[:2]) for name in failures}
     totals.passed += max(0, int(ran.group(1)) - n_skipped - len(failed_tests))
     if outcome.code != 0 and not failures:
-        totals.fail("[python]", outcome.describe())
+        totals.fail(label, outcome.describe())
 
 
 # -------------------------------------------------------------------------------------- format
@@ -399,7 +403,7 @@ def main():
         if "elixir" in chosen:
             run_elixir(options.root, options.scratch, totals)
         if "python" in chosen:
-            run_python(options.root, options.scratch, totals)
+            run_python(options.root, totals)
     return totals.finish()
 
 
