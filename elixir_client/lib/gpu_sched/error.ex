@@ -203,7 +203,10 @@ defmodule GpuSched.Error do
   defp default_message(:out_of_memory), do: "the host has no memory left"
   defp default_message(:system_error), do: "a system call failed"
   defp default_message(:not_supported), do: "this is not supported"
-  defp default_message(:protocol_error), do: "sched-port and this client do not understand each other"
+
+  defp default_message(:protocol_error),
+    do: "sched-port and this client do not understand each other"
+
   defp default_message(:unavailable), do: "the scheduler is not there at the moment"
   defp default_message(:start_failed), do: "sched-port could not be started"
   defp default_message(:port_not_found), do: "sched-port was not found on this machine"

@@ -13,8 +13,8 @@ defmodule GpuSched.Msgpack do
   import Bitwise
 
   @max_depth 64
-  @int64_min -(1 <<< 63)
-  @uint64_max (1 <<< 64) - 1
+  @int64_min Bitwise.bsl(-1, 63)
+  @uint64_max Bitwise.bsl(1, 64) - 1
 
   @type path :: [String.t() | non_neg_integer]
 
@@ -215,7 +215,10 @@ defmodule GpuSched.Msgpack do
   defp unpack(<<0xC5, n::16, b::binary-size(n), rest::binary>>, _d), do: {b, rest}
   defp unpack(<<0xC6, n::32, b::binary-size(n), rest::binary>>, _d), do: {b, rest}
   defp unpack(<<0xCA, f::float-32, rest::binary>>, _d), do: {f, rest}
-  defp unpack(<<0xCA, bits::32, rest::binary>>, _d), do: {not_finite(bits >>> 31, bits &&& 0x7FFFFF), rest}
+
+  defp unpack(<<0xCA, bits::32, rest::binary>>, _d),
+    do: {not_finite(bits >>> 31, bits &&& 0x7FFFFF), rest}
+
   defp unpack(<<0xCB, f::float-64, rest::binary>>, _d), do: {f, rest}
 
   defp unpack(<<0xCB, bits::64, rest::binary>>, _d),

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Context do
+  # What a caller needs to know of a scheduler on its node. It does not change while that lives:
+  # what changes is in the counters (see GpuSched.Admission).
+  @moduledoc false
+
+  defstruct [:server, :counters, :client]
+
+  @type t :: %__MODULE__{
+          server: pid,
+          counters: :atomics.atomics_ref(),
+          client: String.t() | nil
+        }
+end

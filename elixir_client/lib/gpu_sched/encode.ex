@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Encode do
+  # A request, from what the caller wrote to the message that goes to the port; done by the caller.
+  #
+  # Where tensors go by a lease, the message waits for its number: the body is then a list of
+  # iodata in which the atom :lease stands for it (see lease/2).
+  @moduledoc false
+
+  alias GpuSched.{Admission, Context, Error, Models, Msgpack, Options, Tensor}
+
+  # Below this a body is made into one binary, so that handing it to the owner of the port copies
+  # a reference and not a tree.
+  @flatten 16 * 1024
+  @align 64
+
+  defstruct [:entries, :body, :bytes, :lease, uploads: [], upload_bytes: 0]
+
+  @type upload :: {offset :: non_neg_integer, binary}
+  @type t :: %__MODULE__{
+          entries: pos_integer,
+          body: iodata | [iodata | :lease],
+          bytes: non_neg_integer,
+          lease: non_neg_integer | nil,
+          uploads: [upload],
+          upload_bytes: non_neg_integer
+        }
+
+  @spec request(Context.t(), term, term, Options.t(), pid, boolean) ::
+          {:ok, t} | {:error, Error.t()}
+  def request(%Context{} = ctx, model, inputs, opts, owner, leases? \\ true) do
+    lease_min = if leases?, do: Admission.lease_min(ctx.counters), else: 0
+    {n, head} = head(model, opts, opts.client || ctx.client || Atom.to_string(node(owner)))
+    {body, uploads, size} = inputs(inputs, lease_min)
+
+    if uploads == [],
+      do: whole(ctx, n, [head | body]),
+      else: leased(n, head, body, uploads, size)
+  catch
+    {Msgpack, path, what} -> {:error, refused(Enum.reverse(path), what)}
+  end
+
+  defp whole(ctx, n, body) do
+    bytes = IO.iodata_length(body)
+    limit = Admission.max_frame(ctx.counters)
+
+    cond do
+      bytes + 64 > limit and limit > 0 ->
+        {:error,
+         Error.exception(
+           reason: :too_large,
+           message:
+             "the request is #{bytes} bytes long, and a frame takes #{limit}: send large inputs " <>
+               ~s(as %{"datatype", "shape", "data"} with a binary, or raise the option ) <>
+               "max_frame_bytes of sched-port"
+         )}
+
+      bytes <= @flatten ->
+        {:ok, %__MODULE__{entries: n, body: IO.iodata_to_binary(body), bytes: bytes}}
+
+      true ->
+        {:ok, %__MODULE__{entries: n, body: body, bytes: bytes}}
+    end
+  end
+
+  defp leased(n, head, segments, uploads, size) do
+    bytes = Enum.reduce(segments, size, fn s, sum -> sum + segment_length(s) end)
+
+    {:ok,
+     %__MODULE__{
+       entries: n,
+       body: [head | segments],
+       bytes: bytes,
+       uploads: uploads,
+       upload_bytes: size
+     }}
+  end
+
+  defp segment_length(:lease), do: 9
+  defp segment_length(iodata), do: IO.iodata_length(iodata)
+
+  # The message, once everything is known.
+  @spec message(t, non_neg_integer, non_neg_integer | nil) :: iodata | [iodata | :lease]
+  def message(%__MODULE__{uploads: []} = request, id, deadline) do
+    head = GpuSched.Protocol.infer_head(id, request.entries, deadline)
+
+    if is_binary(request.body),
+      do: <<head::binary, request.body::binary>>,
+      else: [head | request.body]
+  end
+
+  def message(%__MODULE__{} = request, id, deadline),
+    do: [GpuSched.Protocol.infer_head(id, request.entries, deadline) | request.body]
+
+  # Puts the lease's number where it belongs.
+  @spec lease([iodata | :lease], non_neg_integer) :: iodata
+  def lease(segments, lease) do
+    number = <<0xCF, lease::64>>
+
+    Enum.map(segments, fn
+      :lease -> number
+      iodata -> iodata
+    end)
+  end
+
+  # ---- the entries of the map, but for the deadline and the inputs
+
+  defp head(model, opts, client) do
+    name = model_name(model)
+
+    {n, acc} =
+      {2, [<<0xA5, "model">>, Msgpack.str(name), <<0xA6, "client">>, Msgpack.str(client)]}
+      |> entry(opts.priority, "priority", &Msgpack.int/1)
+      |> entry(opts.credit, "parts", &Msgpack.int/1)
+      |> entry(opts.parameters, "parameters", &Models.parameters(&1, ["parameters"]))
+
+    {n + 1, [acc, <<0xA6, "inputs">>]}
+  end
+
+  defp entry(acc, nil, _name, _encode), do: acc
+  defp entry({n, acc}, value, name, encode), do: {n + 1, [acc, Msgpack.str(name), encode.(value)]}
+
+  defp model_name(name) when is_binary(name), do: name
+  defp model_name(name) when is_atom(name) and name != nil, do: Atom.to_string(name)
+
+  defp model_name(other),
+    do: Msgpack.refuse(["model"], Msgpack.kind(other) <> " where the name of a model belongs")
+
+  # ---- the inputs
+
+  defp inputs(inputs, lease_min) when is_map(inputs) and not is_struct(inputs) do
+    {segments, uploads, size} =
+      Enum.reduce(inputs, {[], [], 0}, fn {name, value}, acc ->
+        input(name, value, lease_min, acc)
+      end)
+
+    {[Msgpack.map_header(map_size(inputs)) | :lists.reverse(segments)], uploads, size}
+  end
+
+  defp inputs(%module{}, _lease_min),
+    do: Msgpack.refuse(["inputs"], Msgpack.struct_advice(module))
+
+  defp inputs(other, _lease_min) do
+    Msgpack.refuse(
+      ["inputs"],
+      Msgpack.kind(other) <> " where a map from names to tensors belongs"
+    )
+  end
+
+  defp input(name, value, lease_min, {segments, uploads, size}) do
+    name = input_name(name)
+
+    case Tensor.read(value, [name, "inputs"]) do
+      {:nested, term} ->
+        {[[Msgpack.str(name) | Msgpack.encode!(term, [name, "inputs"])] | segments], uploads,
+         size}
+
+      {:tensor, datatype, shape, data}
+      when is_binary(data) and lease_min > 0 and byte_size(data) >= lease_min ->
+        {before, rest} = leased_tensor(name, datatype, shape, data, size)
+
+        {[rest, :lease, before | segments], [{size, data} | uploads],
+         aligned(size + byte_size(data))}
+
+      {:tensor, datatype, shape, data} ->
+        {[tensor(name, datatype, shape, data) | segments], uploads, size}
+    end
+  end
+
+  defp input_name(name) when is_binary(name), do: name
+  defp input_name(name) when is_atom(name), do: Atom.to_string(name)
+  defp input_name(other), do: Msgpack.refuse(["inputs"], "the name #{inspect(other, limit: 5)}")
+
+  defp tensor(name, datatype, shape, data) do
+    [
+      Msgpack.str(name),
+      <<0x83, 0xA8, "datatype">>,
+      Msgpack.str(datatype),
+      <<0xA5, "shape">>,
+      shape(shape),
+      <<0xA4, "data">>
+      | Msgpack.encode!(data, ["data", name, "inputs"])
+    ]
+  end
+
+  defp leased_tensor(name, datatype, shape, data, offset) do
+    {[
+       Msgpack.str(name),
+       <<0x85, 0xA8, "datatype">>,
+       Msgpack.str(datatype),
+       <<0xA5, "shape">>,
+       shape(shape),
+       <<0xA5, "lease">>
+     ],
+     [
+       <<0xA6, "offset">>,
+       Msgpack.int(offset),
+       <<0xA4, "size">>,
+       Msgpack.int(byte_size(data))
+     ]}
+  end
+
+  defp shape(shape), do: [Msgpack.array_header(length(shape)) | Enum.map(shape, &Msgpack.int/1)]
+
+  defp aligned(size), do: div(size + @align - 1, @align) * @align
+
+  defp refused(path, what) do
+    Error.exception(
+      reason: :invalid_argument,
+      message: "#{Msgpack.format_path(path)}: this cannot be sent: #{what}"
+    )
+  end
+end

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Relay do
+  # Everything the owner of the port has to do with one other node: a process that sends to a node
+  # which has stopped reading is suspended, and this one may be. It watches the owners of requests
+  # over there, decodes parts and results, and sends them.
+  #
+  # What waits here is bounded: the server adds what it hands over to `queued` and hands over no
+  # more than its limit, this process takes off what it has sent.
+  @moduledoc false
+  use GenServer
+
+  alias GpuSched.Local
+
+  @type t :: {pid, queued :: :atomics.atomics_ref()}
+
+  @spec start_link(pid) :: t
+  def start_link(server) do
+    queued = :atomics.new(1, signed: true)
+    {:ok, pid} = GenServer.start_link(__MODULE__, {server, queued})
+    {pid, queued}
+  end
+
+  @spec queued(t) :: integer
+  def queued({_pid, queued}), do: :atomics.get(queued, 1)
+
+  @spec watch(t, pid) :: :ok
+  def watch({relay, _queued}, pid), do: cast(relay, {:watch, pid})
+
+  @spec unwatch(t, pid) :: :ok
+  def unwatch({relay, _queued}, pid), do: cast(relay, {:unwatch, pid})
+
+  # `what` is {:part, payload}, {:done, payload} or {:error, error}.
+  @spec deliver(t, {reference, pid | reference, :binary | :list}, tuple, non_neg_integer) :: :ok
+  def deliver({relay, queued}, {ref, to, output}, what, bytes) do
+    :atomics.add(queued, 1, bytes)
+    cast(relay, {:deliver, ref, to, output, what, bytes})
+  end
+
+  # Sends what it has and ends. It may be suspended, so that is not waited for.
+  @spec stop(t) :: :ok
+  def stop({relay, _queued}) do
+    Process.unlink(relay)
+    cast(relay, :stop)
+  end
+
+  defp cast(relay, message) do
+    send(relay, message)
+    :ok
+  end
+
+  @impl true
+  def init({server, queued}) do
+    Process.flag(:message_queue_data, :off_heap)
+    {:ok, %{server: server, queued: queued, watched: %{}}}
+  end
+
+  @impl true
+  def handle_info({:watch, pid}, state) do
+    if is_map_key(state.watched, pid),
+      do: {:noreply, state},
+      else: {:noreply, put_in(state.watched[pid], Process.monitor(pid))}
+  end
+
+  def handle_info({:unwatch, pid}, state) do
+    {monitor, state} = pop_in(state.watched[pid])
+    if monitor, do: Process.demonitor(monitor, [:flush])
+    {:noreply, state}
+  end
+
+  def handle_info({:DOWN, _monitor, :process, pid, _reason}, state) do
+    send(state.server, {:gs_owner_down, pid})
+    {_monitor, state} = pop_in(state.watched[pid])
+    {:noreply, state}
+  end
+
+  def handle_info({:deliver, ref, to, output, what, bytes}, state) do
+    send(to, {ref, plain(what, output)})
+    :atomics.sub(state.queued, 1, bytes)
+    # Nothing large stays behind in a process that may be idle from now on.
+    if bytes > 65_536, do: :erlang.garbage_collect()
+    {:noreply, state}
+  end
+
+  def handle_info(:stop, state), do: {:stop, :normal, state}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp plain({:part, payload}, output), do: {:part, Local.part(payload, output)}
+
+  defp plain({:done, payload}, output) do
+    case Local.finish(payload, output) do
+      {:ok, result} -> {:done, result}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  defp plain({:error, error}, _output), do: {:error, error}
+end

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Resolve do
+  # From the first argument of every function to the scheduler that is meant.
+  @moduledoc false
+
+  alias GpuSched.{Context, Directory, Error}
+
+  @type t :: {:local, Context.t()} | {:remote, node, GenServer.server()} | {:error, Error.t()}
+
+  @spec server(GenServer.server()) :: t
+  def server(pid) when is_pid(pid) and node(pid) == node(), do: local(pid, pid)
+  def server(pid) when is_pid(pid), do: {:remote, node(pid), pid}
+
+  def server({name, node}) when is_atom(name) and is_atom(node) and node != node(),
+    do: {:remote, node, name}
+
+  def server({name, node}) when is_atom(name) and is_atom(node), do: server(name)
+
+  def server(name) do
+    case GenServer.whereis(name) do
+      pid when is_pid(pid) and node(pid) == node() -> local(pid, name)
+      pid when is_pid(pid) -> {:remote, node(pid), pid}
+      _ -> none(name)
+    end
+  end
+
+  defp local(pid, name) do
+    case Directory.fetch(pid) do
+      {:ok, ctx} -> {:local, ctx}
+      :error -> none(name)
+    end
+  end
+
+  defp none(name) do
+    {:error,
+     Error.exception(
+       reason: :unavailable,
+       message:
+         "no scheduler is running as #{inspect(name)} on #{node()}: start one with " <>
+           "{GpuSched, name: #{inspect(name)}}, or name its node as {name, node}"
+     )}
+  end
+end

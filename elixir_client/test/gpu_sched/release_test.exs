@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.ReleaseTest do
+  # What a user does: an umbrella that has gpu_sched as a git dependency, built and released, moved
+  # to another place, its source deleted. It still has to run, with a scheduler of its own.
+  use ExUnit.Case, async: false
+
+  @moduletag timeout: 15 * 60_000
+
+  @repository Path.expand("../../..", __DIR__)
+
+  # The one who runs this test has these set for a build of the tree.
+  @clean_env [
+    {"GPU_SCHED_PORT", nil},
+    {"GPU_SCHED_WORKER", nil},
+    {"GPU_SCHED_PLUGINS", nil},
+    {"MIX_TARGET", nil},
+    {"MIX_DEPS_PATH", nil},
+    {"MIX_BUILD_PATH", nil},
+    {"MIX_ENV", "prod"}
+  ]
+
+  setup do
+    folder =
+      Path.join(System.tmp_dir!(), "gpu_sched-release-#{System.unique_integer([:positive])}")
+
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf!(folder) end)
+    {:ok, folder: folder}
+  end
+
+  if System.find_executable("cmake") == nil or System.find_executable("git") == nil do
+    @tag skip: "needs cmake and git"
+  end
+
+  if not File.exists?(Path.join(@repository, ".git")) do
+    @tag skip: "the source is not a git checkout, which the dependency is fetched from"
+  end
+
+  test "an umbrella is released, moved, its source deleted, and runs", %{folder: folder} do
+    source = Path.join(folder, "source")
+    write_umbrella(source)
+
+    run!("mix", ["deps.get"], source)
+    run!("mix", ["compile"], source)
+    run!("mix", ["gpu_sched.build"], source)
+    run!("mix", ["release", "shop", "--quiet"], source)
+
+    moved = Path.join(folder, "moved to another place")
+    File.rename!(Path.join(source, "_build/prod/rel/shop"), moved)
+    File.rm_rf!(source)
+
+    output = run!(Path.join(moved, "bin/shop"), ["eval", "Till.ring()"], folder)
+    assert output =~ ~s(till: completed on cpu:0)
+  end
+
+  defp write_umbrella(source) do
+    write(source, "mix.exs", """
+    defmodule Shop.MixProject do
+      use Mix.Project
+
+      def project do
+        [
+          apps_path: "apps",
+          version: "0.1.0",
+          deps: [],
+          releases: [shop: [applications: [till: :permanent], include_executables_for: [:unix]]]
+        ]
+      end
+    end
+    """)
+
+    write(source, "apps/till/mix.exs", """
+    defmodule Till.MixProject do
+      use Mix.Project
+
+      def project do
+        [
+          app: :till,
+          version: "0.1.0",
+          build_path: "../../_build",
+          deps_path: "../../deps",
+          lockfile: "../../mix.lock",
+          deps: [
+            {:gpu_sched, git: #{inspect("file://" <> @repository)}, subdir: "elixir_client"}
+          ]
+        ]
+      end
+
+      def application, do: [extra_applications: [:logger], mod: {Till, []}]
+    end
+    """)
+
+    write(source, "apps/till/lib/till.ex", """
+    defmodule Till do
+      use Application
+
+      def start(_type, _args) do
+        children = [{GpuSched, name: Till.Gpu, models: [[name: "noop", engine: "synthetic"]]}]
+        Supervisor.start_link(children, strategy: :one_for_one)
+      end
+
+      def ring do
+        {:ok, _} = Application.ensure_all_started(:till)
+        {:ok, _} = GpuSched.await_ready(Till.Gpu, "noop")
+        data = %{"datatype" => "UINT8", "shape" => [3], "data" => "abc"}
+        {:ok, result} = GpuSched.infer(Till.Gpu, "noop", %{"data" => data})
+        IO.puts("till: completed on " <> result["device"])
+        Application.stop(:till)
+      end
+    end
+    """)
+  end
+
+  defp write(source, path, content) do
+    path = Path.join(source, path)
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, content)
+  end
+
+  # Runs a command to its end and answers what it printed; fails with that if it fails.
+  defp run!(command, args, folder) do
+    {output, status} =
+      System.cmd(command, args, cd: folder, env: @clean_env, stderr_to_stdout: true)
+
+    assert status == 0, "#{command} #{Enum.join(args, " ")} exited with #{status}:\n#{output}"
+    output
+  end
+end
