@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Workers that die: who notices, who is retried, who is to blame.
+#include <csignal>
+#include <filesystem>
+
+#include "../support/folder.h"
+#include "scheduler.h"
+
+using namespace api_test;
+
+class Faults : public ApiTest
+{
+};
+
+TEST_P(Faults, AWorkerKilledInABatchCostsNobodyAnError)
+{
+    Scheduler s(GetParam());
+    s.load("m", Parameters().integer("a_us", 200000).integer("max_batch_requests", 8));
+    std::vector<uint64_t> ids;
+    for (int i = 0; i < 8; i++) {
+        Request request("m", 64, uint8_t(i));
+        ids.push_back(s.submit(request));
+    }
+    s.run_until([&] { return s.stats().running == 8; });
+    ASSERT_EQ(kill(s.device().pid, SIGKILL), 0);
+    s.run_until([&] { return s.n_ends == ids.size(); });
+    for (size_t i = 0; i < ids.size(); i++) {
+        const Done &done = s.ends.at(ids[i]);
+        EXPECT_EQ(done.status(), LIBSCHED_OK) << done.message;
+        EXPECT_EQ(done.raw.attempts, 2u);
+        EXPECT_EQ(done.raw.batch_size, 1u);
+        EXPECT_EQ(done.outputs.at("checksum").scalar<uint64_t>(),
+                  checksum(std::vector<uint8_t>(64, uint8_t(i))));
+    }
+    EXPECT_EQ(s.stats().worker_deaths, 1u);
+    EXPECT_EQ(s.stats().counters.retried, 8u);
+    EXPECT_EQ(s.device().restarts, 1u);
+}
+
+TEST_P(Faults, AnIdleWorkerThatDiesIsReplaced)
+{
+    Scheduler s(GetParam());
+    s.load("m");
+    int32_t pid = s.device().pid;
+    ASSERT_GT(pid, 0);
+    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    s.run_until([&] { return s.device().state == LIBSCHED_DEVICE_UP && s.device().pid != pid; });
+    Request request("m");
+    EXPECT_EQ(s.infer(request).status(), LIBSCHED_OK);
+    EXPECT_EQ(s.model("m").state, uint32_t(LIBSCHED_MODEL_READY));
+}
+
+TEST_P(Faults, APoisonedRequestFailsAndItsNeighboursAreAnswered)
+{
+    Scheduler s(GetParam());
+    s.load("m", Parameters().integer("a_us", 1000));
+    for (const char *fault : {"segv", "kill", "exit"}) {
+        std::vector<uint64_t> neighbours;
+        uint64_t poison = 0;
+        for (int i = 0; i < 10; i++) {
+            Request request("m", 100, uint8_t(i));
+            if (i == 6)
+                request.parameters.string("fault", fault);
+            uint64_t id = s.submit(request);
+            if (i == 6)
+                poison = id;
+            else
+                neighbours.push_back(id);
+        }
+        EXPECT_EQ(s.end_of(poison).status(), LIBSCHED_EPOISON) << s.ends.at(poison).message;
+        for (uint64_t id : neighbours)
+            EXPECT_EQ(s.end_of(id).status(), LIBSCHED_OK) << s.ends.at(id).message;
+    }
+    Request request("m");
+    EXPECT_EQ(s.infer(request).status(), LIBSCHED_OK);
+    EXPECT_EQ(s.stats().arena_used, 0u);
+}
+
+TEST_P(Faults, AFaultThatStrikesOnceIsSurvived)
+{
+    gpu_sched_test::temporary_folder folder;
+    Scheduler s(GetParam());
+    s.load("m", Parameters().string("fault_folder", folder.path()));
+    Request request("m", 10, 3);
+    request.parameters.string("fault", "abort").string("fault_once", "mark");
+    const Done &done = s.infer(request);
+    EXPECT_EQ(done.status(), LIBSCHED_OK) << done.message;
+    EXPECT_EQ(done.raw.attempts, 2u);
+}
+
+TEST_P(Faults, PartsAlreadySentAreNotSentAgain)
+{
+    gpu_sched_test::temporary_folder folder;
+    Scheduler s(GetParam());
+    s.load("m", Parameters().string("fault_folder", folder.path()));
+    Request request("m");
+    request.parameters.integer("parts", 6).integer("fault_part", 4);
+    request.parameters.string("fault", "kill").string("fault_once", "mark");
+    request.raw.flags = LIBSCHED_WANT_PARTS;
+    request.raw.part_credit = 100;
+    uint64_t id = s.submit(request);
+    const Done &done = s.end_of(id);
+    EXPECT_EQ(done.status(), LIBSCHED_OK) << done.message;
+    EXPECT_EQ(done.raw.attempts, 2u);
+    ASSERT_EQ(s.parts[id].size(), 5u);
+    for (uint32_t i = 0; i < 5; i++)
+        EXPECT_EQ(s.parts[id][i].outputs.at("part").scalar<uint32_t>(), i + 1);
+}
+
+TEST_P(Faults, AWorkerThatPreparesIsReplacedToo)
+{
+    Scheduler s(GetParam());
+    s.load("m", Parameters().integer("prepare_us", 300000));
+    Request request("m", 40, 9);
+    uint64_t id = s.submit(request);
+    // The only child that is not the device's worker prepares.
+    s.turn(0);
+    std::vector<pid_t> others;
+    for (const auto &entry : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::ifstream children(entry.path() / "children");
+        for (pid_t pid; children >> pid;)
+            if (pid != s.device().pid)
+                others.push_back(pid);
+    }
+    ASSERT_EQ(others.size(), 1u);
+    ASSERT_EQ(kill(others[0], SIGKILL), 0);
+    const Done &done = s.end_of(id);
+    EXPECT_EQ(done.status(), LIBSCHED_OK) << done.message;
+    EXPECT_EQ(done.outputs.at("checksum").scalar<uint64_t>(), checksum(request.data));
+    EXPECT_EQ(s.stats().worker_deaths, 1u);
+    EXPECT_EQ(s.model("m").state, uint32_t(LIBSCHED_MODEL_READY));
+}
+
+TEST_P(Faults, AWorkerThatNeverComesUpIsGivenUp)
+{
+    Scheduler s(GetParam(), [](libsched_options &o) {
+        o.worker_path = "/bin/false";
+        o.max_restarts = 2;
+    });
+    ASSERT_EQ(s.begin_load("m"), LIBSCHED_OK);
+    Request request("m");
+    uint64_t id = s.submit(request);
+    s.run_until([&] { return s.device().state == LIBSCHED_DEVICE_DOWN; });
+    EXPECT_NE(std::string(s.device().reason), "");
+    const Done &done = s.end_of(id);
+    EXPECT_EQ(done.status(), LIBSCHED_ENODEVICE) << done.message;
+    EXPECT_EQ(s.model("m").state, uint32_t(LIBSCHED_MODEL_FAILED));
+    EXPECT_EQ(s.model("m").error.status, LIBSCHED_ENODEVICE);
+    libsched_error err{};
+    uint64_t unused;
+    EXPECT_EQ(libsched_submit(s.get(), request.get(), &unused, &err), LIBSCHED_ENODEVICE);
+    EXPECT_EQ(s.begin_load("other", {}, 0, &err), LIBSCHED_ENODEVICE);
+}
+
+API_TESTS_FOR_PROCESSES(Faults);
