@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
@@ -14,6 +15,12 @@
 
 #define FIRST_FD 3
 #define MAX_FDS 16
+
+/* At a barrier of its threads libgomp spins for milliseconds unless told otherwise: where the
+ * worker's cores are shared, the one that would have to come is waiting for the core of the one
+ * that spins, and a batch takes ten times as long. This many rounds are some tens of microseconds.
+ * A user's own setting stands. */
+#define SPIN_SETTING "GOMP_SPINCOUNT=1000"
 
 extern char **environ;
 
@@ -61,8 +68,28 @@ static int prepare_attributes(posix_spawnattr_t *attributes)
     return error;
 }
 
+/* The environment of the child: ours, and the setting above. To be freed; the strings are not. */
+static char **make_environment(void)
+{
+    static char setting[] = SPIN_SETTING;
+    size_t n = 0;
+    while (environ != NULL && environ[n] != NULL)
+        n++;
+    char **environment = calloc(n + 2, sizeof(*environment));
+    if (environment == NULL)
+        return NULL;
+    if (n > 0)
+        memcpy(environment, environ, n * sizeof(*environment));
+    if (getenv("GOMP_SPINCOUNT") == NULL && getenv("OMP_WAIT_POLICY") == NULL)
+        environment[n] = setting;
+    return environment;
+}
+
 static int spawn(pid_t *pid, const char *path, const char *name, const int *fds, int n)
 {
+    char **environment = make_environment();
+    if (environment == NULL)
+        return ENOMEM;
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     posix_spawn_file_actions_init(&actions);
@@ -73,9 +100,10 @@ static int spawn(pid_t *pid, const char *path, const char *name, const int *fds,
     if (error == 0)
         error = prepare_attributes(&attributes);
     if (error == 0)
-        error = posix_spawn(pid, path, &actions, &attributes, arguments, environ);
+        error = posix_spawn(pid, path, &actions, &attributes, arguments, environment);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
+    free(environment);
     return error;
 }
 
