@@ -31,12 +31,16 @@ static struct core_request *batch_head(struct core *core, struct core_model_stat
     return NULL;
 }
 
-/* Whether it may begin there as far as memory goes. */
-static bool batch_admits(struct core *core, const struct core_device_state *d, uint32_t model,
-                         uint64_t memory_per_unit, const struct core_request *r)
+/* Whether somebody older waits for memory there. */
+static bool batch_claimed(const struct core_device_state *d, uint32_t model,
+                          const struct core_request *r)
 {
-    if (d->claim != CORE_NONE && d->claim != model && core_id_before(d->claim_since, r->id))
-        return false;
+    return d->claim != CORE_NONE && d->claim != model && core_id_before(d->claim_since, r->id);
+}
+
+static bool batch_fits(struct core *core, const struct core_device_state *d,
+                       uint64_t memory_per_unit, const struct core_request *r)
+{
     if (memory_per_unit == 0 || core_multiply(r->units, memory_per_unit) <= core_device_free(d))
         return true;
     core->blocked = true;
@@ -52,8 +56,12 @@ static struct core_request *batch_joiner(struct core *core, uint32_t device,
     if (m->removing || s->members.n >= CORE_MAX_BATCH || !(m->resident & core_bit(device)))
         return NULL;
     struct core_request *r = batch_head(core, m, s->prepare);
-    if (r == NULL || alone(r) != s->alone || (s->alone && s->members.n > 0) ||
-        !batch_admits(core, core->devices[device], s->model, s->memory_per_unit, r))
+    if (r == NULL || alone(r) != s->alone || (s->alone && s->members.n > 0))
+        return NULL;
+    /* A claim lets a batch begin with all who wait for it, but not a session go on for ever. */
+    if (s->step > 0 && batch_claimed(core->devices[device], s->model, r))
+        return NULL;
+    if (!batch_fits(core, core->devices[device], s->memory_per_unit, r))
         return NULL;
     return r;
 }
@@ -125,7 +133,7 @@ static struct core_session *next_session(struct core *core, uint32_t device)
 
     for (uint16_t i = d->parked_head; i != UINT16_MAX; i = d->sessions[i].next) {
         struct core_session *s = &d->sessions[i];
-        if (core_action_linked(&s->action))
+        if (core_action_linked(&s->action) || s->n_leaving == s->members.n)
             continue;
         if (s->n_runnable > 0 || (!s->alone && batch_joiner(core, device, s) != NULL))
             return s;
@@ -133,12 +141,13 @@ static struct core_session *next_session(struct core *core, uint32_t device)
     return NULL;
 }
 
-/* The oldest request for which a session may be begun, or NULL. */
+/* The oldest request for which a session may be begun, or NULL. An older one that finds no memory
+ * is first to be thought about, before a younger one takes what there is. */
 static struct core_request *next_request(struct core *core, uint32_t device)
 {
     struct core_device_state *d = core->devices[device];
     bool prepare = d->config.kind == CORE_PREPARE;
-    struct core_request *oldest = NULL;
+    struct core_request *oldest = NULL, *blocked = NULL;
 
     for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
         for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
@@ -153,11 +162,17 @@ static struct core_request *next_request(struct core *core, uint32_t device)
                 continue; /* joins the model's session at its next step */
             if (alone(r) && d->n_alone >= CORE_MAX_ALONE)
                 continue;
-            if (!batch_admits(core, d, model, prepare ? 0 : m->config.memory_per_unit, r))
+            if (batch_claimed(d, model, r))
                 continue;
-            oldest = r;
+            if (batch_fits(core, d, prepare ? 0 : m->config.memory_per_unit, r))
+                oldest = r;
+            else if (blocked == NULL || core_id_before(r->id, blocked->id))
+                blocked = r;
         }
     }
+    if (blocked != NULL && !core->planned &&
+        (oldest == NULL || core_id_before(blocked->id, oldest->id)))
+        return NULL;
     return oldest;
 }
 
@@ -166,10 +181,25 @@ static bool may_begin_step(const struct core_device_state *d)
     return d->up && !d->dying && !d->exclusive && !d->hold && d->in_flight < d->config.depth;
 }
 
+/* Ends the sessions in which nobody is left, and lets those go who leave the others. */
+static void dismiss(struct core *core, uint32_t device, bool all)
+{
+    struct core_device_state *d = core->devices[device];
+
+    for (uint16_t i = d->parked_head, next; i != UINT16_MAX; i = next) {
+        struct core_session *s = &d->sessions[i];
+        next = s->next;
+        if (!core_action_linked(&s->action) &&
+            (s->n_leaving == s->members.n || (all && s->n_leaving > 0)))
+            core_session_dismiss(core, device, s);
+    }
+}
+
 void core_batch_schedule(struct core *core, uint32_t device)
 {
     struct core_device_state *d = core->devices[device];
 
+    dismiss(core, device, false);
     while (may_begin_step(d)) {
         struct core_session *s = next_session(core, device);
         struct core_request *r = next_request(core, device);
@@ -192,11 +222,5 @@ void core_batch_schedule(struct core *core, uint32_t device)
         else
             core_session_park(core, device, s); /* its members' deadlines have passed */
     }
-    /* Between steps, nobody waits to be let go. */
-    for (uint16_t i = d->parked_head, next; i != UINT16_MAX; i = next) {
-        struct core_session *s = &d->sessions[i];
-        next = s->next;
-        if (!core_action_linked(&s->action) && (s->n_leaving > 0 || s->members.n == 0))
-            core_session_dismiss(core, device, s);
-    }
+    dismiss(core, device, true);
 }

@@ -139,14 +139,16 @@ static bool check_device(const struct core *core, uint32_t device, struct tally 
     uint32_t in_flight = 0, sessions = 0, alone = 0, parked = 0, idle = 0, loads = 0;
     uint64_t memory = 0;
     bool exclusive = false;
+    uint32_t of_model[CORE_MAX_MODELS] = {0};
 
-    for (uint32_t i = 0; i < CORE_MAX_SESSIONS; i++) {
+    for (uint32_t i = 0; i < d->sessions_used; i++) {
         const struct core_session *s = &d->sessions[i];
         if (s->batch == 0)
             continue;
         if (!check_session(core, device, i, tally, err))
             return false;
         sessions++;
+        of_model[s->model]++;
         in_flight += s->in_flight;
         idle += !s->in_flight && !s->ending;
         alone += s->alone;
@@ -168,12 +170,9 @@ static bool check_device(const struct core *core, uint32_t device, struct tally 
         if (m == NULL)
             continue;
         const struct core_placement *p = &m->placement[device];
-        uint32_t of_model = 0;
-        for (uint32_t j = 0; j < CORE_MAX_SESSIONS; j++)
-            of_model += d->sessions[j].batch != 0 && d->sessions[j].model == i;
-        CHECK(p->sessions == of_model, "model %" PRIu32 " has other sessions on %" PRIu32, i,
+        CHECK(p->sessions == of_model[i], "model %" PRIu32 " has other sessions on %" PRIu32, i,
               device);
-        CHECK(of_model == 0 || p->state == CORE_RESIDENT,
+        CHECK(of_model[i] == 0 || p->state == CORE_RESIDENT,
               "model %" PRIu32 " has sessions on %" PRIu32 ", but isn't loaded", i, device);
         CHECK((p->state == CORE_RESIDENT) == ((m->resident & core_bit(device)) != 0),
               "model %" PRIu32 " is loaded on %" PRIu32 ", or isn't", i, device);

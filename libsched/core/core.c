@@ -147,12 +147,14 @@ void core_schedule(struct core *core)
 {
     core->dirty = false;
     core_requests_expire(core);
-    if (core->plan || core->pressure)
+    core->planned = core->plan || core->pressure;
+    if (core->planned)
         core_residency_plan(core);
     core->blocked = false;
     schedule_devices(core);
     if (core->blocked) {
         /* Somebody found too little memory: may be it can be made. */
+        core->planned = true;
         core_residency_plan(core);
         schedule_devices(core);
         core->pressure |= core->blocked;

@@ -189,6 +189,7 @@ struct core_device_state {
     uint16_t free_session;
     uint16_t parked_head, parked_tail; /* between steps, the longest waiting first */
     uint32_t n_sessions, n_alone;
+    uint32_t sessions_used; /* those from here on were never taken */
 };
 
 /* ------------------------------------------------------------------------------------ clients */
@@ -213,6 +214,7 @@ struct core {
     bool dirty;       /* something happened since decisions were made */
     bool plan;        /* something that concerns what is loaded where */
     bool pressure;    /* somebody waits for memory: every event may concern it */
+    bool planned;     /* ... has been looked at, in this round of decisions */
     bool blocked;     /* somebody who is loaded found no memory to run */
     uint64_t look_at; /* devices that may have something new to do */
 

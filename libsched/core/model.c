@@ -179,7 +179,7 @@ static void model_dismiss_stalled(struct core *core, struct core_model_state *m,
         struct core_device_state *d = core->devices[i];
         if (m->placement[i].sessions == 0)
             continue;
-        for (uint32_t j = 0; j < CORE_MAX_SESSIONS; j++) {
+        for (uint32_t j = 0; j < d->sessions_used; j++) {
             struct core_session *s = &d->sessions[j];
             if (s->batch == 0 || s->model != index || !s->steps || s->ending)
                 continue;

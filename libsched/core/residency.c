@@ -259,7 +259,7 @@ static uint64_t attainable(const struct core *core, uint32_t device, uint32_t mo
         kept += own->memory;
         counted[model / 64] |= core_bit(model % 64);
     }
-    for (uint32_t i = 0; i < CORE_MAX_SESSIONS; i++) {
+    for (uint32_t i = 0; i < d->sessions_used; i++) {
         const struct core_session *s = &d->sessions[i];
         if (s->batch == 0 || !s->steps)
             continue;

@@ -42,6 +42,8 @@ struct core_session *core_session_new(struct core *core, uint32_t device, uint32
         return NULL;
     struct core_session *s = &d->sessions[index];
     d->free_session = s->next;
+    if (index >= d->sessions_used)
+        d->sessions_used = index + 1u;
     bool prepare = d->config.kind == CORE_PREPARE;
     *s = (struct core_session){
         .action = {.next = CORE_NONE, .prev = CORE_UNLINKED},
@@ -245,16 +247,19 @@ static struct core_request *session_member(struct core *core, uint32_t device, u
     return r;
 }
 
+/* It runs in no step now, so there is nothing to abort. */
+static void session_unmark(struct core *core, struct core_request *r)
+{
+    if ((r->flags & CORE_SAY_ABORT) && r->to_send == 0)
+        core_action_unlink(core, core_request_slot(core, r));
+    r->flags &= (uint8_t) ~(CORE_IN_STEP | CORE_JOINS | CORE_SAY_ABORT);
+}
+
 /* Leaves the session, and what belongs to it, behind. */
 static void session_release(struct core *core, struct core_session *s, struct core_request *r)
 {
     core_session_remove(core, s, r);
-    r->flags &= (uint8_t) ~(CORE_IN_STEP | CORE_JOINS);
-    if (r->flags & CORE_SAY_ABORT) {
-        r->flags &= (uint8_t)~CORE_SAY_ABORT;
-        if (r->to_send == 0)
-            core_action_unlink(core, core_request_slot(core, r));
-    }
+    session_unmark(core, r);
 }
 
 void core_session_prepared(struct core *core, uint32_t device, const struct core_event *event)
@@ -319,19 +324,32 @@ void core_session_item_done(struct core *core, uint32_t device, struct core_even
 /* ------------------------------------------------------------------------------- steps that ended
  */
 
+/* Had been chosen for a step that the worker never heard of. */
+static void session_unjoin(struct core_request *r)
+{
+    if (--r->attempts == 0)
+        r->dispatched = 0;
+}
+
 /* The session is over, and not as it should: its members are tried again or fail. */
 static void session_fail(struct core *core, uint32_t device, struct core_session *s, int status)
 {
-    uint32_t tried = s->in_flight ? s->step_items : 0;
+    bool given = !core_action_linked(&s->action);
+    uint32_t tried = s->in_flight && given ? s->step_items : 0;
 
     session_land(core, device, s);
     /* From the end, so that each goes to the very head of its queue. */
     while (s->members.n > 0) {
         struct core_request *r = &core->requests[s->members.tail];
-        bool ran = (r->flags & CORE_IN_STEP) != 0;
+        bool ran = given && (r->flags & CORE_IN_STEP);
+        bool met = given || !(r->flags & CORE_JOINS);
         session_release(core, s, r);
+        if (!met && !s->prepare)
+            session_unjoin(r);
         if (r->flags & CORE_LEAVES) {
             core_request_end(core, r, r->status);
+        } else if (!met) {
+            core_request_retry(core, r, status);
         } else if (status != LIBSCHED_ENODEVMEM || (ran && tried == 1)) {
             core_request_end(core, r, status);
         } else {
@@ -348,16 +366,20 @@ void core_session_step_done(struct core *core, uint32_t device, const struct cor
     struct core_session *s = core_session_find(core, device, event->u.step_done.batch);
     int status = event->u.step_done.status;
 
-    if (s == NULL || core_action_linked(&s->action) || s->ending)
+    if (s == NULL || s->ending)
         return;
-    if (status == LIBSCHED_EDEVICELOST) {
-        core_device_kill(core, device);
-        return;
-    }
-    if (event->type == CORE_BATCH_DONE && !s->prepare) {
+    if (event->type == CORE_BATCH_DONE && !s->prepare && status != LIBSCHED_EDEVICELOST) {
+        if (s->step == 1 && s->in_flight && core_action_linked(&s->action))
+            return; /* it has not begun */
         if (!s->in_flight)
             core_session_unpark(core->devices[device], s);
         session_fail(core, device, s, status == LIBSCHED_OK ? LIBSCHED_EENGINE : status);
+        return;
+    }
+    if (core_action_linked(&s->action))
+        return;
+    if (status == LIBSCHED_EDEVICELOST) {
+        core_device_kill(core, device);
         return;
     }
     if (!s->in_flight || (event->type == CORE_STEP_DONE && event->u.step_done.step != s->step))
@@ -377,7 +399,7 @@ void core_session_step_done(struct core *core, uint32_t device, const struct cor
     }
     session_land(core, device, s);
     for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next)
-        core->requests[slot].flags &= (uint8_t) ~(CORE_IN_STEP | CORE_JOINS | CORE_SAY_ABORT);
+        session_unmark(core, &core->requests[slot]);
     core_session_park(core, device, s);
 }
 
@@ -389,7 +411,7 @@ void core_sessions_lost(struct core *core, uint32_t device)
     uint32_t steps = 0, lone = 0, loads = 0;
 
     /* What the worker was at when it died. What it had not heard of is innocent. */
-    for (uint32_t i = 0; i < CORE_MAX_SESSIONS; i++) {
+    for (uint32_t i = 0; i < d->sessions_used; i++) {
         const struct core_session *s = &d->sessions[i];
         if (s->batch != 0 && s->in_flight && !core_action_linked(&s->action)) {
             steps++;
@@ -407,7 +429,7 @@ void core_sessions_lost(struct core *core, uint32_t device)
 
     /* First, so that nobody finds room on it. */
     core_residency_lost(core, device, steps == 0 && loads == 1);
-    for (uint32_t i = 0; i < CORE_MAX_SESSIONS; i++) {
+    for (uint32_t i = 0; i < d->sessions_used; i++) {
         struct core_session *s = &d->sessions[i];
         if (s->batch == 0)
             continue;
@@ -425,8 +447,8 @@ void core_sessions_lost(struct core *core, uint32_t device)
                 r->strikes++;
             if (met)
                 r->deaths++;
-            else if (!s->prepare && --r->attempts == 0)
-                r->dispatched = 0;
+            else if (!s->prepare)
+                session_unjoin(r);
             if (r->flags & CORE_LEAVES)
                 core_request_end(core, r, r->status);
             else if (r->strikes >= core->config.max_strikes)

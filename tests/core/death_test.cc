@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker's death, and what comes from one that is dead. */
+#include "harness.h"
+
+using Ids = std::vector<uint64_t>;
+
+TEST(Death, MembersAreRetriedEachAlone)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    Ids ids;
+    for (int i = 0; i < 4; i++)
+        ids.push_back(h.submit());
+    h.start({0});
+    Action batch = h.take(CORE_DISPATCH);
+    uint64_t after = h.submit();
+    h.item(batch, ids[0]);
+    h.down(0);
+    EXPECT_EQ(h.status(ids[0]), LIBSCHED_OK) << "it had ended";
+    h.start({0});
+    for (int i = 1; i < 4; i++) {
+        batch = h.take(CORE_DISPATCH);
+        EXPECT_EQ(batch.ids(), Ids{ids[static_cast<size_t>(i)]});
+        EXPECT_FALSE(h.has(CORE_DISPATCH));
+        h.finish(batch);
+    }
+    h.finish(h.take(CORE_DISPATCH));
+    EXPECT_EQ(h.status(after), LIBSCHED_OK);
+    EXPECT_EQ(h.replies.at(ids[1]).attempts, 2u);
+    EXPECT_EQ(h.counts().retried, 3u);
+}
+
+TEST(Death, OnlyADeathInABatchOfOneCounts)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    uint64_t poison = 0;
+    Ids others;
+    for (int i = 0; i < 5; i++) {
+        uint64_t id = h.submit();
+        if (i == 2)
+            poison = id;
+        else
+            others.push_back(id);
+    }
+    h.start({0});
+    int deaths = 0;
+    for (int i = 0; i < 20 && h.counts().queued + h.counts().running > 0; i++) {
+        Action batch = h.take(CORE_DISPATCH);
+        bool kills = false;
+        for (uint64_t id : batch.ids())
+            kills |= id == poison;
+        if (kills) {
+            deaths++;
+            h.down(0);
+            h.start({0});
+        } else {
+            h.finish(batch);
+        }
+    }
+    EXPECT_EQ(deaths, 3);
+    EXPECT_EQ(h.status(poison), LIBSCHED_EPOISON);
+    for (uint64_t id : others)
+        EXPECT_EQ(h.status(id), LIBSCHED_OK);
+}
+
+TEST(Death, StrikesAreConfigurable)
+{
+    Harness h(16, 1, 4);
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    uint64_t id = h.submit();
+    for (int i = 0; i < 4; i++) {
+        EXPECT_EQ(h.status(id), 1);
+        h.start({0});
+        h.take(CORE_DISPATCH);
+        h.down(0);
+    }
+    EXPECT_EQ(h.status(id), LIBSCHED_EPOISON);
+}
+
+TEST(Death, OneRetriedAloneHasNoCompanyOnItsDevice)
+{
+    Harness h;
+    h.device(0, 0, 4);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t a = h.submit(), b = h.submit();
+    h.down(0); /* both under way: nobody knows whose fault it was */
+    h.start({0});
+    EXPECT_EQ(h.take(CORE_DISPATCH).ids(), Ids{a}); /* the first ones */
+    EXPECT_EQ(h.take(CORE_DISPATCH).ids(), Ids{b});
+    Action batch = h.take(CORE_DISPATCH);
+    EXPECT_EQ(batch.ids(), Ids{a});
+    h.submit();
+    h.submit();
+    EXPECT_FALSE(h.has(CORE_DISPATCH));
+    h.add(1, Harness::one_shot());
+    EXPECT_FALSE(h.has(CORE_LOAD));
+    h.finish(batch);
+    EXPECT_TRUE(h.has(CORE_LOAD));
+    EXPECT_FALSE(h.has(CORE_DISPATCH)) << "the next alone waits for the load";
+    h.loaded(0, 1);
+    EXPECT_EQ(h.take(CORE_DISPATCH).ids(), Ids{b});
+}
+
+TEST(Death, OtherDevicesTakeOver)
+{
+    Harness h;
+    h.device(0);
+    h.device(1);
+    h.add(0, Harness::one_shot(3));
+    h.start({0, 1});
+    uint64_t id = h.submit();
+    EXPECT_EQ(h.take(CORE_DISPATCH).device, 0u);
+    h.down(0);
+    Action batch = h.take(CORE_DISPATCH);
+    EXPECT_EQ(batch.device, 1u);
+    h.finish(batch);
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+}
+
+TEST(Death, PartsThatWereSentForbidARetry)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::steps());
+    h.start({0});
+    uint64_t sent = h.submit({0, 1, 0, true, 9}), fresh = 0;
+    Action step = h.take(CORE_DISPATCH);
+    fresh = h.submit({0, 1, 0, true, 9});
+    h.part(step, sent);
+    h.step_done(step);
+    step = h.take(CORE_STEP);
+    h.down(0);
+    EXPECT_EQ(h.status(sent), LIBSCHED_EDEVICELOST);
+    EXPECT_EQ(h.status(fresh), 1);
+    h.start({0});
+    EXPECT_EQ(h.take(CORE_DISPATCH).ids(), Ids{fresh});
+}
+
+TEST(Death, RepeatableOnesLeaveOutWhatWasSent)
+{
+    Harness h;
+    h.device(0);
+    core_model m = Harness::steps();
+    m.flags |= CORE_MODEL_REPEATABLE;
+    h.add(0, m);
+    h.start({0});
+    uint64_t id = h.submit({0, 1, 0, true, 3});
+    Action step = h.take(CORE_DISPATCH);
+    for (int i = 0; i < 3; i++) {
+        EXPECT_TRUE(h.part(step, id));
+        h.step_done(step);
+        if (i < 2)
+            step = h.take(CORE_STEP);
+    }
+    EXPECT_EQ(h.parts[id], 3u);
+    h.down(0);
+    h.start({0});
+    /* It has no credit, but needs none for what it has sent already. */
+    step = h.take(CORE_DISPATCH);
+    for (int i = 0; i < 3; i++) {
+        EXPECT_FALSE(h.part(step, id)) << "sent before";
+        h.step_done(step);
+        if (i < 2)
+            step = h.take(CORE_STEP);
+    }
+    EXPECT_FALSE(h.has(CORE_STEP));
+    h.grant(id, 2);
+    step = h.take(CORE_STEP);
+    EXPECT_TRUE(h.part(step, id));
+    h.finish(step);
+    EXPECT_EQ(h.parts[id], 4u);
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+}
+
+TEST(Death, PartsThatWereHeldComeAgain)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t id = h.submit({0, 1, 0, true, 0});
+    Action batch = h.take(CORE_DISPATCH);
+    EXPECT_TRUE(h.part(batch, id));
+    h.down(0);
+    h.start({0});
+    batch = h.take(CORE_DISPATCH);
+    h.grant(id, 5);
+    EXPECT_EQ(h.parts[id], 0u) << "what the dead one held is gone";
+    EXPECT_TRUE(h.part(batch, id));
+    h.finish(batch);
+    EXPECT_EQ(h.parts[id], 1u);
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+}
+
+TEST(Death, WhoWasNotInTheStepIsNotSuspected)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::steps());
+    h.add(1, Harness::one_shot());
+    h.start({0});
+    uint64_t stalled = h.submit({0, 1, 0, true, 1});
+    Action step = h.take(CORE_DISPATCH);
+    h.step_done(step); /* it has not yielded anything yet */
+    step = h.take(CORE_STEP);
+    h.part(step, stalled);
+    h.step_done(step);
+    uint64_t killer = h.submit({1});
+    for (int i = 0; i < 2; i++) {
+        h.take(CORE_DISPATCH);
+        h.down(0);
+        h.actions.clear();
+        h.start({0});
+    }
+    EXPECT_EQ(h.status(killer), LIBSCHED_EPOISON) << "it was alone in its step";
+    EXPECT_EQ(h.status(stalled), LIBSCHED_EDEVICELOST) << "for its part was sent";
+}
+
+TEST(Death, StaleEventsChangeNothing)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t id = h.submit();
+    Action old = h.take(CORE_DISPATCH);
+    h.down(0);
+    h.down(0);
+    h.start({0});
+    Action present = h.take(CORE_DISPATCH);
+    h.item(old, id);
+    EXPECT_EQ(h.status(id), 1);
+    EXPECT_FALSE(h.part(old, id));
+    h.step_done(old);
+    h.batch_done(old);
+    /* Nor does an old batch's name in the present worker's mouth. */
+    Action mixed = old;
+    mixed.epoch = present.epoch;
+    h.item(mixed, id);
+    h.step_done(mixed);
+    mixed = present;
+    mixed.step = 7;
+    h.step_done(mixed);
+    EXPECT_EQ(h.status(id), 1);
+    EXPECT_EQ(h.counts().running, 1u);
+    h.finish(present);
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+
+    core_event event = {};
+    event.type = CORE_WORKER_UP;
+    event.epoch = h.epoch(0);
+    h.down(0);
+    h.handle(event); /* the epoch that has just ended */
+    EXPECT_FALSE(h.has(CORE_LOAD));
+    h.loaded(0, 0);
+    h.evicted(0, 0);
+    EXPECT_EQ(core_model_devices(h.c, 0), 0u);
+}
+
+TEST(Death, ADeviceThatIsLostIsKilledAndItsStepRetried)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t id = h.submit();
+    h.step_done(h.take(CORE_DISPATCH), LIBSCHED_EDEVICELOST);
+    Action kill = h.take(CORE_KILL);
+    EXPECT_EQ(kill.device, 0u);
+    EXPECT_EQ(kill.epoch, h.epoch(0));
+    h.submit();
+    EXPECT_FALSE(h.has(CORE_DISPATCH)) << "nothing more is given to it";
+    h.down(0);
+    EXPECT_EQ(h.status(id), 1);
+    h.start({0});
+    Action batch = h.take(CORE_DISPATCH);
+    EXPECT_EQ(batch.ids(), Ids{id});
+    h.finish(batch);
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+}
+
+TEST(Death, ANewWorkerWithoutAnOldOnesDeathImpliesIt)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t id = h.submit();
+    h.take(CORE_DISPATCH);
+    h.start({0});
+    h.finish(h.take(CORE_DISPATCH));
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+    EXPECT_EQ(h.counts().retried, 1u);
+}
