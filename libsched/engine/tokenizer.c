@@ -507,7 +507,7 @@ void tokenizer_close(struct tokenizer *tokenizer)
     free(tokenizer);
 }
 
-const struct tokenizer_specials *tokenizer_specials(const struct tokenizer *tokenizer)
+const struct tokenizer_specials *tokenizer_special_ids(const struct tokenizer *tokenizer)
 {
     return &tokenizer->specials;
 }

@@ -63,7 +63,7 @@ int tokenizer_encode(const struct tokenizer *tokenizer, struct tokenizer_scratch
 struct tokenizer_specials {
     int32_t cls, sep, unk, pad, mask;
 };
-const struct tokenizer_specials *tokenizer_specials(const struct tokenizer *tokenizer);
+const struct tokenizer_specials *tokenizer_special_ids(const struct tokenizer *tokenizer);
 
 /* Every id is below it: the rows that a word embedding has to have. */
 uint32_t tokenizer_id_limit(const struct tokenizer *tokenizer);

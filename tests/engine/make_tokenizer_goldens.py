@@ -9,8 +9,8 @@ It writes
     tests/data/texts.jsonl              {"text", "ids"}: all-MiniLM-L6-v2, cut to 256 ids as that
                                         model does (max_seq_length); the encoder's test reads it too
     tests/data/tokenizer_cuts.jsonl     {"text", "max", "ids"}: the same vocabulary, other lengths
-    tests/data/tokenizers/NAME/goldens.jsonl
-                                        {"text", "ids"}: the small tokenizers that lie beside them
+    tests/data/tokenizers/NAME/         small tokenizers, each with other options: tokenizer.json
+                                        and goldens.jsonl ({"text", "ids"})
 The output is the same whenever it runs: what is random comes from a fixed seed.
 """
 
@@ -18,6 +18,7 @@ import json
 import pathlib
 import random
 import sys
+import unicodedata
 
 from tokenizers import Tokenizer
 
@@ -272,6 +273,10 @@ RANGES = [(0x20, 0x7e), (0x20, 0x7e), (0x20, 0x7e), (0xa0, 0x24f), (0x250, 0x36f
           (0x10000, 0x103ff), (0x1d400, 0x1d7ff), (0x1f300, 0x1f6ff)]
 
 
+def unique(texts):
+    return list(dict.fromkeys(texts))
+
+
 def random_sentences(random_source, count):
     for i in range(count):
         length = random_source.choice((3, 5, 8, 12, 20, 35, 60))
@@ -288,8 +293,95 @@ def random_characters(random_source, count):
         yield text
 
 
-def unique(texts):
-    return list(dict.fromkeys(texts))
+# What the small tokenizers know besides single characters.
+SMALL_WORDS = ("the cat sat on mat un ##aff ##able want ##ed ##ing run ##n ##er hello world Hello "
+               "World caf\u00e9 cafe ##\u0301 stra\u00dfe \u4e2d\u6587 \u4e2d \u6587 ##\u6587 i\u0307 "
+               "\u0130 na\u00efve naive \u00e9 ##\u00e9 e\u0301").split()
+
+# Texts for added tokens: overlapping, touching words, with white space, in another case.
+ADDED_TEXTS = [
+    "<a>", "<a><ab><abc>", "<abcd>", "x<ab>y", "<A> <Ab>", "\u00c9T\u00c9 \u00e9t\u00e9 ete Ete",
+    "the New York cat", "newyork new york NEW YORK", "xnew york new yorks, new york!", "one two",
+    "onetwo one_two one-two (one)", "alone one onely one", "one\u0301 one\u200done \u24d0one",
+    "  <l>  the", "the  <r>  cat", "[SEP]<r> <l>[SEP]", "<l><l> <r><r>", "caf\u00e9<r>cafe\u0301",
+    "\u4e2dnew york\u6587", "new\tyork", "new\u00a0york", "new  york", "ne\u0301w york", "one",
+    "xone<abc>y", "one<abc>", "xone<abc><abc>", "one<abc>x <abc>",
+]
+
+# Marks that are not stripped, of the classes 216, 224 and 226, out of order; U+034F stands between
+# without a class, U+0301 is stripped.
+ORDER_TEXTS = [
+    "a\U0001d16d\U0001d165", "a\U0001d165\U0001d16d", "\U0001d16d\U0001d165\u302e\U0001d16d\U0001d165",
+    "a\U0001d16d\u034f\U0001d165", "a\U0001d16d\u0301\U0001d165", "\u00e9\U0001d16d\U0001d165 b",
+    "\U0001d16d[SEP]\U0001d165", "\u302f\u302e\U0001d165", "a\U0001d16d\u00ad\U0001d165",
+    "\u4e2d\U0001d16d\U0001d165\u6587", "\U0001d16d.\U0001d165",
+]
+
+
+def small_tokenizer(lowercase, strip_accents, clean_text=True, chinese=True, prefix="##",
+                    max_word=100, added=(), bert_processing=False):
+    """A tokenizer.json with a vocabulary of characters and a few words."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokens += [token for token in SMALL_WORDS if prefix == "##" or not token.startswith("##")]
+    characters = [chr(c) for c in range(0x21, 0x17f) if chr(c).isprintable()]
+    characters += [chr(c) for first, last in ((0x300, 0x345), (0x391, 0x3c9), (0x410, 0x44f),
+                                              (0x5d0, 0x5ea), (0x1100, 0x1112), (0x1161, 0x1175),
+                                              (0x11a8, 0x11c2), (0x302e, 0x302f), (0x3042, 0x3093),
+                                              (0xac00, 0xac20), (0x1d165, 0x1d16d))
+                   for c in range(first, last + 1)]
+    tokens += characters
+    tokens += [prefix + c for c in characters if unicodedata.category(c)[0] in "LMN"]
+    tokens = unique(tokens)
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    special = [dict(id=vocabulary[token], content=token, single_word=False, lstrip=False,
+                    rstrip=False, normalized=False, special=True) for token in tokens[:5]]
+    more = [dict(dict(id=len(tokens) + i, single_word=False, lstrip=False, rstrip=False,
+                      normalized=True, special=False), **token) for i, token in enumerate(added)]
+    if bert_processing:
+        processor = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    else:
+        processor = {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                       {"Sequence": {"id": "A", "type_id": 0}},
+                       {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+            "pair": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                     {"Sequence": {"id": "A", "type_id": 0}},
+                     {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+                     {"Sequence": {"id": "B", "type_id": 1}},
+                     {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                               "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}},
+        }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": special + more,
+        "normalizer": {"type": "BertNormalizer", "clean_text": clean_text,
+                       "handle_chinese_chars": chinese, "strip_accents": strip_accents,
+                       "lowercase": lowercase},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": processor,
+        "decoder": None,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": prefix,
+                  "max_input_chars_per_word": max_word, "vocab": vocabulary},
+    }
+
+
+SMALL = {
+    "uncased": small_tokenizer(True, None),
+    "cased": small_tokenizer(False, None),
+    "stripped": small_tokenizer(False, True, clean_text=False, prefix="@"),
+    "lowered": small_tokenizer(True, False, chinese=False, max_word=20, bert_processing=True),
+    "added": small_tokenizer(True, None, added=[
+        dict(content="<a>"), dict(content="<ab>"), dict(content="<abc>", normalized=False),
+        dict(content="new york"), dict(content="\u00c9t\u00e9"),
+        dict(content="one", single_word=True, normalized=False),
+        dict(content="two", single_word=True), dict(content="<l>", lstrip=True, normalized=False),
+        dict(content="<r>", rstrip=True), dict(content="[SEP]<r>", special=True),
+        dict(content="one<abc>", single_word=True, normalized=False)]),
+}
 
 
 def corpus():
@@ -328,12 +420,16 @@ def main():
             for text in [ENGLISH[0], ENGLISH[38], ACCENTS[0], SCRIPTS[23], SPECIAL[5], "", LONG[23]]
             for length in (2, 3, 4, 5, 8, 16, 512)]
     write(DATA / "tokenizer_cuts.jsonl", cuts)
-    for folder in sorted((DATA / "tokenizers").glob("*/")):
-        if not (folder / "tokenizer.json").exists():
-            continue
+    short = [text for text in texts if len(text) <= 40] + ADDED_TEXTS + ORDER_TEXTS
+    for name, content in SMALL.items():
+        folder = DATA / "tokenizers" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(
+            json.dumps(content, ensure_ascii=True, separators=(",", ":")) + "\n",
+            encoding="ascii")
         small = load(folder)
         write(folder / "goldens.jsonl",
-              [{"text": text, "ids": encode(small, text, MODEL_LENGTH)} for text in texts])
+              [{"text": text, "ids": encode(small, text, MODEL_LENGTH)} for text in short])
 
 
 if __name__ == "__main__":
