@@ -203,17 +203,19 @@ void agent_item_remove(struct agent *agent, struct agent_item *item)
 void agent_item_leave(struct agent_item *item)
 {
     /* An engine that never saw it has nothing to free. */
-    if (item->seen && item->model->engine->leave != NULL)
+    if (item->seen && !item->ended && item->model->engine->leave != NULL)
         item->model->engine->leave(item->model->model, &item->item);
 }
 
 void agent_item_drop(struct agent *agent, struct agent_item *item)
 {
     agent_item_leave(item);
-    wire_reset(&agent->out);
-    wire_put_u64(&agent->out, item->batch);
-    wire_put_u64(&agent->out, item->item.id);
-    agent_send(agent, EVENT_DROPPED);
+    if (!item->ended) {
+        wire_reset(&agent->out);
+        wire_put_u64(&agent->out, item->batch);
+        wire_put_u64(&agent->out, item->item.id);
+        agent_send(agent, EVENT_DROPPED);
+    }
     agent_item_remove(agent, item);
 }
 

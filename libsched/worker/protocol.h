@@ -69,7 +69,7 @@ enum protocol_event {
 
 /* A message on the control socket: as many of these as it carries descriptors. */
 struct protocol_segment {
-    uint32_t id;
+    uint32_t id; /* of this passing: a segment that is passed again gets another */
     uint32_t reserved;
     uint64_t size;
 };

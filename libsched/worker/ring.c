@@ -4,8 +4,6 @@
 #include <string.h>
 
 #define HEADER sizeof(struct ring_record)
-/* The type of what fills the rest of the ring up to its end. */
-#define PADDING (RING_MAX_TYPE + 1)
 /* Behind this many bytes an empty ring starts anew. */
 #define REWIND_AFTER (64u * 1024)
 
@@ -23,7 +21,7 @@ static void copy_in(struct ring *ring, uint64_t at, const void *from, uint64_t l
 {
     if (length == 0)
         return;
-    uint64_t offset = at & (ring->size - 1);
+    uint64_t offset = (at - ring->base) & (ring->size - 1);
     uint64_t first = ring->size - offset < length ? ring->size - offset : length;
     memcpy(ring->data + offset, from, first);
     memcpy(ring->data, (const unsigned char *)from + first, length - first);
@@ -33,7 +31,7 @@ static void copy_out(const struct ring *ring, uint64_t at, void *to, uint64_t le
 {
     if (length == 0)
         return;
-    uint64_t offset = at & (ring->size - 1);
+    uint64_t offset = (at - ring->base) & (ring->size - 1);
     uint64_t first = ring->size - offset < length ? ring->size - offset : length;
     memcpy(to, ring->data + offset, first);
     memcpy((unsigned char *)to + first, ring->data, length - first);
@@ -59,21 +57,17 @@ bool ring_write(struct ring *ring, uint32_t type, const void *payload, uint32_t 
     uint64_t need = HEADER + padded(length);
     if (length > ring_max_payload(ring))
         return false;
-    /* The consumer's counter is looked at only when what is known of it does not suffice, or
-     * tells that the ring might be empty. */
-    uint64_t offset = ring->at & (ring->size - 1);
+    /* The consumer's counter is looked at only when what is known of it does not suffice, or it is
+     * time to go back to the beginning. */
+    bool far = ring->at - ring->base >= REWIND_AFTER;
     uint64_t used = ring->at - ring->seen;
-    if (used > ring->size || ring->size - used < need || offset >= REWIND_AFTER) {
-        uint64_t free = room(ring);
-        if (offset >= REWIND_AFTER && offset >= need && ring->at == ring->seen) {
-            uint64_t rest = ring->size - offset;
-            struct ring_record padding = {.length = (uint32_t)(rest - HEADER), .type = PADDING};
-            copy_in(ring, ring->at, &padding, HEADER);
-            ring->at += rest;
-            free -= rest;
-        }
-        if (free < need)
+    if (far || used > ring->size || ring->size - used < need) {
+        if (room(ring) < need)
             return false;
+        if (far && ring->at == ring->seen) {
+            ring->base = ring->at;
+            __atomic_store_n(&ring->control->rewind, ring->at, __ATOMIC_RELAXED);
+        }
     }
     struct ring_record record = {.length = length, .type = type};
     copy_in(ring, ring->at, &record, HEADER);
@@ -117,25 +111,23 @@ void ring_unblock(struct ring *ring)
 
 enum ring_peek ring_peek(struct ring *ring, struct ring_record *record)
 {
-    for (;;) {
-        uint64_t available = ring->seen - ring->at;
-        if (available == 0) {
-            ring->seen = __atomic_load_n(&ring->control->head, __ATOMIC_ACQUIRE);
-            available = ring->seen - ring->at;
-            if (available == 0)
-                return RING_EMPTY;
-        }
-        if (available > ring->size || available < HEADER)
-            return RING_BROKEN;
-        copy_out(ring, ring->at, record, HEADER);
-        uint64_t total = HEADER + padded(record->length);
-        if (total > available || record->type == 0 || record->type > PADDING)
-            return RING_BROKEN;
-        if (record->type != PADDING)
-            return RING_RECORD;
-        ring->at += total;
-        __atomic_store_n(&ring->control->tail, ring->at, __ATOMIC_RELEASE);
+    uint64_t available = ring->seen - ring->at;
+    if (available == 0) {
+        ring->seen = __atomic_load_n(&ring->control->head, __ATOMIC_ACQUIRE);
+        available = ring->seen - ring->at;
+        if (available == 0)
+            return RING_EMPTY;
+        /* The producer goes back only where the consumer has just caught up: here. */
+        if (__atomic_load_n(&ring->control->rewind, __ATOMIC_RELAXED) == ring->at)
+            ring->base = ring->at;
     }
+    if (available > ring->size || available < HEADER)
+        return RING_BROKEN;
+    copy_out(ring, ring->at, record, HEADER);
+    uint64_t total = HEADER + padded(record->length);
+    if (total > available || record->type == 0 || record->type > RING_MAX_TYPE)
+        return RING_BROKEN;
+    return RING_RECORD;
 }
 
 void ring_take(struct ring *ring, const struct ring_record *record, void *payload)

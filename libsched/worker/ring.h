@@ -6,9 +6,11 @@
  * head and tail count bytes since the beginning and never wrap; each is written by one side. A
  * side keeps its own counter in private memory, copies the other's before it checks it, and never
  * reads its own back. A record is a header (length, type) and its payload, padded to 8 bytes, and
- * becomes visible as a whole. When everything was consumed and the ring's beginning has been left
- * well behind, the producer starts again there, so that a ring that is seldom full uses few pages
- * and stays in cache.
+ * becomes visible as a whole.
+ *
+ * When everything was consumed and the memory's beginning has been left well behind, the producer
+ * goes back there: `rewind` says from which count on the bytes lie at offset 0 again. So a ring
+ * that is seldom full uses few pages and stays in cache, however large it may be.
  *
  * Wake-ups. A consumer that is about to sleep says so (ring_sleep) and looks once more; a producer
  * that finds the flag set takes it back and owes one write to the consumer's eventfd. Likewise a
@@ -29,6 +31,7 @@ extern "C" {
 /* In shared memory, all zero at the start. Each line is written by one side mainly. */
 struct ring_control {
     uint64_t head __attribute__((aligned(64)));
+    uint64_t rewind; /* the producer's too; valid where the consumer's counter is equal to it */
     uint64_t tail __attribute__((aligned(64)));
     uint32_t sleeping __attribute__((aligned(64))); /* the consumer wants to be woken */
     uint32_t blocked __attribute__((aligned(64)));  /* the producer wants to be woken */
@@ -48,6 +51,7 @@ struct ring {
     uint64_t size; /* a power of two */
     uint64_t at;   /* this side's counter: head of the producer, tail of the consumer */
     uint64_t seen; /* the other side's counter, when it was last looked at */
+    uint64_t base; /* the counter at which the offset was 0 */
 };
 
 /* A view for either side of a ring that was not used yet. */

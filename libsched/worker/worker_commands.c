@@ -148,9 +148,12 @@ void worker_cancel(struct worker *worker, uint64_t id)
 /* -------------------------------------------------------------------------------------- segments
  */
 
-/* A message's worth of segments to be passed. */
+/* A message's worth of segments to be passed. Each passing has a number of its own: a segment that
+ * was dropped and is passed anew must not be taken for the old one, as the socket and the ring are
+ * not read in step. */
 struct parcel {
     uint32_t n;
+    uint32_t ids[PROTOCOL_MAX_SEGMENTS];
     struct protocol_segment messages[PROTOCOL_MAX_SEGMENTS];
     int fds[PROTOCOL_MAX_SEGMENTS];
 };
@@ -181,7 +184,7 @@ static int send_parcel(struct worker *worker, struct parcel *parcel, libsched_er
     while (sent < 0 && errno == EINTR);
     if (sent >= 0) {
         for (uint32_t i = 0; i < parcel->n; i++)
-            id_map_add(&worker->segments, parcel->messages[i].id, 0);
+            id_map_add(&worker->segments, parcel->ids[i], parcel->messages[i].id);
         parcel->n = 0;
         return LIBSCHED_OK;
     }
@@ -197,7 +200,7 @@ static int send_parcel(struct worker *worker, struct parcel *parcel, libsched_er
 static bool in_parcel(const struct parcel *parcel, uint32_t id)
 {
     for (uint32_t i = 0; i < parcel->n; i++)
-        if (parcel->messages[i].id == id)
+        if (parcel->ids[i] == id)
             return true;
     return false;
 }
@@ -220,8 +223,9 @@ static int pass_segments(struct worker *worker, const struct worker_step *step, 
             if (!id_map_reserve(&worker->segments, parcel.n + 1))
                 return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to pass segments");
             parcel.fds[parcel.n] = segment_fd(segment);
-            parcel.messages[parcel.n] =
-                (struct protocol_segment){.id = id, .size = segment_size(segment)};
+            parcel.ids[parcel.n] = id;
+            parcel.messages[parcel.n] = (struct protocol_segment){.id = worker->next_passing++,
+                                                                  .size = segment_size(segment)};
             parcel.n++;
             if (parcel.n == PROTOCOL_MAX_SEGMENTS) {
                 int status = send_parcel(worker, &parcel, err);
@@ -236,10 +240,11 @@ static int pass_segments(struct worker *worker, const struct worker_step *step, 
 void worker_drop_segment(struct worker *worker, const struct segment *segment)
 {
     uint32_t id = segment_id(segment);
-    if (check_alive(worker, NULL) < 0 || id_map_find(&worker->segments, id) == NULL)
+    const uint64_t *passing = id_map_find(&worker->segments, id);
+    if (passing == NULL || check_alive(worker, NULL) < 0)
         return;
     wire_reset(&worker->out);
-    wire_put_u32(&worker->out, id);
+    wire_put_u32(&worker->out, (uint32_t)*passing);
     /* Where there is no room to say it, the worker keeps its mapping until it ends. */
     if (send_command(worker, COMMAND_DROP_SEGMENT, NULL) == LIBSCHED_OK)
         id_map_remove(&worker->segments, id);
@@ -290,8 +295,9 @@ static int check_joins(const struct worker *worker, const struct worker_step *st
     return LIBSCHED_OK;
 }
 
-static void put_item(struct wire_writer *out, const struct worker_item *item, uint32_t slot)
+static void put_item(struct worker *worker, const struct worker_item *item, uint32_t slot)
 {
+    struct wire_writer *out = &worker->out;
     struct protocol_item head = {
         .id = item->id,
         .units = item->units,
@@ -306,7 +312,7 @@ static void put_item(struct wire_writer *out, const struct worker_item *item, ui
         wire_put_string(out, input->name);
         wire_put_u32(out, input->datatype);
         wire_put_shape(out, input->shape, input->rank);
-        wire_put_u32(out, segment_id(input->segment));
+        wire_put_u32(out, (uint32_t)*id_map_find(&worker->segments, segment_id(input->segment)));
         wire_put_u64(out, input->offset);
         wire_put_u64(out, input->size);
     }
@@ -322,7 +328,8 @@ static void put_run(struct worker *worker, const struct worker_step *step,
     wire_put(out, step->stays, step->n_stays * sizeof(*step->stays));
     wire_put(out, step->leaves, step->n_leaves * sizeof(*step->leaves));
     for (uint32_t i = 0; i < step->n_joins; i++)
-        put_item(out, &step->joins[i], (uint32_t)*id_map_find(&worker->items, step->joins[i].id));
+        put_item(worker, &step->joins[i],
+                 (uint32_t)*id_map_find(&worker->items, step->joins[i].id));
 }
 
 /* Takes the first `n` of those that join; false where one of them is named twice. */

@@ -57,7 +57,8 @@ struct worker {
     struct id_map items;
     struct worker_entry *entries;
     uint32_t free_slot, n_slots, n_used;
-    struct id_map segments; /* passed */
+    struct id_map segments; /* id to the number under which it was passed */
+    uint32_t next_passing;
 
     struct wire_writer out;
     unsigned char *record; /* the event under way */
