@@ -313,7 +313,10 @@ class Hostile : public testing::Test
             false, 1 << 20, [](worker_options &o) { o.worker_path = HOSTILE_WORKER_PATH; });
         unsetenv("HOSTILE");
         EXPECT_EQ(w->start_status, 0) << w->start_error;
-        EXPECT_EQ(w->run(1, 1, {{1, "x"}}), 0);
+        /* One that is gone already can't be given anything. */
+        if (how.rfind("exit", 0) != 0) {
+            EXPECT_EQ(w->run(1, 1, {{1, "x"}}), 0);
+        }
         return w;
     }
 };
