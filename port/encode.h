@@ -82,14 +82,14 @@ static inline void encode_bin(struct frame_writer *w, const void *data, size_t s
 }
 
 /* A key that is a literal of less than 32 bytes: its head is known when this is compiled. */
-#define encode_key(w, literal)                                                             \
-    do {                                                                                   \
-        static const struct {                                                              \
-            uint8_t head;                                                                  \
-            char text[sizeof(literal) - 1];                                                \
-        } encode_key_bytes = {0xa0 | (sizeof(literal) - 1), literal};                      \
+#define encode_key(w, literal)                                                              \
+    do {                                                                                    \
+        static const struct {                                                               \
+            uint8_t head;                                                                   \
+            char text[sizeof(literal) - 1];                                                 \
+        } encode_key_bytes = {0xa0 | (sizeof(literal) - 1), literal};                       \
         _Static_assert(sizeof(literal) <= 32, "a key that needs more than a byte of head"); \
-        frame_writer_append(w, &encode_key_bytes, sizeof(literal));                        \
+        frame_writer_append(w, &encode_key_bytes, sizeof(literal));                         \
     } while (0)
 
 #endif

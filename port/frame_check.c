@@ -15,10 +15,10 @@ struct checker {
     size_t reason_size;
 };
 
-#define REFUSE(c, ...)                                              \
-    do {                                                            \
-        snprintf((c)->reason, (c)->reason_size, __VA_ARGS__);       \
-        return -1;                                                  \
+#define REFUSE(c, ...)                                        \
+    do {                                                      \
+        snprintf((c)->reason, (c)->reason_size, __VA_ARGS__); \
+        return -1;                                            \
     } while (0)
 
 /* Reads a head and counts it; an array or map cannot claim more values than bytes are left. */
@@ -34,12 +34,13 @@ static int next_head(struct checker *c, struct msgpack_head *head)
                FRAME_MAX_VALUES);
 
     uint64_t left = c->size - c->at - head->size;
-    uint64_t need = head->kind == MSGPACK_KIND_MAP ? 2 * head->value
+    uint64_t need = head->kind == MSGPACK_KIND_MAP   ? 2 * head->value
                     : head->kind >= MSGPACK_KIND_STR ? head->value
                                                      : 0;
     if (need > left)
-        REFUSE(c, "cut short: the value at byte %zu takes %" PRIu64 " more bytes, %" PRIu64
-                  " are left",
+        REFUSE(c,
+               "cut short: the value at byte %zu takes %" PRIu64 " more bytes, %" PRIu64
+               " are left",
                c->at, need, left);
     c->at += head->size;
     return 0;
@@ -90,8 +91,9 @@ static int check_message(struct checker *c, struct message_ref *out)
     if (next_head(c, &head) < 0)
         return -1;
     if (head.kind != MSGPACK_KIND_ARRAY || (head.value != 3 && head.value != 4))
-        REFUSE(c, "not a message: an array of 4 (request) or 3 (notification) has to be at byte "
-                  "%zu",
+        REFUSE(c,
+               "not a message: an array of 4 (request) or 3 (notification) has to be at byte "
+               "%zu",
                start);
     uint64_t fields = head.value;
 
@@ -99,8 +101,9 @@ static int check_message(struct checker *c, struct message_ref *out)
         return -1;
     if (head.kind != MSGPACK_KIND_UINT ||
         head.value != (uint64_t)(fields == 4 ? MESSAGE_REQUEST : MESSAGE_NOTIFICATION))
-        REFUSE(c, "not a message: at byte %zu neither [0, id, method, params] nor [2, method, "
-                  "params]",
+        REFUSE(c,
+               "not a message: at byte %zu neither [0, id, method, params] nor [2, method, "
+               "params]",
                start);
     out->kind = (uint32_t)head.value;
     out->id = 0;
@@ -134,8 +137,7 @@ static int check_message(struct checker *c, struct message_ref *out)
 int frame_check(const uint8_t *data, size_t size, struct message_list *list, char *reason,
                 size_t reason_size)
 {
-    struct checker c = {
-        .data = data, .size = size, .reason = reason, .reason_size = reason_size};
+    struct checker c = {.data = data, .size = size, .reason = reason, .reason_size = reason_size};
 
     list->n = 0;
     while (c.at < size) {

@@ -131,8 +131,8 @@ static enum frame_reader_result refuse(struct frame_reader *r, struct frame *out
     return FRAME_READER_BAD;
 }
 
-enum frame_reader_result frame_reader_next(struct frame_reader *r, struct frame *out,
-                                           char *reason, size_t reason_size)
+enum frame_reader_result frame_reader_next(struct frame_reader *r, struct frame *out, char *reason,
+                                           size_t reason_size)
 {
     release_lent(r);
     for (;;) {
@@ -199,8 +199,7 @@ enum frame_reader_result frame_reader_next(struct frame_reader *r, struct frame 
                 compact(r);
             return FRAME_READER_MORE;
         }
-        *out = (struct frame){
-            .number = r->next_number++, .data = at + HEADER_SIZE, .size = size};
+        *out = (struct frame){.number = r->next_number++, .data = at + HEADER_SIZE, .size = size};
         r->start += HEADER_SIZE + (size_t)size;
         return FRAME_READER_FRAME;
     }

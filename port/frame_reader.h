@@ -66,8 +66,8 @@ enum frame_reader_result {
     FRAME_READER_BAD,   /* the frame out->number is refused: `reason` */
 };
 
-enum frame_reader_result frame_reader_next(struct frame_reader *r, struct frame *out,
-                                           char *reason, size_t reason_size);
+enum frame_reader_result frame_reader_next(struct frame_reader *r, struct frame *out, char *reason,
+                                           size_t reason_size);
 
 /* At the end of the input: whether it ended inside a frame; `number` and `reason` are then those of
  * the frame that was cut. */

@@ -271,8 +271,8 @@ static int frame_pieces(const struct out_frame *f, struct iovec *iov, int max)
             break;
         size = f->references[i].size;
         if (skip < size)
-            iov[n++] = (struct iovec){(void *)(uintptr_t)(f->references[i].data + skip),
-                                      size - skip};
+            iov[n++] =
+                (struct iovec){(void *)(uintptr_t)(f->references[i].data + skip), size - skip};
         skip -= skip < size ? skip : size;
     }
     return n;

@@ -89,8 +89,7 @@ static int make_memory(struct lease_table *t, uint64_t size, int *out, libsched_
     if (fd < 0)
         return libsched_error_set(err, LIBSCHED_ESYSTEM, "lease: memfd_create: %s",
                                   strerror(errno));
-    if (ftruncate(fd, (off_t)size) < 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+    if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
         int saved = errno;
         close(fd);
         return libsched_error_set(err, LIBSCHED_ESYSTEM, "lease: %" PRIu64 " bytes: %s", size,
@@ -125,13 +124,13 @@ int lease_open(struct lease_table *t, uint64_t size, uint64_t now, const struct 
                                   t->max_bytes);
     if (size > t->max_bytes - t->bytes)
         return libsched_error_set(err, LIBSCHED_EBUSY,
-                                  "lease: %" PRIu64 " bytes, of %" PRIu64
-                                  " for leases %" PRIu64 " are taken",
+                                  "lease: %" PRIu64 " bytes, of %" PRIu64 " for leases %" PRIu64
+                                  " are taken",
                                   size, t->max_bytes, t->bytes);
     if (t->first_free == REQUEST_NONE)
         return libsched_error_set(err, LIBSCHED_EBUSY, "lease: all %d are taken", LEASE_MAX);
 
-    int fd;
+    int fd = -1;
     int rc = make_memory(t, size, &fd, err);
     if (rc < 0)
         return rc;
@@ -219,10 +218,9 @@ static int seal(const struct lease *lease, libsched_error *err)
     if (seals >= 0 && (seals & F_SEAL_WRITE) != 0)
         return LIBSCHED_OK;
     if (saved == EBUSY)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "lease %" PRIu32
-                                  ": still mapped for writing; unmap it before the infer",
-                                  lease->id);
+        return libsched_error_set(
+            err, LIBSCHED_EINVAL,
+            "lease %" PRIu32 ": still mapped for writing; unmap it before the infer", lease->id);
     return libsched_error_set(err, LIBSCHED_EINVAL, "lease %" PRIu32 ": cannot be sealed: %s",
                               lease->id, strerror(saved));
 }
@@ -232,10 +230,9 @@ int lease_commit(struct lease_table *t, libsched *sched, uint32_t id, uint32_t *
 {
     struct lease *lease = find(t, id);
     if (lease == NULL)
-        return libsched_error_set(err, LIBSCHED_ENOENT,
-                                  "lease %" PRIu32
-                                  ": there is none; it expired, was used, or was given back",
-                                  id);
+        return libsched_error_set(
+            err, LIBSCHED_ENOENT,
+            "lease %" PRIu32 ": there is none; it expired, was used, or was given back", id);
     int rc = lease->broken.status;
     if (rc < 0)
         *err = lease->broken;

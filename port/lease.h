@@ -26,7 +26,7 @@ struct lease {
     int fd;        /* -1 once it is committed */
     uint64_t size; /* counts until the request it was committed to ends */
     uint64_t expires;
-    uint32_t next;  /* of the same request, or free; REQUEST_NONE ends the list */
+    uint32_t next;         /* of the same request, or free; REQUEST_NONE ends the list */
     libsched_error broken; /* status: what a lease_write had done wrong */
 };
 

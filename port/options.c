@@ -11,8 +11,15 @@
 #define MIB ((uint64_t)1 << 20)
 #define GIB ((uint64_t)1 << 30)
 
-enum option_kind { OPTION_FLAG, OPTION_U32, OPTION_SIZE32, OPTION_SIZE, OPTION_TEXT, OPTION_FDS,
-                   OPTION_LEVEL };
+enum option_kind {
+    OPTION_FLAG,
+    OPTION_U32,
+    OPTION_SIZE32,
+    OPTION_SIZE,
+    OPTION_TEXT,
+    OPTION_FDS,
+    OPTION_LEVEL
+};
 
 struct option {
     const char *name, *argument, *help;
@@ -28,8 +35,8 @@ static const struct option options[] = {
     {"fds", "IN,OUT", "descriptors to read and write; 3,4", OPTION_FDS},
     {"max-frame-bytes", "SIZE", "largest frame that is taken; 64M", OPTION_SIZE32,
      FIELD(max_frame_bytes), 4 * KIB, GIB},
-    {"max-requests", "N", "requests in flight; 65536", OPTION_U32,
-     FIELD(libsched.max_requests), 1, 1 << 22},
+    {"max-requests", "N", "requests in flight; 65536", OPTION_U32, FIELD(libsched.max_requests), 1,
+     1 << 22},
     {"arena-bytes", "SIZE", "memory of inputs in flight; 1G", OPTION_SIZE,
      FIELD(libsched.arena_bytes), MIB, UINT64_MAX},
     {"result-bytes", "SIZE", "memory of results not yet sent, a worker; 256M", OPTION_SIZE,
@@ -47,16 +54,15 @@ static const struct option options[] = {
      FIELD(libsched.plugin_path)},
     {"topology", "FILE", "a recorded machine (hwloc XML) instead of this one", OPTION_TEXT,
      FIELD(libsched.topology_xml)},
-    {"threads", NULL, "workers are threads of this process", OPTION_FLAG,
-     FIELD(libsched.flags), 0, 0, LIBSCHED_THREAD_WORKERS},
+    {"threads", NULL, "workers are threads of this process", OPTION_FLAG, FIELD(libsched.flags), 0,
+     0, LIBSCHED_THREAD_WORKERS},
     {"lease-min-bytes", "SIZE", "smallest tensor a lease is advised for; 1M", OPTION_SIZE,
      FIELD(lease_min_bytes), 1, UINT64_MAX},
     {"lease-max-bytes", "SIZE", "memory of all leases together; 1G, 0: no leases", OPTION_SIZE,
      FIELD(lease_max_bytes), 0, (uint64_t)1 << 46},
     {"lease-expiry-ms", "N", "how long a lease waits for its infer; 30000", OPTION_U32,
      FIELD(lease_expiry_ms), 1, 86400000},
-    {"log-level", "LEVEL", "error, warning, info or none; warning", OPTION_LEVEL,
-     FIELD(log_level)},
+    {"log-level", "LEVEL", "error, warning, info or none; warning", OPTION_LEVEL, FIELD(log_level)},
 };
 #define N_OPTIONS (sizeof(options) / sizeof(options[0]))
 
@@ -149,8 +155,7 @@ static int set_option(struct port_options *out, const struct option *option, con
         return 0;
     case OPTION_SIZE32:
     case OPTION_SIZE:
-        if (options_parse_size(value, &number) < 0 || number < option->min ||
-            number > option->max)
+        if (options_parse_size(value, &number) < 0 || number < option->min || number > option->max)
             return -1;
         if (option->kind == OPTION_SIZE32)
             *(uint32_t *)(void *)field = (uint32_t)number;

@@ -17,7 +17,7 @@ struct port_options {
     uint64_t lease_max_bytes;
     uint64_t lease_min_bytes;
     uint32_t lease_expiry_ms;
-    int log_level;            /* libsched_log_level; 0: none */
+    int log_level;             /* libsched_log_level; 0: none */
     libsched_options libsched; /* its strings are argv's */
 };
 

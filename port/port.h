@@ -31,7 +31,8 @@
 #define PORT_MAX_REPLY ((uint64_t)64 << 20)
 /* No results are fetched and no requests read while so much waits to be read by the other side. */
 #define PORT_MAX_BACKLOG ((size_t)16 << 20)
-#define PORT_LEASE_PIECE ((uint32_t)256 << 10)
+/* Devices whose names are kept. */
+#define PORT_NAMED_DEVICES 64
 
 struct port_counters {
     uint64_t messages_in, bad_frames, parts_out, sleeps;
@@ -52,6 +53,7 @@ struct port {
     uint64_t now;       /* libsched_now(), as of this round of the loop */
     uint32_t in_flight; /* requests that libsched has */
     bool draining;
+    char device_names[PORT_NAMED_DEVICES][LIBSCHED_NAME_SIZE]; /* as they were needed */
 
     /* The description looked up last; libsched's, and valid until it is called to work. */
     struct {

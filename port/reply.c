@@ -72,8 +72,7 @@ void reply_nil(struct port *p, uint32_t index)
     reply_end(p, index);
 }
 
-void reply_error_retry(struct port *p, uint32_t index, const libsched_error *err,
-                       uint64_t retry_ns)
+void reply_error_retry(struct port *p, uint32_t index, const libsched_error *err, uint64_t retry_ns)
 {
     response_head(p, index);
     encode_error(&p->writer, err->status, err->message, retry_ns);

@@ -36,8 +36,8 @@ static int grow(struct request_table *t, uint32_t capacity)
     memset(t->slots, 0xff, 2 * (size_t)capacity * sizeof(*t->slots));
 
     for (uint32_t i = t->capacity; i < capacity; i++)
-        t->requests[i] = (struct request){
-            .state = REQUEST_FREE, .next_free = i + 1 < capacity ? i + 1 : t->first_free};
+        t->requests[i] = (struct request){.state = REQUEST_FREE,
+                                          .next_free = i + 1 < capacity ? i + 1 : t->first_free};
     t->first_free = t->capacity;
     uint32_t before = t->capacity;
     t->capacity = capacity;
@@ -71,8 +71,7 @@ uint32_t request_table_add(struct request_table *t, uint32_t id, bool *in_use)
 
     uint32_t index = t->first_free;
     t->first_free = t->requests[index].next_free;
-    t->requests[index] =
-        (struct request){.id = id, .state = REQUEST_NEW, .leases = REQUEST_NONE};
+    t->requests[index] = (struct request){.id = id, .state = REQUEST_NEW, .leases = REQUEST_NONE};
     t->count++;
     put(t, id, index);
     return index;

@@ -24,9 +24,10 @@ enum request_state {
 
 struct request {
     uint32_t id;
-    uint32_t state;  /* request_state */
-    uint64_t handle; /* libsched's id */
-    uint32_t leases; /* committed ones: the first of a list, see lease.h */
+    uint32_t state;      /* request_state */
+    uint64_t handle;     /* libsched's id */
+    uint32_t leases;     /* committed ones: the first of a list, see lease.h */
+    int32_t failed_part; /* why a part of its answer could not be sent; LIBSCHED_OK */
     uint32_t next_free;
 };
 
@@ -37,7 +38,7 @@ struct request_table {
 
     struct {
         uint32_t id, index; /* REQUEST_NONE: an empty slot */
-    } *slots;
+    } * slots;
     uint32_t mask;
 };
 

@@ -28,8 +28,7 @@ void waiters_add(struct port *p, enum waiter_kind kind, uint32_t index, const ch
 {
     struct waiters *w = &p->waiters;
     if (w->n == WAITERS_MAX) {
-        reply_failure(p, index, LIBSCHED_EBUSY, "%d requests wait for models already",
-                      WAITERS_MAX);
+        reply_failure(p, index, LIBSCHED_EBUSY, "%d requests wait for models already", WAITERS_MAX);
         return;
     }
     if (w->n == w->capacity) {
