@@ -60,6 +60,21 @@ LIBSCHED_API const char *libsched_version(void);
 /* Now, on the clock that everything here uses. */
 LIBSCHED_API uint64_t libsched_now(void);
 
+/* What the _INIT of a struct is made of: all its members zero, but for its size. */
+#ifdef __cplusplus
+#define LIBSCHED_INIT_OF(type)            \
+    ([] {                                 \
+        type init_{};                     \
+        init_.struct_size = sizeof(type); \
+        return init_;                     \
+    }())
+#else
+#define LIBSCHED_INIT_OF(type)      \
+    {                               \
+        .struct_size = sizeof(type) \
+    }
+#endif
+
 /* ---------------------------------------------------------------------------- open and close */
 
 typedef struct libsched libsched;
@@ -97,10 +112,7 @@ typedef struct libsched_options {
     void *log_payload;
 } libsched_options;
 
-#define LIBSCHED_OPTIONS_INIT                   \
-    {                                           \
-        .struct_size = sizeof(libsched_options) \
-    }
+#define LIBSCHED_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_options)
 
 /*
  * Opens a scheduler: finds the devices and starts their workers, which come up in the background.
@@ -169,10 +181,7 @@ typedef struct libsched_device_info {
     uint64_t batches;
 } libsched_device_info;
 
-#define LIBSCHED_DEVICE_INFO_INIT                   \
-    {                                               \
-        .struct_size = sizeof(libsched_device_info) \
-    }
+#define LIBSCHED_DEVICE_INFO_INIT LIBSCHED_INIT_OF(libsched_device_info)
 
 LIBSCHED_API uint32_t libsched_device_count(const libsched *s);
 /* Fills `out` for device `index`; LIBSCHED_ENODEVICE where there is none. */
@@ -197,10 +206,7 @@ typedef struct libsched_model_options {
     uint32_t queue_limit; /* requests waiting; 0: 4096 */
 } libsched_model_options;
 
-#define LIBSCHED_MODEL_OPTIONS_INIT                   \
-    {                                                 \
-        .struct_size = sizeof(libsched_model_options) \
-    }
+#define LIBSCHED_MODEL_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_model_options)
 
 /*
  * Begins to load a model. What can be seen at once is answered at once (LIBSCHED_EINVAL,
@@ -252,10 +258,7 @@ typedef struct libsched_model_info {
     libsched_counters counters;
 } libsched_model_info;
 
-#define LIBSCHED_MODEL_INFO_INIT                   \
-    {                                              \
-        .struct_size = sizeof(libsched_model_info) \
-    }
+#define LIBSCHED_MODEL_INFO_INIT LIBSCHED_INIT_OF(libsched_model_info)
 
 /* Models have an index from 0 to libsched_model_count() - 1 that changes when one is unloaded. */
 LIBSCHED_API uint32_t libsched_model_count(const libsched *s);
@@ -322,10 +325,7 @@ typedef struct libsched_request {
     const libsched_parameter *parameters;
 } libsched_request;
 
-#define LIBSCHED_REQUEST_INIT                   \
-    {                                           \
-        .struct_size = sizeof(libsched_request) \
-    }
+#define LIBSCHED_REQUEST_INIT LIBSCHED_INIT_OF(libsched_request)
 
 /*
  * Submits a request: `*id` names it until its end has been reaped. It is checked against the
@@ -387,10 +387,7 @@ typedef struct libsched_stats {
     uint64_t worker_deaths;
 } libsched_stats;
 
-#define LIBSCHED_STATS_INIT                   \
-    {                                         \
-        .struct_size = sizeof(libsched_stats) \
-    }
+#define LIBSCHED_STATS_INIT LIBSCHED_INIT_OF(libsched_stats)
 
 LIBSCHED_API int libsched_get_stats(libsched *s, libsched_stats *out);
 

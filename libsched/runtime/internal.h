@@ -432,6 +432,9 @@ void runtime_completions_free(libsched *s);
 bool runtime_notice_queue(libsched *s, const libsched_completion *what, const char *name,
                           const char *message);
 
+/* stats.c. Accepted, not running, and not ended: whoever holds them. */
+uint32_t runtime_counters_waiting(const libsched_counters *counters, uint32_t running);
+
 /* buffer.c, with the lock held. */
 void runtime_buffer_put(libsched_buffer *buffer);
 void runtime_buffers_free(libsched *s);

@@ -34,12 +34,11 @@ static void fill(const libsched *s, const struct runtime_model *model, libsched_
         info->max_request_units = d->max_request_units;
     }
     info->counters = model->counters;
-    info->queued = model->n_held;
     if (!model->in_core)
         return;
     struct core_counts counts;
     core_get_counts(s->core, model->index, &counts);
-    info->queued += counts.queued;
+    info->queued = runtime_counters_waiting(&model->counters, counts.running);
     info->running = counts.running;
     info->counters.retried = counts.retried;
     info->counters.batches = counts.batches;

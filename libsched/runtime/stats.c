@@ -5,6 +5,12 @@
  */
 #include "runtime/internal.h"
 
+uint32_t runtime_counters_waiting(const libsched_counters *c, uint32_t running)
+{
+    return (uint32_t)(c->submitted - c->completed - c->failed - c->cancelled - c->expired -
+                      running);
+}
+
 int libsched_get_stats(libsched *s, libsched_stats *out)
 {
     libsched_stats stats = LIBSCHED_STATS_INIT;
@@ -12,10 +18,8 @@ int libsched_get_stats(libsched *s, libsched_stats *out)
 
     runtime_lock(s);
     core_get_counts(s->core, UINT32_MAX, &counts);
-    stats.queued = counts.queued;
-    for (uint32_t i = 0; i < s->n_models; i++)
-        stats.queued += s->models[i]->n_held;
     stats.running = counts.running;
+    stats.queued = runtime_counters_waiting(&s->counters, counts.running);
     stats.uptime_ns = libsched_now() - s->opened_at;
     stats.counters = s->counters;
     stats.counters.retried = counts.retried;

@@ -187,9 +187,9 @@ static int submit(libsched *s, const libsched_request *given, struct runtime_mod
     uint64_t retry_after = RUNTIME_RETRY_AFTER;
     struct runtime_request *request;
 
-    int rc = check_request(given, err);
+    int rc = find_model(s, given->model, model, err);
     if (rc == LIBSCHED_OK)
-        rc = find_model(s, given->model, model, err);
+        rc = check_request(given, err);
     if (rc == LIBSCHED_OK)
         rc = check_contents(given, err);
     if (rc == LIBSCHED_OK)

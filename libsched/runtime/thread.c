@@ -54,11 +54,14 @@ static void spin(libsched *s)
 static void *run(void *payload)
 {
     libsched *s = payload;
-    while (!__atomic_load_n(&s->thread_ends, __ATOMIC_ACQUIRE)) {
+    for (;;) {
         spin(s);
         runtime_lock(s);
         runtime_process(s, false);
         runtime_unlock(s);
+        /* Looked at after the wake-up that came with it was taken. */
+        if (__atomic_load_n(&s->thread_ends, __ATOMIC_ACQUIRE))
+            break;
         struct epoll_event event;
         if (epoll_wait(s->epoll_fd, &event, 1, -1) < 0 && errno != EINTR) {
             runtime_log(s, LIBSCHED_LOG_ERROR, "epoll_wait failed: %s", strerror(errno));

@@ -178,7 +178,12 @@ void Scheduler::turn(int timeout_ms)
 {
     pollfd fd = {libsched_fd(s_), POLLIN, 0};
     poll(&fd, 1, timeout_ms);
-    ASSERT_GE(libsched_process(s_, 0), 0);
+    look(0);
+}
+
+void Scheduler::look(uint32_t flags)
+{
+    ASSERT_GE(libsched_process(s_, flags), 0);
     libsched_completion completions[16];
     size_t n = libsched_reap(s_, completions, 16);
     for (size_t i = 0; i < n; i++)

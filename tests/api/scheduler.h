@@ -113,6 +113,8 @@ class Scheduler
     void run_until(const std::function<bool()> &stop);
     // One turn of that, at most so long.
     void turn(int timeout_ms);
+    // The same without polling; reaps at most 16 completions.
+    void look(uint32_t flags);
     // Until the request has ended; its end.
     const Done &end_of(uint64_t id);
     const Done &infer(Request &request);
