@@ -109,7 +109,7 @@ static void record_free(struct runtime_arena *arena, struct runtime_arena_block 
 struct runtime_arena *runtime_arena_new(uint64_t size)
 {
     uint64_t units = size / RUNTIME_ARENA_ALIGNMENT;
-    if (units == 0 || highest_bit(units) - SECOND_BITS + 1 >= FIRST_COUNT + SECOND_BITS)
+    if (units == 0 || highest_bit(units) >= FIRST_COUNT + SECOND_BITS - 1)
         return NULL;
     struct runtime_arena *arena = calloc(1, sizeof(*arena));
     if (arena == NULL)
