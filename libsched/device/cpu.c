@@ -67,7 +67,7 @@ static void read_meminfo(uint64_t *total, uint64_t *available)
     fclose(file);
 }
 
-static int cpu_info(libsched_device *base, libsched_device_info *out, libsched_error *err)
+static int cpu_info(libsched_device *base, libsched_device_properties *out, libsched_error *err)
 {
     struct cpu_device *device = (struct cpu_device *)base;
     char version[64];

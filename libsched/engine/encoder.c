@@ -29,8 +29,8 @@ uint64_t encoder_sequence_units(const struct encoder_config *config, uint64_t to
 }
 
 /* Sets options.precision to what will be computed with, or says why it can't be. */
-static int choose_precision(struct libsched_engine_model *model, const libsched_device_info *info,
-                            libsched_error *err)
+static int choose_precision(struct libsched_engine_model *model,
+                            const libsched_device_properties *info, libsched_error *err)
 {
     const bool native = (info->flags & LIBSCHED_DEVICE_BF16) != 0;
 
@@ -49,7 +49,7 @@ static int open_device(struct libsched_engine_model *model, const libsched_engin
                        libsched_error *err)
 {
     libsched_device *device = args->device;
-    libsched_device_info info;
+    libsched_device_properties info;
     uint64_t chunk;
     int status;
 

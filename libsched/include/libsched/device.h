@@ -59,13 +59,13 @@ enum libsched_device_flags {
     LIBSCHED_DEVICE_UNIFIED = 1u << 1 /* its memory is the host's */
 };
 
-typedef struct libsched_device_info {
+typedef struct libsched_device_properties {
     uint32_t flags;
     uint32_t threads;                 /* host threads it computes with */
     uint64_t memory_total;            /* bytes; 0 where it is not known */
     uint64_t memory_free;             /* bytes; 0 where it is not known */
     char text[LIBSCHED_MESSAGE_SIZE]; /* one line for people: "oneDNN 2.6.3, AVX-512, 2 threads" */
-} libsched_device_info;
+} libsched_device_properties;
 
 typedef enum libsched_device_weight_kind {
     LIBSCHED_WEIGHT_LINEAR = 1, /* [outputs, inputs], as PyTorch keeps a Linear's: of linear() */
@@ -175,7 +175,7 @@ typedef struct libsched_device_driver {
     int (*open)(libsched_device **out, const libsched_device_open_args *args, libsched_error *err);
     /* Everything made on it has been destroyed. */
     void (*close)(libsched_device *device);
-    int (*info)(libsched_device *device, libsched_device_info *out, libsched_error *err);
+    int (*info)(libsched_device *device, libsched_device_properties *out, libsched_error *err);
 
     /* ------------------------------------------------------------------------------- memory */
 
