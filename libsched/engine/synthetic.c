@@ -467,7 +467,8 @@ static int synthetic_prepare(libsched_engine_model *model, libsched_engine_batch
         if (check_input(host, batch->host, item) < 0)
             continue;
         const libsched_tensor *data = &item->inputs[0];
-        int64_t rule = model->units + (int64_t)(data->size / 1024) * model->units_per_kib;
+        int64_t rule = model->units + (int64_t)(data->size / 1024) * model->units_per_kib +
+                       (int64_t)(data->size % 1024) * model->units_per_kib / 1024;
         if (!request_int(host, batch->host, item, "units", MANY_UNITS, rule, &units))
             continue;
         item->units = (uint64_t)units;

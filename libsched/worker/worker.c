@@ -149,6 +149,9 @@ static int start(struct worker *worker, const struct worker_options *options, li
     ring_attach(&worker->events, &channel->header->events, channel->event_data,
                 CHANNEL_EVENT_BYTES);
     channel->header->spin_us = options->spin_us;
+    /* Whoever polls before he arms hears of its first words. */
+    ring_sleep(&worker->events);
+    worker->armed = true;
 
     int status = open_descriptors(worker, &theirs, err);
     worker->incarnation->wake_worker = worker->wake_worker;
@@ -187,8 +190,6 @@ int worker_start(struct worker **out, const struct worker_options *options, libs
     worker->control = worker->wake_worker = worker->wake_host = worker->epoll = worker->exited = -1;
     worker->thread_fds = (struct agent_descriptors){-1, -1, -1, -1, -1, -1};
     worker->free_slot = WORKER_NO_SLOT;
-    /* Whoever polls before he arms hears of its first words. */
-    worker->armed = true;
     int status = start(worker, options, err);
     if (status < 0) {
         if (worker->pid != 0 || worker->thread_fds.control >= 0)
@@ -364,5 +365,7 @@ bool worker_arm(struct worker *worker)
     worker->events_since_arm = 0;
     worker->armed = true;
     worker->ask_for_exit = true;
-    return ring_sleep(&worker->events) || worker->has_gone;
+    bool waiting = ring_sleep(&worker->events);
+    /* Of one that is not listened to any more only its exit is waited for. */
+    return (waiting && !worker->faulty) || worker->has_gone;
 }

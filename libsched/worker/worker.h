@@ -13,6 +13,19 @@
  * the last result was released. Everything that comes from a worker is copied before it is
  * checked, and checked before it is used: a worker that speaks nonsense is killed, and its exit
  * reported like any other.
+ *
+ * Threads: a worker and its results are used by one thread at a time, whichever that is. A worker
+ * does not depend on the thread that started it.
+ *
+ * The process. It has descriptors of its own only, its standard output is this process's standard
+ * error, and it is in a process group of its own, so that a Ctrl-C is not for it. It ends, whatever
+ * it is doing, when this process does. Its exit is seen by a pidfd: no signal handler is installed
+ * and no other child is waited for. Like any child it gives rise to a SIGCHLD; a program that
+ * ignores SIGCHLD, or waits for all children itself, is not told how a worker ended, only that it
+ * did. Shared memory is left out of core dumps.
+ *
+ * The thread takes no signals of the program. A fault in an engine is a fault of the program, and a
+ * step that does not end can't be ended: worker_free() then waits for it.
  */
 #ifndef WORKER_WORKER_H
 #define WORKER_WORKER_H

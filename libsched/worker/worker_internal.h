@@ -29,8 +29,7 @@ struct incarnation {
 struct worker_results {
     struct incarnation *incarnation;
     uint32_t handle;
-    libsched_tensor outputs[LIBSCHED_MAX_TENSORS];
-    char names[LIBSCHED_MAX_TENSORS][LIBSCHED_NAME_SIZE];
+    libsched_tensor outputs[]; /* their names lie behind them */
 };
 
 /* An item that is in the worker. */

@@ -86,14 +86,16 @@ bool worker_results_read(struct worker *worker, struct wire_reader *reader,
     }
     if (n == 0)
         return true;
-    struct worker_results *results = malloc(sizeof(*results));
+    struct worker_results *results =
+        malloc(sizeof(*results) + n * (sizeof(libsched_tensor) + LIBSCHED_NAME_SIZE));
     if (results == NULL) {
         libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for the account of a result");
         return false;
     }
+    char *names = (char *)&results->outputs[n];
     for (uint32_t i = 0; i < n; i++) {
-        if (!read_output(worker->incarnation, reader, &results->outputs[i], results->names[i],
-                         err)) {
+        if (!read_output(worker->incarnation, reader, &results->outputs[i],
+                         names + i * (size_t)LIBSCHED_NAME_SIZE, err)) {
             free(results);
             return false;
         }

@@ -109,6 +109,15 @@ TEST_P(End, IsExplainedWhereTheDeviceCannotBeOpened)
     EXPECT_THAT(down.message, HasSubstr("no_such_driver"));
 }
 
+TEST_P(End, OpensItsDeviceAndTellsOfItsMemory)
+{
+    Worker w(thread(), 1 << 20, [](worker_options &o) { o.driver = "cpu"; });
+    w.up();
+    EXPECT_EQ(w.load().raw.status, 0);
+    Event memory = w.wait(WORKER_MEMORY);
+    EXPECT_GT(memory.raw.free_bytes, 0u);
+}
+
 TEST_P(End, WaitsForAReaderWhoseRingIsFull)
 {
     Worker w(thread(), 16 << 20);
