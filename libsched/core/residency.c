@@ -17,7 +17,8 @@
 
 struct want {
     uint64_t since; /* an id */
-    uint64_t need;
+    uint64_t need;  /* to be free now */
+    uint64_t whole; /* in the end, for it to be of any use: a load, and its oldest request */
     uint32_t model;
     bool load;
 };
@@ -342,7 +343,7 @@ static bool claimable(const struct core *core, uint32_t device, const struct wan
         return false;
     if (want->load ? state != CORE_WANTED && state != CORE_ABSENT : state != CORE_RESIDENT)
         return false;
-    return attainable(core, device, want->model) >= want->need;
+    return attainable(core, device, want->model) >= want->whole;
 }
 
 static void plan_want(struct core *core, const struct want *want)
@@ -358,7 +359,7 @@ static void plan_want(struct core *core, const struct want *want)
             if (!(m->config.devices & core_bit(i)) || !may_begin(d) || d->hold ||
                 d->claim != CORE_NONE || p->suspect ||
                 (p->state != CORE_WANTED && p->state != CORE_ABSENT) ||
-                want->need > core_device_free(d))
+                want->need > core_device_free(d) || attainable(core, i, want->model) < want->whole)
                 continue;
             residency_load(core, i, want->model);
             m->claim = CORE_NONE;
@@ -432,7 +433,13 @@ static bool find_want(struct core *core, uint32_t model, struct want *out)
     if (!there) {
         if (!possible || m->unfit)
             return false;
-        out->need = m->config.memory_bytes;
+        out->need = out->whole = m->config.memory_bytes;
+        if (m->ready.n > 0 &&
+            __builtin_add_overflow(
+                out->need,
+                core_multiply(core->requests[m->ready.head].units, m->config.memory_per_unit),
+                &out->whole))
+            out->whole = UINT64_MAX;
         if (!m->loaded_once) {
             out->since = m->since;
             return true;
@@ -450,7 +457,7 @@ static bool find_want(struct core *core, uint32_t model, struct want *out)
         return false;
     const struct core_request *r = &core->requests[m->ready.head];
     out->since = r->id;
-    out->need = core_multiply(r->units, m->config.memory_per_unit);
+    out->need = out->whole = core_multiply(r->units, m->config.memory_per_unit);
     return starved(core, m, out->need);
 }
 

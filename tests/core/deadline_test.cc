@@ -128,3 +128,26 @@ TEST(Deadline, ManyInAnyOrderExpireInOrder)
     }
     EXPECT_EQ(h.counts().queued, 0u);
 }
+
+TEST(Deadline, ATimerThatNobodyNeedsAnyMoreIsNotArmed)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    core_event submit = {};
+    submit.type = CORE_SUBMIT;
+    submit.u.submit.units = 60;
+    ASSERT_EQ(core_handle(h.c, h.now, &submit), LIBSCHED_OK);
+    submit.u.submit.deadline = 9000;
+    ASSERT_EQ(core_handle(h.c, h.now, &submit), LIBSCHED_OK);
+    core_action action;
+    ASSERT_TRUE(core_next_action(h.c, &action));
+    EXPECT_EQ(action.type, CORE_DISPATCH);
+    core_event cancel = {};
+    cancel.type = CORE_CANCEL;
+    cancel.u.cancel.id = submit.u.submit.id;
+    ASSERT_EQ(core_handle(h.c, h.now, &cancel), LIBSCHED_OK);
+    while (core_next_action(h.c, &action))
+        EXPECT_NE(action.type, CORE_ARM_TIMER);
+}

@@ -297,3 +297,59 @@ TEST(Death, ANewWorkerWithoutAnOldOnesDeathImpliesIt)
     EXPECT_EQ(h.status(id), LIBSCHED_OK);
     EXPECT_EQ(h.counts().retried, 1u);
 }
+
+TEST(Death, AnItemIsBelievedOnlyOfItsOwnBatch)
+{
+    Harness h;
+    h.device(0, 0, 2);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t first = h.submit();
+    h.submit();
+    Action a = h.take(CORE_DISPATCH), b = h.take(CORE_DISPATCH);
+    h.item(b, first);
+    EXPECT_EQ(h.status(first), 1);
+    EXPECT_FALSE(h.part(b, first));
+    h.finish(a);
+    EXPECT_EQ(h.status(first), LIBSCHED_OK);
+}
+
+TEST(Death, NothingIsGivenToAWorkerThatIsBeingEnded)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.up(0);
+    h.take(CORE_LOAD);
+    h.loaded(0, 0, LIBSCHED_EDEVICELOST);
+    h.take(CORE_KILL);
+    h.add(1, Harness::one_shot());
+    EXPECT_FALSE(h.has(CORE_LOAD));
+    h.down(0);
+    h.up(0);
+    EXPECT_EQ(h.take(CORE_LOAD).model, 0u);
+    h.loaded(0, 0, LIBSCHED_EDEVICELOST);
+    h.take(CORE_KILL);
+    h.down(0);
+    EXPECT_EQ(core_model_failed(h.c, 0), 1u) << "alone, and twice";
+}
+
+TEST(Death, WhatHadToWaitForOneAloneFollowsIt)
+{
+    Harness h;
+    h.device(0);
+    h.device(1);
+    h.add(0, Harness::one_shot(1));
+    h.start({0, 1});
+    h.submit();
+    h.take(CORE_DISPATCH);
+    h.down(0);
+    h.start({0});
+    Action alone = h.take(CORE_DISPATCH);
+    h.add(1, Harness::one_shot(3));
+    EXPECT_EQ(h.take(CORE_LOAD).device, 1u);
+    h.loaded(1, 1);
+    EXPECT_FALSE(h.has(CORE_LOAD));
+    h.finish(alone);
+    EXPECT_EQ(h.take(CORE_LOAD).device, 0u);
+}

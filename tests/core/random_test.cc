@@ -66,6 +66,7 @@ struct SimRequest {
     uint32_t sent = 0;
     uint32_t lone_deaths = 0;
     bool suspect = false;
+    uint64_t cap = UINT64_MAX; /* of a batch it may be in, after one did not fit */
     /* Where it is in a worker. */
     bool in_worker = false, preparing = false;
 };
@@ -165,7 +166,7 @@ class Simulation
     void set_up()
     {
         lazy = random.chance(50) ? 0 : static_cast<uint32_t>(random.below(60));
-        death = static_cast<uint32_t>(random.below(4));
+        death = random.chance(30) ? 0 : static_cast<uint32_t>(1 + random.below(4));
         poison = random.chance(50) ? 0 : static_cast<uint32_t>(random.below(8));
         max_requests = random.chance(30) ? 8 : 48;
         max_strikes = random.chance(70) ? 2 : static_cast<uint32_t>(1 + random.below(3));
@@ -272,7 +273,10 @@ class Simulation
         } else if (dice < 33) {
             grant();
         } else if (dice < 36) {
-            say_stale();
+            if (random.chance(30))
+                say_nonsense();
+            else
+                say_stale();
         } else if (dice < 37) {
             rare();
         } else {
@@ -286,6 +290,10 @@ class Simulation
         core_event event = {};
         event.type = CORE_TIMER;
         handle(event);
+        if (lazy == 0) {
+            carry_out();
+            check_deadlines();
+        }
     }
 
     void submit()
@@ -414,6 +422,48 @@ class Simulation
             }
         }
         core_handle(c, told = now, &event);
+    }
+
+    /* A present worker that names a live item, and a batch that it isn't in. */
+    void say_nonsense()
+    {
+        uint32_t index = static_cast<uint32_t>(random.below(n_devices));
+        SimDevice &d = devices[index];
+        if (!d.up || d.order.size() < 2)
+            return;
+        const SimSession &one = d.sessions.at(d.order[0]);
+        if (one.present.empty())
+            return;
+        core_event event = from(index, random.chance(50) ? CORE_PART : CORE_ITEM_DONE);
+        if (event.type == CORE_PART) {
+            event.u.part.id = *one.present.begin();
+            event.u.part.batch = d.order[1];
+        } else {
+            event.u.item_done.id = *one.present.begin();
+            event.u.item_done.batch = d.order[1];
+        }
+        core_handle(c, told = now, &event);
+        check();
+        expect(event.type == CORE_PART ? event.u.part.drop : event.u.item_done.drop,
+               "nonsense is believed");
+    }
+
+    /* When the timer has fired and all is carried out, nobody waits whose time is over. */
+    void check_deadlines()
+    {
+        std::set<uint64_t> busy;
+        for (uint32_t i = 0; i < n_devices; i++)
+            for (uint64_t batch : devices[i].order)
+                busy.insert(devices[i].sessions.at(batch).members.begin(),
+                            devices[i].sessions.at(batch).members.end());
+        for (const auto &[id, r] : live) {
+            if (r.deadline == 0 || r.deadline > told || busy.count(id) != 0)
+                continue;
+            /* Between steps one that may go on is looked at when it does. */
+            bool may_go_on = r.in_worker && !(r.wants_parts && !r.unlimited && r.credit <= r.sent &&
+                                              r.yielded >= r.sent);
+            expect(may_go_on, "somebody waits though his time is over");
+        }
     }
 
     void rare()
@@ -633,6 +683,7 @@ class Simulation
         else
             r.prepared = true;
         r.suspect = false;
+        r.cap = UINT64_MAX;
         forget(devices[index].sessions.at(batch), id);
         handle(event);
     }
@@ -689,6 +740,9 @@ class Simulation
             return;
         }
         d.order.erase(std::remove(d.order.begin(), d.order.end(), batch), d.order.end());
+        if (status == LIBSCHED_ENODEVMEM)
+            for (uint64_t id : s.present)
+                live.at(id).cap = s.given / 2;
         s.under_way = false;
         s.runs.clear();
         /* A session that began when its model was of one step keeps to that. */
@@ -811,6 +865,14 @@ class Simulation
         }
     }
 
+    bool alone(const SimSession &s)
+    {
+        for (uint64_t id : s.members)
+            if (live.at(id).suspect)
+                return true;
+        return false;
+    }
+
     void run_step(SimDevice &d, const core_action &a)
     {
         bool dispatch = a.type == CORE_DISPATCH;
@@ -870,11 +932,15 @@ class Simulation
             if (!prepare && (m.flags & CORE_MODEL_STEPS) && step_sessions.count(a.batch) &&
                 r.wants_parts && !r.unlimited)
                 expect(r.credit > r.sent || r.yielded < r.sent, "a step without credit");
+
+            expect(r.cap > 0, "what did not fit alone is tried again");
             units += item.units;
             s.runs.push_back(item.id);
             s.present.insert(item.id);
         }
         s.given = static_cast<uint32_t>(s.runs.size());
+        for (uint64_t id : s.runs)
+            expect(s.given <= live.at(id).cap, "more than did not fit before");
         if (s.runs.empty()) {
             expect(!dispatch, "a session begins with nobody");
             if (a.ends) {
@@ -897,6 +963,13 @@ class Simulation
         expect(s.runs.size() <= limit, "too many requests");
         expect(prepare || s.runs.size() == 1 || units <= m.max_batch_units, "too many units");
         expect(d.limit == 0 || used(d) <= d.limit, "more memory than there is");
+        /* Others of a model of steps join its session. */
+        if (dispatch && step_sessions.count(a.batch) != 0)
+            for (const auto &[batch, other] : d.sessions)
+                expect(batch == a.batch || other.model != s.model ||
+                           step_sessions.count(batch) == 0 || alone(s) || alone(other) ||
+                           other.members.empty(),
+                       "a second session of a model");
         /* Those who have been with a death are alone. */
         s.under_way = true;
         d.order.push_back(a.batch);

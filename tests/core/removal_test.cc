@@ -158,3 +158,22 @@ TEST(Removal, OfOneThatIsBeingPrepared)
         h.evicted(h.take(CORE_EVICT).device, 0);
     EXPECT_TRUE(core_model_gone(h.c, 0));
 }
+
+TEST(Removal, DismissesThoseWhoWaitForCredit)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::steps());
+    h.start({0});
+    uint64_t stalled = h.submit({0, 1, 0, true, 1}), unbegun = h.submit({0, 1, 0, true, 0});
+    Action step = h.take(CORE_DISPATCH);
+    h.part(step, stalled);
+    h.step_done(step);
+    h.remove(0);
+    EXPECT_EQ(h.status(stalled), LIBSCHED_ENOMODEL);
+    EXPECT_EQ(h.status(unbegun), LIBSCHED_ENOMODEL);
+    EXPECT_TRUE(h.take(CORE_STEP).ends);
+    h.take(CORE_EVICT);
+    h.evicted(0, 0);
+    EXPECT_TRUE(core_model_gone(h.c, 0));
+}

@@ -355,3 +355,55 @@ TEST(Residency, MemoryHeldByAStalledItemHoldsUpNobodyElse)
     h.finish(h.take(CORE_DISPATCH));
     EXPECT_EQ(h.status(large), LIBSCHED_OK);
 }
+
+TEST(Residency, AClaimThatIsGivenUpLetsTheOthersGo)
+{
+    Harness h;
+    h.device(0, 100, 2);
+    core_model m = sized(10);
+    m.memory_per_unit = 1;
+    m.max_batch_requests = 1;
+    h.add(0, m);
+    h.add(1, m);
+    h.up(0);
+    load(h, 10);
+    load(h, 10);
+    h.submit({0, 30});
+    h.submit({0, 30});
+    Action a = h.take(CORE_DISPATCH);
+    h.take(CORE_DISPATCH);
+    uint64_t large = h.submit({1, 70});
+    uint64_t small = h.submit({0, 30});
+    h.finish(a);
+    EXPECT_FALSE(h.has(CORE_DISPATCH));
+    h.cancel(large);
+    EXPECT_EQ(h.take(CORE_DISPATCH).ids(), Ids{small});
+}
+
+TEST(Residency, AModelThatWaitsForStalledMemoryMayBeEvicted)
+{
+    Harness h;
+    h.device(0, 100);
+    core_model m = sized(20);
+    m.memory_per_unit = 1;
+    h.add(1, m);
+    m.flags = CORE_MODEL_STEPS;
+    h.add(0, m);
+    h.up(0);
+    load(h, 20);
+    load(h, 20);
+    uint64_t stalled = h.submit({0, 30, 0, true, 1});
+    Action step = h.take(CORE_DISPATCH);
+    h.part(step, stalled);
+    h.step_done(step);
+    uint64_t waits = h.submit({1, 40}); /* there is room for 30, until the other goes */
+    EXPECT_FALSE(h.has(CORE_DISPATCH));
+    h.add(2, sized(40));
+    EXPECT_EQ(h.take(CORE_EVICT).model, 1u);
+    h.evicted(0, 1);
+    load(h, 40);
+    uint64_t id = h.submit({2});
+    h.finish(h.take(CORE_DISPATCH));
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+    EXPECT_EQ(h.status(waits), 1);
+}
