@@ -308,8 +308,19 @@ static int usage(void)
     return 64;
 }
 
+/* libgomp reads it before main(): as a worker is started, see worker/spawn.c. */
+static void set_spinning(char **argv)
+{
+    if (getenv("GOMP_SPINCOUNT") != NULL || getenv("OMP_WAIT_POLICY") != NULL)
+        return;
+    setenv("GOMP_SPINCOUNT", "1000", 1);
+    execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv)
 {
+    set_spinning(argv);
+
     const char *folder = getenv("GPU_SCHED_MINILM");
     uint32_t threads = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
     libsched_device_properties info;
