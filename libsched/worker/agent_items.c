@@ -172,7 +172,8 @@ static void release_joins(struct agent *agent, struct agent_joins *joins)
 {
     if (--joins->users > 0)
         return;
-    if (joins->record_capacity > agent->record_capacity) {
+    /* The next command may use it, unless it is the memory of an unusually large one. */
+    if (joins->record_capacity > agent->record_capacity && joins->record_capacity <= LARGEST_KEPT) {
         free(agent->record);
         agent->record = joins->record;
         agent->record_capacity = joins->record_capacity;

@@ -44,9 +44,9 @@ enum channel_descriptor {
 /* Items that may be in a worker at a time; results not yet given back. */
 #define CHANNEL_ITEMS (64u * 1024)
 #define CHANNEL_RESULTS (64u * 1024)
-/* The rings are taken as they are used; the largest step (4096 items of 16 tensors, full names)
- * is 11 MiB without its parameters. */
-#define CHANNEL_COMMAND_BYTES (UINT64_C(32) << 20)
+/* The rings are taken as they are used; the largest step (4096 items of 16 tensors with full names,
+ * and WORKER_MAX_PARAMETER_BYTES of parameters each) is 43 MiB. */
+#define CHANNEL_COMMAND_BYTES (UINT64_C(64) << 20)
 #define CHANNEL_EVENT_BYTES (UINT64_C(1) << 20)
 
 /* Who a side is. */

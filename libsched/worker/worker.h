@@ -104,6 +104,10 @@ struct worker_tensor {
     uint64_t offset, size;
 };
 
+/* Names and strings of an item's parameters, together: as long as no item has more, a step of 4096
+ * of them fits. Longer ones are taken as far as there is room. */
+#define WORKER_MAX_PARAMETER_BYTES 8192u
+
 struct worker_item {
     uint64_t id;
     uint64_t units;

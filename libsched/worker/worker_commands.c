@@ -343,6 +343,13 @@ static bool add_items(struct worker *worker, const struct worker_step *step, uin
     return true;
 }
 
+/* Gives the memory of an unusually large command back. */
+static void trim_writer(struct wire_writer *out)
+{
+    if (out->capacity > (size_t)1 << 20)
+        wire_writer_free(out);
+}
+
 int worker_run(struct worker *worker, const struct worker_step *step, libsched_error *err)
 {
     struct protocol_run run = {
@@ -377,6 +384,7 @@ int worker_run(struct worker *worker, const struct worker_step *step, libsched_e
     } else {
         put_run(worker, step, &run);
         status = send_command(worker, COMMAND_RUN, err);
+        trim_writer(&worker->out);
     }
     if (status < 0)
         for (uint32_t i = 0; i < added; i++)

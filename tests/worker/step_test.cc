@@ -101,12 +101,17 @@ TEST_P(Steps, TakeItemsOfManyTensorsInOneBatch)
         t.segment = w.inputs.raw;
         t.size = 1;
     }
+    /* As much as is promised to fit. */
+    const std::string value(WORKER_MAX_PARAMETER_BYTES - 3, 'v');
+    const libsched_parameter parameter = text("p", value.c_str());
     std::vector<worker_item> items(4096);
     for (size_t i = 0; i < items.size(); i++) {
         items[i] = {};
         items[i].id = i + 1;
         items[i].n_inputs = LIBSCHED_MAX_TENSORS;
         items[i].inputs = tensors.data();
+        items[i].n_parameters = 1;
+        items[i].parameters = &parameter;
     }
     worker_step step = {};
     step.batch = 1;
@@ -128,7 +133,7 @@ TEST_P(Steps, WhoAreTooLargeForTheRingAreRefusedWhole)
     Worker w(thread());
     w.up();
     w.load();
-    const std::string value(20 << 20, 'v');
+    const std::string value(40 << 20, 'v');
     std::vector<Item> items;
     for (uint64_t i = 0; i < 2; i++)
         items.push_back({i + 1, "x", {text("long", value.c_str())}});
@@ -153,7 +158,7 @@ TEST_P(Steps, ThatWaitInTheRingAreAllRunInOrder)
     while (w.run(last + 1, 1, {{last + 1, "x", {text("v", value.c_str())}}}) == 0)
         if (++last == 1000)
             break;
-    EXPECT_GE(last, 31u) << "as many as the ring holds";
+    EXPECT_GE(last, 63u) << "as many as the ring holds";
     for (uint64_t i = 1; i <= last; i++)
         EXPECT_EQ(w.wait(WORKER_STEP).raw.batch, i);
     /* There is room again, also for the one that found none. */
