@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of the memory of commands: more is given back. */
+#define LARGEST_KEPT ((size_t)1 << 20)
+
 /* --------------------------------------------------------------------------------------- joining
  */
 
