@@ -117,7 +117,7 @@ defmodule GpuSched.Local do
       id = Admission.next_id(ctx.counters)
       message = message(ctx, request, id, deadline)
       ref = make_ref()
-      stream = {:relay, ref, pid, to || pid, opts.output}
+      stream = {:relay, ref, pid, to || pid, opts.output, deadline}
       send(ctx.server, {:gs_send, id, stream, pid, request.bytes, message, ticket})
       {:ok, ref}
     end

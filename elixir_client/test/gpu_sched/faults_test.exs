@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.FaultsTest do
+  # A port that does not start, does not speak, dies, hangs.
+  use GpuSched.FakePortCase, async: true
+
+  @moduletag :tmp_dir
+
+  defp start_link(port_options, options \\ []) do
+    Process.flag(:trap_exit, true)
+    GpuSched.start_link(FakePort.options(port_options, options))
+  end
+
+  describe "starting" do
+    test "a hello that cannot be used is told, and nothing is left running" do
+      for {hello, text} <- [
+            {"version", "version 99 of the protocol"},
+            {"lacking", "lacks a field"},
+            {"garbage", "no hello"}
+          ] do
+        assert {:error, %Error{reason: :start_failed, message: message}} =
+                 start_link(hello: hello)
+
+        assert message =~ text
+      end
+    end
+
+    test "silence ends with start_timeout" do
+      assert {:error, %Error{reason: :start_failed, message: message}} =
+               start_link([hello: "none"], start_timeout: 200)
+
+      assert message =~ "start_timeout (200 ms)"
+    end
+
+    test "an option that is not understood is told in the port's words" do
+      assert {:error, %Error{reason: :start_failed, message: message}} =
+               start_link(hello: "exit64")
+
+      assert message =~ "it does not like its options"
+    end
+
+    test "any other end is told by its status" do
+      assert {:error, %Error{reason: :start_failed, message: message}} =
+               start_link(hello: "exit70")
+
+      assert message =~ "status 70"
+    end
+
+    test "a program that is not there is told, with what to do", %{tmp_dir: dir} do
+      Process.flag(:trap_exit, true)
+
+      assert {:error, %Error{reason: :port_not_found, message: message}} =
+               GpuSched.start_link(port_path: Path.join(dir, "sched-port"))
+
+      assert message =~ "port_path"
+      File.write!(Path.join(dir, "text"), "")
+
+      assert {:error, %Error{reason: :port_not_found, message: message}} =
+               GpuSched.start_link(port_path: Path.join(dir, "text"))
+
+      assert message =~ "not a program"
+    end
+
+    test "two owners of one name" do
+      {server, pid} = start()
+      Process.flag(:trap_exit, true)
+      options = FakePort.options([], name: server)
+      assert {:error, {:already_started, ^pid}} = GpuSched.start_link(options)
+      assert {:ok, _} = GpuSched.infer(server, "echo", %{})
+    end
+
+    test "options are checked" do
+      for options <- [
+            [models: :all],
+            [models: [[path: "/x"]]],
+            [models: [[name: "a"], [name: "a"]]],
+            [models: [[name: "a", engin: "x"]]],
+            [models: [[name: "a", parameters: [x: self()]]]],
+            [port_options: [1]],
+            [restart_backoff: 5],
+            [name: "text"],
+            [unknown: 1]
+          ] do
+        assert_raise ArgumentError, fn -> GpuSched.start_link(options) end
+      end
+    end
+  end
+
+  describe "a port that dies" do
+    test "is restarted under the same server, which loads its models again" do
+      {server, pid} = start([], models: [[name: "a"]])
+      {:ok, _} = GpuSched.load(server, "b")
+      {:ok, _} = GpuSched.load(server, "c")
+      :ok = GpuSched.unload(server, "c")
+      os_pid = seen(server)["pid"]
+
+      GpuSched.TestNode.signal(os_pid, "KILL")
+      {:ok, models} = until(fn -> new_port(server, os_pid) && GpuSched.models(server) end)
+      assert Enum.map(models, & &1["name"]) == ["a", "b"]
+      assert GenServer.whereis(server) == pid
+    end
+
+    test "costs nobody an error: what was in flight is sent again", %{tmp_dir: dir} do
+      {server, _pid} = start(folder: dir)
+      tasks = for _ <- 1..10, do: Task.async(fn -> GpuSched.infer(server, "hold", %{}) end)
+      until(fn -> seen(server)["held"] == 10 end)
+
+      assert {:ok, %{"outputs" => %{"x" => ["1"]}}} =
+               GpuSched.infer(server, "die_once", %{x: ["1"]}, output: :list)
+
+      until(fn -> seen(server)["held"] == 10 end)
+      {:ok, _} = GpuSched.infer(server, "release", %{})
+      assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
+      assert taken(server) == {0, 0}
+    end
+
+    test "a second time with the same request fails that" do
+      {server, _pid} = start()
+
+      assert {:error, %Error{reason: :unavailable, message: text}} =
+               GpuSched.infer(server, "die", %{})
+
+      assert text =~ "a second time"
+      assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
+    end
+
+    test "sends the deadline that was, not a new one", %{tmp_dir: dir} do
+      {server, _pid} = start(folder: dir)
+      {:ok, _} = GpuSched.infer(server, "die_once", %{}, timeout: 60_000)
+      # The new port has seen the request once, with the deadline of the first.
+      assert [deadline] = seen(server)["deadlines"]
+      assert deadline - :os.perf_counter(:nanosecond) < 60_000_000_000
+    end
+
+    test "after parts were delivered ends the stream with an error, not with doubles" do
+      {server, _pid} = start()
+      stream = GpuSched.stream(server, "parts", %{}, parameters: [parts: 9, die_after: 3])
+      error = assert_raise Error, fn -> Enum.to_list(stream) end
+      assert error.reason == :unavailable
+      assert error.message =~ "parts of the result"
+    end
+
+    test "meanwhile calls answer at once, or wait" do
+      {server, _pid} = start([], restart_backoff: {300, 300})
+      GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
+
+      {:error, error} =
+        until(fn ->
+          with {:ok, _} <- GpuSched.infer(server, "echo", %{}), do: nil
+        end)
+
+      assert %Error{reason: :unavailable, retry_after_ms: ms} = error
+      assert ms in 1..300
+      assert {:error, %Error{reason: :unavailable}} = GpuSched.stats(server)
+      assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
+      assert taken(server) == {0, 0}
+    end
+
+    test "one that does not come back yet lets those who wait run into their timeout", %{
+      tmp_dir: dir
+    } do
+      {server, _pid} = start([hello: "once", folder: dir], restart_backoff: {20, 20})
+      GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
+
+      until(fn ->
+        match?({:error, _}, GpuSched.infer(server, "echo", %{}))
+      end)
+
+      assert {:error, %Error{reason: :deadline_exceeded}} =
+               GpuSched.infer(server, "echo", %{}, unavailable: :wait, timeout: 100)
+
+      # It failed to start many times meanwhile, and the server is the same.
+      File.rm!(Path.join(dir, "started"))
+      assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
+    end
+  end
+
+  describe "a port that is not understood" do
+    test "is ended and restarted" do
+      for model <- ["garbage", "cut_short"] do
+        {server, _pid} = start()
+        assert {:error, %Error{reason: :unavailable}} = GpuSched.infer(server, model, %{})
+        assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
+      end
+    end
+
+    test "a bad frame fails what was in it and nothing else" do
+      {server, _pid} = start()
+      task = Task.async(fn -> GpuSched.infer(server, "hold", %{}) end)
+      until(fn -> seen(server)["held"] == 1 end)
+
+      assert {:error, %Error{reason: :protocol_error, message: text}} =
+               GpuSched.infer(server, "bad_frame", %{})
+
+      assert text =~ "it was asked for"
+      {:ok, _} = GpuSched.infer(server, "release", %{})
+      assert {:ok, _} = Task.await(task)
+    end
+
+    test "one that hangs is ended by the watchdog, and what was in flight is sent again" do
+      {server, _pid} = start([], watchdog: 400)
+      old = seen(server)["pid"]
+      task = Task.async(fn -> GpuSched.infer(server, "hold", %{}, timeout: :infinity) end)
+      until(fn -> seen(server)["held"] == 1 end)
+      GpuSched.TestNode.signal(old, "STOP")
+      until(fn -> new_port(server, old) end)
+      until(fn -> seen(server)["held"] == 1 end)
+      {:ok, _} = GpuSched.infer(server, "release", %{})
+      assert {:ok, _} = Task.await(task)
+    end
+
+    test "one that has nothing to say is left alone" do
+      {server, _pid} = start([], watchdog: 200)
+      os_pid = seen(server)["pid"]
+      until(fn -> length(seen_quietly(server, os_pid)["methods"]) > 0 end)
+      Process.sleep(500)
+      assert seen(server)["pid"] == os_pid
+    end
+  end
+
+  describe "the server" do
+    test "survives what others send to it and to its port" do
+      {server, pid} = start()
+      send(pid, :nonsense)
+      send(pid, {:nonsense, 1})
+      GenServer.cast(pid, :nonsense)
+      assert {:error, _} = GenServer.call(pid, :nonsense)
+      assert {:ok, _} = GpuSched.infer(server, "echo", %{})
+
+      {:links, links} = Process.info(pid, :links)
+      port = Enum.find(links, &is_port/1)
+      send(port, :malformed)
+      assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
+      assert GenServer.whereis(server) == pid
+    end
+
+    test "ends in order: what is in flight is answered, the port is gone" do
+      {server, pid} = start()
+      os_pid = seen(server)["pid"]
+      task = Task.async(fn -> GpuSched.infer(server, "hold", %{}) end)
+      until(fn -> seen(server)["held"] == 1 end)
+
+      stopping = Task.async(fn -> stop_supervised(server) end)
+      until(fn -> match?({:error, %{reason: :closing}}, GpuSched.infer(pid, "echo", %{})) end)
+
+      # What is in flight is answered by the port itself while it drains; here the caller gives up.
+      assert Process.alive?(task.pid)
+      Task.shutdown(task, :brutal_kill)
+      assert Task.await(stopping) == :ok
+      refute File.exists?("/proc/#{os_pid}")
+    end
+
+    test "ends within its time when what is in flight does not" do
+      {server, _pid} = start([], shutdown: 400)
+      os_pid = seen(server)["pid"]
+      task = Task.async(fn -> GpuSched.infer(server, "hold", %{}, timeout: :infinity) end)
+      until(fn -> seen(server)["held"] == 1 end)
+      :ok = stop_supervised(server)
+      assert {:error, %Error{reason: :closing}} = Task.await(task)
+      refute File.exists?("/proc/#{os_pid}")
+    end
+
+    test "killed takes the port along, and its callers are told" do
+      {server, pid} = start()
+      os_pid = seen(server)["pid"]
+      task = Task.async(fn -> GpuSched.infer(server, "hold", %{}) end)
+      until(fn -> seen(server)["held"] == 1 end)
+      Process.exit(pid, :kill)
+      assert {:error, %Error{reason: :unavailable}} = Task.await(task)
+      until(fn -> not File.exists?("/proc/#{os_pid}") end)
+    end
+  end
+
+  # Whether the scheduler answers with another sched-port than `old`.
+  defp new_port(server, old) do
+    case GpuSched.stats(server, timeout: 200) do
+      {:ok, %{"pid" => pid}} when pid != old -> true
+      _ -> false
+    end
+  end
+
+  defp seen_quietly(server, _os_pid), do: seen(server)
+end

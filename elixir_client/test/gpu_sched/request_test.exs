@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.RequestTest do
+  # One request after the other: results, errors, timeouts.
+  use GpuSched.FakePortCase, async: true
+
+  test "tensors come back as they were sent" do
+    {server, _pid} = start()
+
+    tensor = %{
+      "datatype" => "FP32",
+      "shape" => [2],
+      "data" => <<1.5::float-little-32, 2::float-little-32>>
+    }
+
+    assert {:ok, %{"outputs" => %{"x" => ^tensor}, "device" => "fake:0", "batch" => 1}} =
+             GpuSched.infer(server, "echo", %{x: tensor})
+
+    assert %{"outputs" => %{"x" => [1.5, 2.0]}} =
+             GpuSched.infer!(server, "echo", %{x: tensor}, output: :list)
+
+    assert %{"outputs" => %{"text" => ["a", "é"]}} =
+             GpuSched.infer!(server, "echo", %{"text" => ["a", "é"]}, output: :list)
+  end
+
+  test "the server may be a pid, a name, or a name with this node" do
+    {server, pid} = start()
+
+    for s <- [server, pid, {server, node()}],
+        do: assert({:ok, _} = GpuSched.infer(s, "echo", %{}))
+  end
+
+  test "without a scheduler of that name the error says so" do
+    assert {:error, %Error{reason: :unavailable, message: text}} =
+             GpuSched.infer(:nobody_here, "echo", %{})
+
+    assert text =~ ":nobody_here"
+    assert {:error, %Error{reason: :unavailable}} = GpuSched.stats(self())
+  end
+
+  test "errors of the port become reasons, and unknown ones make no atom" do
+    {server, _pid} = start()
+    infer = &GpuSched.infer(server, "error", %{}, parameters: [code: &1])
+
+    assert {:error, %Error{reason: :queue_full, retry_after_ms: 7, status: -999}} =
+             infer.("queue_full")
+
+    assert {:error, %Error{reason: :unknown, scope: :request}} = infer.("never_seen_before_code")
+
+    assert {:error, %Error{reason: :unknown_model, scope: :model}} =
+             GpuSched.infer(server, "nothing", %{})
+
+    assert_raise Error, "so it was asked", fn ->
+      GpuSched.infer!(server, "error", %{}, parameters: [code: "poisoned"])
+    end
+  end
+
+  test "what cannot be sent is refused with its path" do
+    {server, _pid} = start()
+    infer = &GpuSched.infer(server, "echo", &1)
+
+    for {inputs, text} <- [
+          {%{"x" => [1, self()]}, "inputs.x[1]: this cannot be sent: a pid"},
+          {%{"x" => {1, 2}}, "inputs.x: this cannot be sent: a tuple"},
+          {%{"x" => %{"shape" => [1]}},
+           "inputs.x: this cannot be sent: a map that is not a tensor"},
+          {%{"x" => %{__struct__: Nx.Tensor}}, "Nx.to_binary(t)"},
+          {%{1 => [1]}, "inputs: this cannot be sent: the name 1"},
+          {[x: 1], "inputs: this cannot be sent: a list where a map"}
+        ] do
+      assert {:error, %Error{reason: :invalid_argument, message: message}} = infer.(inputs)
+      assert message =~ text
+    end
+
+    assert {:error, %Error{reason: :invalid_argument}} =
+             GpuSched.infer(server, "echo", %{}, parameters: %{"p" => self()})
+
+    assert taken(server) == {0, 0}
+  end
+
+  test "options are checked at the door" do
+    {server, _pid} = start()
+
+    for opts <- [
+          [timeout: -1],
+          [timeout: 1.5],
+          [output: :json],
+          [priority: 8],
+          [client: String.duplicate("x", 64)],
+          [overload: :drop],
+          [credit: 1],
+          [nonsense: true],
+          :nonsense
+        ] do
+      assert_raise ArgumentError, fn -> GpuSched.infer(server, "echo", %{}, opts) end
+    end
+
+    assert_raise ArgumentError, ~r/:timeout takes milliseconds or :infinity; got -1/, fn ->
+      GpuSched.infer(server, "echo", %{}, timeout: -1)
+    end
+  end
+
+  test "client, priority and deadline go along" do
+    {server, _pid} = start()
+    {:ok, _} = GpuSched.infer(server, "echo", %{}, client: "me", priority: 3, timeout: 1_000)
+    {:ok, _} = GpuSched.infer(server, "echo", %{}, timeout: :infinity)
+
+    seen = seen(server)
+    assert seen["clients"] == ["me", Atom.to_string(node())]
+    assert seen["order"] == [3, nil]
+    assert [deadline, nil] = seen["deadlines"]
+    assert_in_delta deadline, :os.perf_counter(:nanosecond), 2_000_000_000
+  end
+
+  test "what is not done in time is cancelled, and no message comes late" do
+    {server, _pid} = start()
+
+    assert {:error, %Error{reason: :deadline_exceeded, message: text}} =
+             GpuSched.infer(server, "hold", %{}, timeout: 20)
+
+    assert text =~ "20 ms"
+    until(fn -> length(seen(server)["cancels"]) == 1 end)
+    until(fn -> taken(server) == {0, 0} end)
+    assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
+    assert Process.info(self(), :monitors) == {:monitors, []}
+  end
+
+  test "an infinite timeout waits, others' messages stay" do
+    {server, _pid} = start()
+    send(self(), :mine)
+    task = Task.async(fn -> GpuSched.infer(server, "hold", %{}, timeout: :infinity) end)
+    until(fn -> seen(server)["held"] == 1 end)
+    {:ok, _} = GpuSched.infer(server, "release", %{})
+    assert {:ok, _} = Task.await(task)
+    assert_received :mine
+  end
+
+  test "many messages share a frame when many callers send at once" do
+    {server, pid} = start()
+    :sys.suspend(pid)
+
+    tasks = for _ <- 1..50, do: Task.async(fn -> GpuSched.infer(server, "echo", %{}) end)
+    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 50 end)
+    :sys.resume(pid)
+
+    assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
+    assert Enum.max(seen(server)["frames"]) >= 50
+  end
+
+  test "frames are split at the port's limit, and what exceeds one alone is refused" do
+    {server, pid} = start("max-frame": 4096, "lease-min": 0)
+    :sys.suspend(pid)
+    data = %{datatype: "UINT8", shape: [1000], data: :binary.copy(<<1>>, 1000)}
+    tasks = for _ <- 1..20, do: Task.async(fn -> GpuSched.infer(server, "echo", %{x: data}) end)
+    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 20 end)
+    :sys.resume(pid)
+
+    assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
+    assert Enum.max(seen(server)["frames"]) <= 4
+
+    large = %{datatype: "UINT8", shape: [5000], data: :binary.copy(<<1>>, 5000)}
+
+    assert {:error, %Error{reason: :too_large, message: text}} =
+             GpuSched.infer(server, "echo", %{x: large})
+
+    assert text =~ "4096"
+    assert taken(server) == {0, 0}
+  end
+
+  test "a small result does not keep the frame of others alive" do
+    {server, _pid} = start()
+    {:ok, result} = GpuSched.infer(server, "big", %{}, parameters: [bytes: 3_000_000])
+    assert byte_size(result["outputs"]["data"]["data"]) == 3_000_000
+  end
+
+  test "models, devices and stats answer plain terms" do
+    {server, _pid} = start([], models: [[name: "a"], %{name: "b", path: "/b"}])
+    assert {:ok, [%{"name" => "a"}, %{"name" => "b"}]} = GpuSched.await_ready(server)
+    assert {:ok, %{"name" => "a"}} = GpuSched.await_ready(server, "a")
+    assert {:ok, []} = GpuSched.devices(server)
+    assert {:ok, %{"name" => "c"}} = GpuSched.load(server, "c", path: "/c", parameters: [x: 1])
+    assert {:error, %Error{reason: :bad_model}} = GpuSched.load(server, "bad")
+    assert :ok = GpuSched.unload(server, "a")
+    {:ok, models} = GpuSched.models(server)
+    assert Enum.map(models, & &1["name"]) == ["b", "c"]
+    assert_raise ArgumentError, ~r/:pathh/, fn -> GpuSched.load(server, "d", pathh: "/d") end
+  end
+
+  test "a request prints without its payload" do
+    {server, _pid} = start()
+    request = GpuSched.async(server, "echo", %{"text" => ["secret"]})
+    refute inspect(request) =~ "secret"
+    assert inspect(request) =~ ~s(#GpuSched.Request<"echo")
+    assert {:ok, _} = GpuSched.await(request)
+  end
+end
