@@ -34,7 +34,9 @@
  * says more in `err` where it takes one (which may be NULL). Times are nanoseconds of
  * CLOCK_MONOTONIC, sizes are bytes. Strings are UTF-8 and NUL-terminated; what a call is given
  * need not outlive it, unless its comment says so. Structs that a caller fills begin with
- * struct_size and have an _INIT, so that they can grow.
+ * struct_size and have an _INIT, so that they can grow: a program that was built with an older
+ * header has smaller ones, whose missing members are taken for zero; one that was built with a
+ * newer header is served as long as what this version does not know is zero.
  *
  * Threads. A scheduler is used by one thread at a time; LIBSCHED_OWN_THREAD lifts that: then every
  * function may be called from any thread, the library does the pending work on a thread of its
@@ -81,7 +83,9 @@ typedef struct libsched libsched;
 
 enum libsched_open_flags {
     /* Workers are threads of this process rather than processes: for embedding and sanitizers. A
-     * fault in one then takes the process with it. */
+     * fault in one then takes the process with it, a step that does not end can't be ended (and
+     * libsched_close() waits for it), and engines that use OpenMP spin beside everything else
+     * unless the program is started with GOMP_SPINCOUNT=1000 or the like. */
     LIBSCHED_THREAD_WORKERS = 1u << 0,
     /* The library runs the scheduler on a thread of its own. */
     LIBSCHED_OWN_THREAD = 1u << 1,
@@ -100,7 +104,7 @@ typedef struct libsched_options {
     uint32_t cpu_devices;      /* CPU devices; 0: one for each NUMA node */
     uint32_t cores_per_device; /* cores of a CPU device; 0: its share of all */
     uint32_t prepare_workers;  /* processes that prepare requests (tokenize); 0: 1 */
-    uint32_t max_requests;     /* in flight; 0: 65536 */
+    uint32_t max_requests;     /* in flight, or ended and not yet released; 0: 65536 */
     uint64_t arena_bytes;      /* of inputs in flight; 0: 1 GiB (taken as it is used) */
     uint64_t result_bytes;     /* of results not yet released, a worker; 0: 256 MiB */
     uint32_t spin_us;          /* at most so long a worker looks for work before it sleeps, where
@@ -143,7 +147,8 @@ enum libsched_process_flags {
 /*
  * Does what is pending, never blocking, and answers how much there was (events handled, also 0),
  * or a negative status when the scheduler itself failed. Without LIBSCHED_SPINNING it leaves
- * the descriptor armed: whatever happens after it returns makes it readable.
+ * the descriptor armed: whatever happens after it returns makes it readable. Completions that are
+ * there when it returns do not: reap before you sleep. With LIBSCHED_OWN_THREAD it does nothing.
  */
 LIBSCHED_API int libsched_process(libsched *s, uint32_t flags);
 
@@ -276,8 +281,9 @@ LIBSCHED_API int libsched_model_inputs(libsched *s, const char *name,
 
 /* ------------------------------------------------------------------------------------- buffers */
 
-/* Memory that workers can read: a tensor whose data lies in a buffer is not copied. Counted
- * references; a request holds one until it ends. */
+/* Memory that workers can read: a tensor whose data lies in a buffer, at a multiple of 64 from its
+ * start, is not copied. Counted references; a request holds one until it has ended and no worker
+ * reads it any more. */
 typedef struct libsched_buffer libsched_buffer;
 
 /* `size` bytes, aligned to 64, in the arena. LIBSCHED_ETOOBIG where the arena could never hold
@@ -328,11 +334,16 @@ typedef struct libsched_request {
 #define LIBSCHED_REQUEST_INIT LIBSCHED_INIT_OF(libsched_request)
 
 /*
- * Submits a request: `*id` names it until its end has been reaped. It is checked against the
- * model's description at once (LIBSCHED_EINVAL, naming the tensor). Refusals:
- * LIBSCHED_ENOMODEL, LIBSCHED_EQUEUEFULL, LIBSCHED_EBUSY (`*id` is then the ns after which to come
- * back), LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE, LIBSCHED_ECLOSING; a model that failed to load
- * answers with the reason of its failure. A refused request has no completion.
+ * Submits a request: `*id` names it until its end has been released. It is checked against the
+ * model's description at once (LIBSCHED_EINVAL, naming the tensor), or, while the model is loading
+ * for the first time and its description is not known, when it is: then it ends with
+ * LIBSCHED_EINVAL. What was submitted is given to a device by the next libsched_process(), so that
+ * requests submitted before it are batched together; with LIBSCHED_OWN_THREAD at once.
+ *
+ * Refusals: LIBSCHED_ENOMODEL, LIBSCHED_EQUEUEFULL and LIBSCHED_EBUSY (as many requests, or bytes
+ * in the arena, as may be; with these two `*id` is the ns after which to come back),
+ * LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE, LIBSCHED_ECLOSING, LIBSCHED_ENOMEM; a model that failed to
+ * load answers with the reason of its failure. A refused request has no completion.
  */
 LIBSCHED_API int libsched_submit(libsched *s, const libsched_request *request, uint64_t *id,
                                  libsched_error *err);
@@ -361,7 +372,7 @@ typedef struct libsched_completion {
     const libsched_tensor *outputs; /* n_outputs of them, in shared memory: a worker could still
                                      * write there, so what is checked is copied first */
     uint32_t n_outputs;
-    uint32_t device;     /* index */
+    uint32_t device;     /* index; UINT32_MAX: it reached none */
     const char *name;    /* LIBSCHED_MODEL, LIBSCHED_DEVICE */
     uint32_t state;      /* libsched_model_state or libsched_device_state */
     uint32_t attempts;   /* 1, or more where a worker died under it */
@@ -372,7 +383,8 @@ typedef struct libsched_completion {
 } libsched_completion;
 
 /* Moves up to `max` completions to `out`, in the order in which they came about; answers how
- * many. Their memory is held until they are released. */
+ * many. Their memory is held until they are released. Where some are left, the descriptor is
+ * readable. */
 LIBSCHED_API size_t libsched_reap(libsched *s, libsched_completion *out, size_t max);
 LIBSCHED_API void libsched_release(libsched *s, libsched_completion *completions, size_t n);
 
