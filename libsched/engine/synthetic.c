@@ -149,8 +149,7 @@ static void let_pass(libsched_engine_model *model, int64_t cost)
     } while (model->actual_end < model->planned_end);
 }
 
-/* --------------------------------------------------------------------------------------- loading
- */
+/* -------------------------------------------------------------------------------------- loading */
 
 static void synthetic_close(libsched_engine_model *model)
 {
@@ -223,8 +222,7 @@ static int synthetic_describe(libsched_engine_model *model, libsched_engine_desc
     return LIBSCHED_OK;
 }
 
-/* -------------------------------------------------------------------------------------- requests
- */
+/* ------------------------------------------------------------------------------------- requests */
 
 /* An integer of a request: `otherwise` where it is absent; ends the item where it is out of range.
  */
@@ -261,8 +259,7 @@ static bool request_flag(const libsched_item *item, const char *name)
     return p != NULL && p->type == LIBSCHED_PARAMETER_BOOL && p->value.boolean;
 }
 
-/* ---------------------------------------------------------------------------------------- faults
- */
+/* --------------------------------------------------------------------------------------- faults */
 
 enum fault { NONE, ITEM_ENDED, STEP_FAILS, STEP_DOES_NOT_FIT, DEVICE_LOST };
 
@@ -335,8 +332,7 @@ static enum fault strike(libsched_engine_model *model, const libsched_engine_hos
     return ITEM_ENDED;
 }
 
-/* ----------------------------------------------------------------------------------------- steps
- */
+/* ---------------------------------------------------------------------------------------- steps */
 
 uint64_t synthetic_checksum(const void *data, uint64_t size)
 {

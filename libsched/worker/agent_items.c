@@ -8,8 +8,7 @@
 /* Of the memory of commands: more is given back. */
 #define LARGEST_KEPT ((size_t)1 << 20)
 
-/* --------------------------------------------------------------------------------------- joining
- */
+/* -------------------------------------------------------------------------------------- joining */
 
 /* One allocation for all that join together: the items, then what they point to. */
 struct joining {
@@ -154,8 +153,7 @@ int agent_items_join(struct agent *agent, struct wire_reader *reader,
     return LIBSCHED_OK;
 }
 
-/* --------------------------------------------------------------------------------------- leaving
- */
+/* -------------------------------------------------------------------------------------- leaving */
 
 struct agent_item *agent_item_find(const struct agent *agent, uint64_t id, uint64_t batch)
 {

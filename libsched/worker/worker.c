@@ -18,8 +18,7 @@
 #include "worker/spawn.h"
 #include "worker/worker_main.h"
 
-/* -------------------------------------------------------------------------------------- starting
- */
+/* ------------------------------------------------------------------------------------- starting */
 
 static int system_error(const char *what, libsched_error *err)
 {
@@ -202,8 +201,7 @@ int worker_start(struct worker **out, const struct worker_options *options, libs
     return LIBSCHED_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- ending
- */
+/* --------------------------------------------------------------------------------------- ending */
 
 void worker_ring_bell(struct worker *worker)
 {
@@ -325,8 +323,7 @@ void worker_free(struct worker *worker)
     free_worker(worker);
 }
 
-/* --------------------------------------------------------------------------------------- waiting
- */
+/* -------------------------------------------------------------------------------------- waiting */
 
 int worker_fd(const struct worker *worker)
 {

@@ -7,8 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* --------------------------------------------------------------------------------------- sending
- */
+/* -------------------------------------------------------------------------------------- sending */
 
 static int check_alive(const struct worker *worker, libsched_error *err)
 {
@@ -82,8 +81,7 @@ int worker_unload(struct worker *worker, uint32_t key)
     return send_command(worker, COMMAND_UNLOAD, NULL);
 }
 
-/* ----------------------------------------------------------------------------------------- items
- */
+/* ---------------------------------------------------------------------------------------- items */
 
 static bool reserve_slots(struct worker *worker, uint32_t more)
 {
@@ -145,8 +143,7 @@ void worker_cancel(struct worker *worker, uint64_t id)
     __atomic_fetch_add(&channel->header->cancelled, 1, __ATOMIC_RELEASE);
 }
 
-/* -------------------------------------------------------------------------------------- segments
- */
+/* ------------------------------------------------------------------------------------- segments */
 
 /* A message's worth of segments to be passed. Each passing has a number of its own: a segment that
  * was dropped and is passed anew must not be taken for the old one, as the socket and the ring are
@@ -250,8 +247,7 @@ void worker_drop_segment(struct worker *worker, const struct segment *segment)
         id_map_remove(&worker->segments, id);
 }
 
-/* ----------------------------------------------------------------------------------------- steps
- */
+/* ---------------------------------------------------------------------------------------- steps */
 
 static int check_input(const struct worker_tensor *input, libsched_error *err)
 {

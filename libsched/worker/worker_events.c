@@ -23,8 +23,7 @@ static void convict(struct worker *worker, const char *what)
     worker_kill(worker);
 }
 
-/* ---------------------------------------------------------------------------------- single events
- */
+/* -------------------------------------------------------------------------------- single events */
 
 /* Copies a message and the status it goes with; false where the status is none. */
 static bool read_status(struct wire_reader *reader, struct worker_event *event)
@@ -155,8 +154,7 @@ static bool read_event(struct worker *worker, uint32_t type, struct wire_reader 
     return false;
 }
 
-/* ------------------------------------------------------------------------------------- the stream
- */
+/* ----------------------------------------------------------------------------------- the stream */
 
 static bool copy_record(struct worker *worker, const struct ring_record *record)
 {
