@@ -143,11 +143,8 @@ defmodule GpuSched.FaultsTest do
       {server, _pid} = start([], restart_backoff: {300, 300})
       GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
 
-      {:error, error} =
-        until(fn ->
-          with {:ok, _} <- GpuSched.infer(server, "echo", %{}), do: nil
-        end)
-
+      until(fn -> FakePort.state(server) == :down end)
+      assert {:error, error} = GpuSched.infer(server, "echo", %{})
       assert %Error{reason: :unavailable, retry_after_ms: ms} = error
       assert ms in 1..300
       assert {:error, %Error{reason: :unavailable}} = GpuSched.stats(server)
@@ -161,9 +158,7 @@ defmodule GpuSched.FaultsTest do
       {server, _pid} = start([hello: "once", folder: dir], restart_backoff: {20, 20})
       GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
 
-      until(fn ->
-        match?({:error, _}, GpuSched.infer(server, "echo", %{}))
-      end)
+      until(fn -> FakePort.state(server) == :down end)
 
       assert {:error, %Error{reason: :deadline_exceeded}} =
                GpuSched.infer(server, "echo", %{}, unavailable: :wait, timeout: 100)
@@ -211,8 +206,8 @@ defmodule GpuSched.FaultsTest do
     test "one that has nothing to say is left alone" do
       {server, _pid} = start([], watchdog: 200)
       os_pid = seen(server)["pid"]
-      until(fn -> length(seen_quietly(server, os_pid)["methods"]) > 0 end)
-      Process.sleep(500)
+      # Its answers to the pings of the watchdog are all that comes.
+      until(fn -> Enum.count(seen_idle(server), &(&1 == "ping")) >= 3 end, 30)
       assert seen(server)["pid"] == os_pid
     end
   end
@@ -233,18 +228,28 @@ defmodule GpuSched.FaultsTest do
       assert GenServer.whereis(server) == pid
     end
 
-    test "ends in order: what is in flight is answered, the port is gone" do
-      {server, pid} = start()
-      os_pid = seen(server)["pid"]
-      task = Task.async(fn -> GpuSched.infer(server, "hold", %{}) end)
-      until(fn -> seen(server)["held"] == 1 end)
+    test "ends in order: refuses, answers what is in flight, closes, sees the exit" do
+      Process.flag(:trap_exit, true)
+      {:ok, pid} = GpuSched.start_link(FakePort.options())
+      os_pid = seen(pid)["pid"]
+      stream = GpuSched.stream(pid, "parts", %{}, parameters: [parts: 3], credit: 1)
+      test = self()
 
-      stopping = Task.async(fn -> stop_supervised(server) end)
-      until(fn -> match?({:error, %{reason: :closing}}, GpuSched.infer(pid, "echo", %{})) end)
+      reader =
+        Task.async(fn ->
+          Enum.map(stream, fn part ->
+            send(test, :part)
+            receive(do: (:go -> part))
+          end)
+        end)
 
-      # What is in flight is answered by the port itself while it drains; here the caller gives up.
-      assert Process.alive?(task.pid)
-      Task.shutdown(task, :brutal_kill)
+      assert_receive :part
+      stopping = Task.async(fn -> GenServer.stop(pid, :shutdown) end)
+      until(fn -> FakePort.state(pid) == :closing end)
+      assert {:error, %{reason: :closing}} = GpuSched.infer(pid, "echo", %{})
+      assert {:error, %{reason: :closing}} = GpuSched.infer(pid, "echo", %{}, overload: :wait)
+      for _ <- 1..3, do: send(reader.pid, :go)
+      assert length(Task.await(reader)) == 3
       assert Task.await(stopping) == :ok
       refute File.exists?("/proc/#{os_pid}")
     end
@@ -278,5 +283,11 @@ defmodule GpuSched.FaultsTest do
     end
   end
 
-  defp seen_quietly(server, _os_pid), do: seen(server)
+  # Leaves it alone for longer than the watchdog takes to ask.
+  defp seen_idle(server) do
+    receive do
+    after
+      150 -> seen(server)["methods"]
+    end
+  end
 end

@@ -8,7 +8,9 @@ defmodule GpuSched.FakePortCase do
 
   using do
     quote do
-      import GpuSched.FakePort, only: [start: 0, start: 1, start: 2, seen: 1, until: 1, taken: 1]
+      import GpuSched.FakePort,
+        only: [start: 0, start: 1, start: 2, seen: 1, until: 1, until: 2, taken: 1]
+
       alias GpuSched.{Error, FakePort}
 
       @moduletag capture_log: true

@@ -50,8 +50,13 @@ defmodule GpuSched.FakePort do
   end
 
   # Credit that is taken: {requests, bytes}.
-  def taken(server) do
+  def taken(server), do: server |> counters() |> GpuSched.Admission.taken()
+
+  # :up, :down, :closing, :starting.
+  def state(server), do: server |> counters() |> GpuSched.Admission.state()
+
+  defp counters(server) do
     {:ok, ctx} = server |> GenServer.whereis() |> GpuSched.Directory.fetch()
-    GpuSched.Admission.taken(ctx.counters)
+    ctx.counters
   end
 end
