@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.AdmissionTest do
+  # The credit: used up, waited for, given back.
+  use GpuSched.FakePortCase, async: true
+
+  defp hold(server, opts \\ []) do
+    Task.async(fn -> GpuSched.infer(server, "hold", %{}, [timeout: :infinity] ++ opts) end)
+  end
+
+  defp waiting?(pid, n), do: map_size(:sys.get_state(pid).waiting) == n
+
+  test "used up, it is an error at once with the time to come back" do
+    {server, _pid} = start(requests: 2)
+    tasks = for _ <- 1..2, do: hold(server)
+    until(fn -> seen(server)["held"] == 2 end)
+
+    assert {:error, %Error{reason: :overloaded, scope: :scheduler, retry_after_ms: ms} = error} =
+             GpuSched.infer(server, "echo", %{})
+
+    assert is_integer(ms) and ms > 0
+    assert error.message =~ "2 requests"
+    # What has no credit to take is not touched by this.
+    assert {:ok, _} = GpuSched.models(server)
+    Enum.each(tasks, &Task.shutdown(&1, :brutal_kill))
+    until(fn -> taken(server) == {0, 0} end)
+    assert {:ok, _} = GpuSched.infer(server, "echo", %{})
+  end
+
+  test "bytes count as well, and what never fits is told so" do
+    {server, _pid} = start(bytes: 4_000)
+    tensor = &%{x: %{datatype: "UINT8", shape: [&1], data: :binary.copy(<<1>>, &1)}}
+
+    task =
+      Task.async(fn -> GpuSched.infer(server, "hold", tensor.(3_000), timeout: :infinity) end)
+
+    until(fn -> seen(server)["held"] == 1 end)
+    assert {:error, %Error{reason: :overloaded}} = GpuSched.infer(server, "echo", tensor.(2_000))
+    assert {:error, %Error{reason: :too_large}} = GpuSched.infer(server, "echo", tensor.(5_000))
+
+    assert {:error, %Error{reason: :too_large}} =
+             GpuSched.infer(server, "echo", tensor.(5_000), overload: :wait)
+
+    assert {:ok, _} = GpuSched.infer(server, "echo", tensor.(500))
+    Task.shutdown(task, :brutal_kill)
+  end
+
+  test "those who wait are served in their order, before those who do not" do
+    {server, pid} = start(requests: 1)
+    first = hold(server)
+    until(fn -> seen(server)["held"] == 1 end)
+
+    test = self()
+
+    for n <- 1..5 do
+      spawn_link(fn ->
+        result = GpuSched.infer(server, "echo", %{}, overload: :wait, timeout: :infinity)
+        send(test, {n, result})
+      end)
+
+      until(fn -> waiting?(pid, n) end)
+    end
+
+    assert {:error, %Error{reason: :overloaded}} = GpuSched.infer(server, "echo", %{})
+    Task.shutdown(first, :brutal_kill)
+    order = for _ <- 1..5, do: elem(assert_receive({_n, {:ok, _}}), 0)
+    assert order == [1, 2, 3, 4, 5]
+    until(fn -> taken(server) == {0, 0} end)
+  end
+
+  test "who waits keeps to the timeout, and leaves nothing behind" do
+    {server, pid} = start(requests: 1)
+    task = hold(server)
+    until(fn -> seen(server)["held"] == 1 end)
+
+    assert {:error, %Error{reason: :deadline_exceeded}} =
+             GpuSched.infer(server, "echo", %{}, overload: :wait, timeout: 20)
+
+    until(fn -> waiting?(pid, 0) end)
+    Task.shutdown(task, :brutal_kill)
+    assert {:ok, _} = GpuSched.infer(server, "echo", %{}, overload: :wait)
+    until(fn -> taken(server) == {0, 0} end)
+    assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
+  end
+
+  test "who dies while waiting gives its place up" do
+    {server, pid} = start(requests: 1)
+    task = hold(server)
+    until(fn -> seen(server)["held"] == 1 end)
+    waiter = spawn(fn -> GpuSched.infer(server, "echo", %{}, overload: :wait) end)
+    until(fn -> waiting?(pid, 1) end)
+    Process.exit(waiter, :kill)
+    until(fn -> waiting?(pid, 0) end)
+    Task.shutdown(task, :brutal_kill)
+    until(fn -> taken(server) == {0, 0} end)
+  end
+
+  test "the queue of those who wait has a limit" do
+    {server, pid} = start([requests: 1], max_waiting: 1)
+    task = hold(server)
+    until(fn -> seen(server)["held"] == 1 end)
+    waiter = Task.async(fn -> GpuSched.infer(server, "echo", %{}, overload: :wait) end)
+    until(fn -> waiting?(pid, 1) end)
+
+    assert {:error, %Error{reason: :overloaded, message: text}} =
+             GpuSched.infer(server, "echo", %{}, overload: :wait)
+
+    assert text =~ "max_waiting"
+    Task.shutdown(task, :brutal_kill)
+    assert {:ok, _} = Task.await(waiter)
+  end
+
+  test "credit that a killed caller took along is found again" do
+    {server, pid} = start([], watchdog: 80)
+    {:ok, ctx} = GpuSched.Directory.fetch(pid)
+    # What a caller does before it sends; this one never will.
+    :ok = GpuSched.Admission.take(ctx.counters, 1_000)
+    assert taken(server) == {1, 1_000}
+    until(fn -> taken(server) == {0, 0} end)
+  end
+end
