@@ -158,6 +158,41 @@ TEST_P(Life, TellsOfDevices)
     EXPECT_TRUE(told);
 }
 
+TEST_P(Life, ListsDevicesThatCantBeUsed)
+{
+    const char *given = getenv("GPU_SCHED_SHARED_DATA");
+    std::string folder = given != nullptr ? given : GPU_SCHED_SOURCE_DIR "/../shared/data";
+    std::string machine = folder + "/topologies/dgx2-16v100-nvswitch.xml";
+    if (!std::ifstream(machine))
+        GTEST_SKIP() << machine << " is not here";
+    Scheduler s(GetParam(), [&](libsched_options &o) {
+        o.topology_xml = machine.c_str();
+        o.cpu_devices = 0;
+    });
+    uint32_t gpus = 0;
+    for (uint32_t i = 0; i < libsched_device_count(s.get()); i++) {
+        libsched_device_info info = s.device(i);
+        EXPECT_EQ(info.state, uint32_t(LIBSCHED_DEVICE_ABSENT));
+        EXPECT_STRNE(info.reason, "");
+        EXPECT_EQ(info.pid, 0);
+        if (info.kind != LIBSCHED_DEVICE_GPU)
+            continue;
+        EXPECT_STRNE(info.pci, "");
+        gpus++;
+    }
+    EXPECT_EQ(gpus, 16u);
+    libsched_error err{};
+    EXPECT_EQ(s.begin_load("m", {}, 0, &err), LIBSCHED_ENODEVICE);
+    const char *gpu = "gpu:0";
+    libsched_model_options options = LIBSCHED_MODEL_OPTIONS_INIT;
+    options.name = "m";
+    options.engine = "synthetic";
+    options.devices = &gpu;
+    options.n_devices = 1;
+    EXPECT_EQ(libsched_model_load(s.get(), &options, &err), LIBSCHED_ENODEVICE);
+    EXPECT_NE(std::string(err.message).find("gpu:0"), std::string::npos) << err.message;
+}
+
 TEST_P(Life, RefusesOptionsThatMakeNoSense)
 {
     struct {

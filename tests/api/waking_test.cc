@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sleeping and spinning: a caller that only polls libsched_fd() misses nothing.
 #include <atomic>
+#include <csignal>
 #include <thread>
 
 #include "scheduler.h"
@@ -134,10 +135,12 @@ TEST_P(OwnThread, ReleasesAndCancelsFromAnyThread)
     EXPECT_EQ(stats.arena_used, 0u);
 }
 
-TEST_P(OwnThread, RestartsWorkersByItself)
+class OwnThreadOfProcesses : public ApiTest
 {
-    if (GetParam() == Workers::thread)
-        GTEST_SKIP() << "a thread can't be killed";
+};
+
+TEST_P(OwnThreadOfProcesses, RestartsWorkersByItself)
+{
     Scheduler s(GetParam(), [](libsched_options &o) { o.flags |= LIBSCHED_OWN_THREAD; });
     s.load("m");
     Request request("m");
@@ -152,3 +155,4 @@ TEST_P(OwnThread, RestartsWorkersByItself)
 
 API_TESTS_FOR_BOTH(Waking);
 API_TESTS_FOR_BOTH(OwnThread);
+API_TESTS_FOR_PROCESSES(OwnThreadOfProcesses);
