@@ -4,6 +4,11 @@
  *
  * Operations are carried out before they return. Matrix products are oneDNN's; everything else is
  * our own (cpu_kernels.h), on the same OpenMP threads.
+ *
+ * At the end of a parallel part libgomp's threads spin for milliseconds by default, which costs
+ * other work on the same cores its time, and then the next part its threads. A worker process is
+ * started with a small GOMP_SPINCOUNT; who embeds the library, with workers as threads, does well
+ * to set it, or OMP_WAIT_POLICY=passive, before the program starts.
  */
 #ifndef DEVICE_CPU_H
 #define DEVICE_CPU_H
