@@ -43,6 +43,8 @@ defmodule GpuSched.Server do
   @kill_ms 5_000
   # A sched-port that lived so long has its next restart begin with the shortest pause again.
   @stable_ms 10_000
+  # For how many ticks credit has to be nobody's before it is given back.
+  @leak_ticks 5
 
   # A request in flight.
   #   to      whom it is answered: an alias; {:relay, ref, pid, to, output, deadline}; nil: nobody
@@ -1359,20 +1361,25 @@ defmodule GpuSched.Server do
   defp estimate_retry(state), do: state
 
   # A caller that was killed between taking its credit and sending its request took it along. What is
-  # taken and not ours, at the least over a number of ticks, belongs to nobody.
+  # taken and not ours, at the least over a few ticks, belongs to nobody. Where that was wrong, the
+  # caller having been asleep for so long, there is less taken than is ours as soon as it sends.
   defp find_leak(state) do
     {requests, bytes} = Admission.taken(state.counters)
-    {ours, our_bytes} = credit_in_flight(state)
-    now = {max(requests - ours, 0), max(bytes - our_bytes, 0)}
+    {our_requests, our_bytes} = credit_in_flight(state)
+    over = {requests - our_requests, bytes - our_bytes}
 
-    case {now, state.leak} do
+    case {over, state.leak} do
       {{0, 0}, _} ->
         %{state | leak: nil}
 
-      {now, nil} ->
-        %{state | leak: {1, now}}
+      {{r, b}, _} when r < 0 or b < 0 ->
+        Admission.give(state.counters, min(r, 0), min(b, 0))
+        %{state | leak: nil}
 
-      {{r, b}, {n, {r0, b0}}} when n < 10 ->
+      {over, nil} ->
+        %{state | leak: {1, over}}
+
+      {{r, b}, {n, {r0, b0}}} when n < @leak_ticks ->
         %{state | leak: {n + 1, {min(r, r0), min(b, b0)}}}
 
       {{r, b}, {_n, {r0, b0}}} ->

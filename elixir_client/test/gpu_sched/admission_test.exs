@@ -110,7 +110,7 @@ defmodule GpuSched.AdmissionTest do
   end
 
   test "credit that a killed caller took along is found again" do
-    {server, pid} = start([], watchdog: 80)
+    {server, pid} = start([], watchdog: 2_000)
     {:ok, ctx} = GpuSched.Directory.fetch(pid)
     # What a caller does before it sends; this one never will.
     :ok = GpuSched.Admission.take(ctx.counters, 1_000)

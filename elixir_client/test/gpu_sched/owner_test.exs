@@ -19,7 +19,7 @@ defmodule GpuSched.OwnerTest do
   end
 
   test "a caller is watched once, however much it asks, and let go when it is idle" do
-    {server, pid} = start([], watchdog: 80)
+    {server, pid} = start([], watchdog: 2_000)
     for _ <- 1..50, do: {:ok, _} = GpuSched.infer(server, "echo", %{})
     {:monitors, monitors} = Process.info(pid, :monitors)
     assert Enum.count(monitors, &(&1 == {:process, self()})) == 1
@@ -33,7 +33,7 @@ defmodule GpuSched.OwnerTest do
   end
 
   test "many callers that come and go leave nothing behind" do
-    {server, pid} = start([], watchdog: 80)
+    {server, pid} = start([], watchdog: 2_000)
 
     1..200
     |> Task.async_stream(fn _ -> GpuSched.infer(server, "echo", %{}) end, max_concurrency: 50)

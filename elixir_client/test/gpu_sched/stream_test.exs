@@ -131,7 +131,7 @@ defmodule GpuSched.StreamTest do
     end
 
     test "an expired one is told, also while there is no port" do
-      {server, _pid} = start([], restart_backoff: {60_000, 60_000}, watchdog: 80)
+      {server, _pid} = start([], restart_backoff: {60_000, 60_000}, watchdog: 2_000)
       {:ok, ref} = GpuSched.stream_to(server, "hold", %{}, self(), timeout: 300)
       until(fn -> seen(server)["held"] == 1 end)
       GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
