@@ -198,7 +198,9 @@ static void dismiss(struct core *core, uint32_t device, bool all)
 void core_batch_schedule(struct core *core, uint32_t device)
 {
     struct core_device_state *d = core->devices[device];
+    bool rested = d->rest;
 
+    d->rest = false;
     dismiss(core, device, false);
     while (may_begin_step(d)) {
         struct core_session *s = next_session(core, device);
@@ -207,8 +209,10 @@ void core_batch_schedule(struct core *core, uint32_t device)
             break;
         bool go_on = s != NULL && (r == NULL || d->had_new);
         /* It wants no company: the device first comes to rest. */
-        if ((go_on ? s->alone : alone(r)) && (d->in_flight > 0 || d->loads > 0))
+        if ((go_on ? s->alone : alone(r)) && (d->in_flight > 0 || d->loads > 0)) {
+            d->rest = true;
             break;
+        }
         if (go_on) {
             core_session_unpark(d, s);
         } else {
@@ -222,5 +226,8 @@ void core_batch_schedule(struct core *core, uint32_t device)
         else
             core_session_park(core, device, s); /* its members' deadlines have passed */
     }
+    /* Loads had to wait for that. */
+    core->plan |= rested && !d->rest && !d->exclusive;
+    core->dirty |= core->plan;
     dismiss(core, device, true);
 }

@@ -98,7 +98,7 @@ void core_device_down(struct core *core, uint32_t device)
 
     core_action_unlink(core, CORE_NODE_DEVICES + device);
     core_sessions_lost(core, device);
-    d->up = d->dying = d->exclusive = d->hold = d->had_new = false;
+    d->up = d->dying = d->exclusive = d->hold = d->rest = d->had_new = false;
     d->external = 0;
     core->plan = true;
 }

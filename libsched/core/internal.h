@@ -176,6 +176,7 @@ struct core_device_state {
     bool dying;     /* its worker is being ended: nothing more is given to it */
     bool exclusive; /* what is under way there must not have company */
     bool hold;      /* a load that must not have company waits for the rest to end */
+    bool rest;      /* a step that must not have company waits: no load begins */
     bool had_new;   /* the last step given began a session: next, one goes on */
     struct core_device config;
     uint64_t epoch;    /* of the worker, or of the last one */

@@ -128,6 +128,11 @@ void core_request_unqueue(struct core *core, struct core_request *r)
     core_list_remove(core, request_list(core, r), core_request_slot(core, r));
     core_deadline_remove(core, core_request_slot(core, r));
     core_model_note(core, r->model);
+    if (r->flags & CORE_ALONE) {
+        /* A device may have come to rest for it. */
+        core->look_at |= core->models[r->model]->resident;
+        core->dirty = true;
+    }
 }
 
 /* ------------------------------------------------------------------------------------- submit */

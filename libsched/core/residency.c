@@ -25,7 +25,7 @@ struct want {
 
 static bool may_begin(const struct core_device_state *d)
 {
-    return d->up && !d->dying && !d->exclusive;
+    return d->up && !d->dying && !d->exclusive && !d->rest;
 }
 
 static void residency_load(struct core *core, uint32_t device, uint32_t model)
@@ -278,6 +278,24 @@ static uint64_t attainable(const struct core *core, uint32_t device, uint32_t mo
     return kept >= d->config.memory_bytes ? 0 : d->config.memory_bytes - kept;
 }
 
+/* The oldest request that needs the model on a compute device: one that is ready, or will be. Those
+ * that nobody can prepare now need nothing yet. */
+static bool oldest_waiting(const struct core *core, const struct core_model_state *m, uint64_t *id)
+{
+    bool prepares = m->unprepared.n > 0 && (m->resident & ~m->config.devices) != 0;
+
+    if (m->ready.n == 0 && !prepares)
+        return false;
+    if (m->ready.n > 0)
+        *id = core->requests[m->ready.head].id;
+    if (prepares) {
+        uint64_t unprepared = core->requests[m->unprepared.head].id;
+        if (m->ready.n == 0 || core_id_before(unprepared, *id))
+            *id = unprepared;
+    }
+    return true;
+}
+
 /* Whether a model may be evicted for somebody who has waited since `since`. */
 static bool evictable(const struct core *core, uint32_t device, uint32_t model, uint64_t since)
 {
@@ -286,15 +304,34 @@ static bool evictable(const struct core *core, uint32_t device, uint32_t model, 
 
     if (p->state != CORE_RESIDENT || p->sessions > 0)
         return false;
-    return m->stuck || m->ready.n == 0 || core_id_before(since, core->requests[m->ready.head].id);
+    uint64_t oldest;
+    return m->stuck || !oldest_waiting(core, m, &oldest) || core_id_before(since, oldest);
 }
 
-/* Evicts until `need` will be free; not more than has to be. */
+/* Memory that is free, or evictable at once. */
+static uint64_t room_at_once(const struct core *core, uint32_t device, const struct want *want)
+{
+    uint64_t room = core_device_free(core->devices[device]);
+
+    if (room == UINT64_MAX)
+        return room;
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++)
+        if (i != want->model && core_model_get(core, i) != NULL &&
+            (core->models[i]->placement[device].state == CORE_EVICTING ||
+             evictable(core, device, i, want->since)))
+            room += core->models[i]->placement[device].memory;
+    return room;
+}
+
+/* Evicts until `need` will be free: not more than has to be, and nothing as long as that is not
+ * enough, for a sacrifice that helps nobody might be loaded again. */
 static void make_room(struct core *core, uint32_t device, const struct want *want)
 {
     struct core_device_state *d = core->devices[device];
     uint64_t room = core_device_free(d);
 
+    if (room_at_once(core, device, want) < want->need)
+        return;
     for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
         const struct core_model_state *m = core_model_get(core, i);
         if (m != NULL && m->placement[device].state == CORE_EVICTING)
@@ -315,21 +352,6 @@ static void make_room(struct core *core, uint32_t device, const struct want *wan
         room += core->models[victim]->placement[device].memory;
         residency_evict(core, device, victim);
     }
-}
-
-/* Memory that is free, or evictable at once. */
-static uint64_t room_at_once(const struct core *core, uint32_t device, const struct want *want)
-{
-    uint64_t room = core_device_free(core->devices[device]);
-
-    if (room == UINT64_MAX)
-        return room;
-    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++)
-        if (i != want->model && core_model_get(core, i) != NULL &&
-            (core->models[i]->placement[device].state == CORE_EVICTING ||
-             evictable(core, device, i, want->since)))
-            room += core->models[i]->placement[device].memory;
-    return room;
 }
 
 /* Whether room might be made for it there. */
@@ -444,14 +466,7 @@ static bool find_want(struct core *core, uint32_t model, struct want *out)
             out->since = m->since;
             return true;
         }
-        if (m->ready.n > 0)
-            out->since = core->requests[m->ready.head].id;
-        if (m->unprepared.n > 0) {
-            uint64_t id = core->requests[m->unprepared.head].id;
-            if (m->ready.n == 0 || core_id_before(id, out->since))
-                out->since = id;
-        }
-        return m->ready.n > 0 || m->unprepared.n > 0;
+        return oldest_waiting(core, m, &out->since);
     }
     if (m->ready.n == 0 || m->config.memory_per_unit == 0)
         return false;

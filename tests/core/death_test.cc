@@ -353,3 +353,48 @@ TEST(Death, WhatHadToWaitForOneAloneFollowsIt)
     h.finish(alone);
     EXPECT_EQ(h.take(CORE_LOAD).device, 0u);
 }
+
+TEST(Death, LoadsDoNotKeepOneAloneWaiting)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t id = h.submit();
+    h.take(CORE_DISPATCH);
+    h.down(0);
+    h.add(1, Harness::one_shot());
+    h.up(0);
+    h.take(CORE_LOAD);
+    h.take(CORE_LOAD);
+    h.loaded(0, 0);
+    EXPECT_FALSE(h.has(CORE_DISPATCH));
+    h.add(2, Harness::one_shot());
+    EXPECT_FALSE(h.has(CORE_LOAD)) << "the device comes to rest";
+    h.loaded(0, 1);
+    EXPECT_FALSE(h.has(CORE_LOAD));
+    Action alone = h.take(CORE_DISPATCH);
+    EXPECT_EQ(alone.ids(), Ids{id});
+    h.finish(alone);
+    EXPECT_EQ(h.take(CORE_LOAD).model, 2u);
+}
+
+TEST(Death, ADeviceDoesNotRestForOneThatIsGone)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    uint64_t id = h.submit();
+    h.take(CORE_DISPATCH);
+    h.down(0);
+    h.add(1, Harness::one_shot());
+    h.up(0);
+    h.take(CORE_LOAD);
+    h.take(CORE_LOAD);
+    h.loaded(0, 0);
+    h.add(2, Harness::one_shot());
+    EXPECT_FALSE(h.has(CORE_LOAD));
+    h.cancel(id);
+    EXPECT_EQ(h.take(CORE_LOAD).model, 2u);
+}

@@ -916,6 +916,8 @@ class Simulation
             }
             if (item.joins) {
                 expect(!r.in_worker, "in two places at a time");
+                expect(r.sent == 0 || (m.flags & CORE_MODEL_REPEATABLE) != 0,
+                       "what can't be repeated is tried again");
                 expect(prepare == (r.needs_prepare && !r.prepared) ||
                            ((m.flags & CORE_MODEL_PREPARES) != 0) != r.needs_prepare,
                        "not prepared, or twice");

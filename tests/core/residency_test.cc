@@ -407,3 +407,45 @@ TEST(Residency, AModelThatWaitsForStalledMemoryMayBeEvicted)
     EXPECT_EQ(h.status(id), LIBSCHED_OK);
     EXPECT_EQ(h.status(waits), 1);
 }
+
+TEST(Residency, NothingIsEvictedInVain)
+{
+    Harness h;
+    h.device(0, 100);
+    h.add(0, sized(50));
+    h.add(1, sized(20));
+    h.up(0);
+    load(h, 50);
+    load(h, 20);
+    h.submit({0});
+    Action batch = h.take(CORE_DISPATCH);
+    h.add(2, sized(60));
+    EXPECT_FALSE(h.has(CORE_EVICT)) << "the idle one alone would not do";
+    h.finish(batch);
+    EXPECT_TRUE(h.has(CORE_EVICT));
+}
+
+TEST(Residency, RequestsThatNobodyCanPrepareClaimNothing)
+{
+    Harness h;
+    h.device(0, 100);
+    h.preparer(1);
+    core_model m = sized(60);
+    m.flags = CORE_MODEL_PREPARES;
+    h.add(0, m);
+    h.up(0);
+    load(h, 60);
+    h.add(1, sized(60));
+    h.take(CORE_EVICT);
+    h.evicted(0, 0);
+    load(h, 60);
+    uint64_t unprepared = h.submit({0});
+    uint64_t id = h.submit({1});
+    EXPECT_FALSE(h.has(CORE_EVICT));
+    h.finish(h.take(CORE_DISPATCH));
+    EXPECT_EQ(h.status(id), LIBSCHED_OK);
+    h.up(1);
+    load(h, 0);
+    EXPECT_TRUE(h.has(CORE_EVICT));
+    EXPECT_EQ(h.status(unprepared), 1);
+}
