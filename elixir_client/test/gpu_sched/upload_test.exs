@@ -92,12 +92,12 @@ defmodule GpuSched.UploadTest do
 
   test "memory is back at its baseline after a soak" do
     {server, pid} = start([], watchdog: 2_000)
-    soak = fn -> for _ <- 1..5, do: {:ok, _} = soak_once(server) end
+    soak = fn -> for _ <- 1..3, do: {:ok, _} = soak_once(server) end
     soak.()
     idle = fn -> :erlang.garbage_collect() && settled(pid) end
     until(idle)
     before = :erlang.memory(:binary)
-    for _ <- 1..6, do: soak.()
+    for _ <- 1..4, do: soak.()
 
     # Half a payload, where any that is kept would show as a whole one.
     until(fn -> idle.() && :erlang.memory(:binary) < before + 8 * 1024 * 1024 end)
