@@ -206,7 +206,9 @@ defmodule GpuSched.Local do
     flush(ref)
   end
 
-  defp flush(ref) do
+  # What has come with this reference.
+  @spec flush(reference) :: :ok
+  def flush(ref) do
     receive do
       {^ref, _} -> flush(ref)
       {^ref, _, _} -> flush(ref)

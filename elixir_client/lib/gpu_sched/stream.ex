@@ -122,6 +122,6 @@ defmodule GpuSched.Stream do
   defp end_remote({_node, _name, ref, alias_ref, monitor, _deadline}) do
     :erlang.unalias(alias_ref)
     Process.demonitor(monitor, [:flush])
-    Local.forget(ref)
+    Local.flush(ref)
   end
 end

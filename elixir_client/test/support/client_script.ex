@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.ClientScript do
+  # What a client on another node does, run over there by the tests of distribution.
+  @moduledoc false
+
+  def run(server) do
+    request = GpuSched.async(server, "echo", %{x: ["1"]}, output: :list)
+    {:ok, %{"outputs" => %{"x" => ["1"]}}} = GpuSched.await(request)
+
+    held = GpuSched.async(server, "hold", %{}, timeout: :infinity)
+    nil = GpuSched.yield(held, 50)
+    :ok = GpuSched.cancel(held)
+
+    {:error, %GpuSched.Error{reason: :deadline_exceeded}} =
+      GpuSched.await(GpuSched.async(server, "hold", %{}, timeout: 50))
+
+    stream =
+      GpuSched.stream(server, "parts", %{}, parameters: [parts: 20], credit: 4, output: :list)
+
+    expected = for n <- 1..20, do: [n]
+    ^expected = Enum.map(stream, & &1["outputs"]["part"])
+    [_, _] = Enum.take(stream, 2)
+
+    inputs = Stream.map(1..50, &%{x: [&1]})
+    many = GpuSched.infer_many(server, "echo", inputs, output: :list, max_concurrency: 10)
+    expected = for n <- 1..50, do: ["#{n}"]
+    ^expected = Enum.map(many, fn {:ok, r} -> r["outputs"]["x"] end)
+
+    {:message_queue_len, 0} = Process.info(self(), :message_queue_len)
+    {:monitors, []} = Process.info(self(), :monitors)
+    :ok
+  end
+end
