@@ -58,8 +58,9 @@ extern "C" {
 #define RUNTIME_RETRY_AFTER UINT64_C(5000000)
 /* A string parameter, its NUL included; and the same for its name. */
 #define RUNTIME_MAX_STRING 16384u
-/* Events taken in by one call of libsched_process(); the rest keeps its descriptor readable. */
-#define RUNTIME_MAX_EVENTS 4096u
+/* Events taken in by one call of libsched_process(), so that its caller gets to reap; the rest
+ * keeps the descriptor readable. */
+#define RUNTIME_MAX_EVENTS 512u
 
 /* ------------------------------------------------------------------------------------ options */
 
@@ -207,6 +208,7 @@ struct runtime_device {
     struct worker *worker; /* NULL: none runs */
     int worker_fd;         /* in epoll */
     uint64_t epoch, started_at;
+    bool ending;     /* killed by us, and its exit not seen yet */
     bool in_core_up; /* the core knows that it is up */
     bool served;     /* it ended an item or a load since it started */
     uint32_t deaths; /* in a row, without having served */

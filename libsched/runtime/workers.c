@@ -75,6 +75,7 @@ void runtime_worker_start(libsched *s, struct runtime_device *device)
     };
     libsched_error err = {0};
     device->restart_at = 0;
+    device->ending = false;
     device->epoch = options.epoch;
     device->spin_us = 0;
     device->started_at = libsched_now();
@@ -120,6 +121,9 @@ uint64_t runtime_workers_restart_at(const libsched *s)
 
 void runtime_worker_kill(libsched *s, struct runtime_device *device, const char *why)
 {
+    if (device->ending)
+        return;
+    device->ending = true;
     runtime_log(s, LIBSCHED_LOG_ERROR, "%s: its worker is ended: %s", device->name, why);
     worker_kill(device->worker);
 }

@@ -142,7 +142,7 @@ TEST_P(MortalEncoder, SurvivesTheDeathOfItsWorker)
     for (size_t i = 5; i < text.size(); i += 6)
         text[i] = ' ';
     std::vector<uint64_t> ids;
-    for (int i = 0; i < 80; i++)
+    for (int i = 0; i < 30; i++)
         ids.push_back(submit(s, text));
     s.run_until([&] { return s.n_ends >= 1; });
     ASSERT_EQ(kill(s.device().pid, SIGKILL), 0);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opening, draining, closing; structs of other sizes; devices; two schedulers at once.
+#include <filesystem>
 #include <fstream>
 
 #include <sys/wait.h>
@@ -52,6 +53,27 @@ TEST_P(Life, ClosesWithCompletionsAndBuffersHeld)
         n += libsched_reap(s.get(), held + n, 2 - n);
     }
     EXPECT_EQ(held[0].n_outputs, 1u);
+}
+
+TEST_P(Life, LeavesNoDescriptorBehind)
+{
+    auto open_descriptors = [] {
+        auto all = std::filesystem::directory_iterator("/proc/self/fd");
+        return std::distance(begin(all), end(all));
+    };
+    auto live = [] {
+        Scheduler s(GetParam());
+        s.load("m", Parameters().integer("prepare_us", 0));
+        Request request("m");
+        libsched_buffer *buffer = nullptr;
+        libsched_buffer_alloc(s.get(), 10, &buffer, nullptr);
+        s.infer(request);
+    };
+    live();
+    auto before = open_descriptors();
+    for (int i = 0; i < 3; i++)
+        live();
+    EXPECT_EQ(open_descriptors(), before);
 }
 
 TEST_P(Life, Drains)
