@@ -55,16 +55,26 @@ int runtime_validate_parameters(const libsched_parameter *parameters, uint32_t n
     if (n > 0 && parameters == NULL)
         return libsched_error_set(err, LIBSCHED_EINVAL, "n_parameters is %u, parameters is NULL",
                                   n);
+    size_t bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
         int rc = check_name("parameter", i, parameters[i].name, err);
         if (rc == LIBSCHED_OK)
             rc = check_value(&parameters[i], err);
         if (rc < 0)
             return rc;
+        bytes += strlen(parameters[i].name) + 1;
+        if (parameters[i].type == LIBSCHED_PARAMETER_STRING)
+            bytes += strlen(parameters[i].value.string) + 1;
         if (libsched_parameter_find(parameters, i, parameters[i].name) != NULL)
             return libsched_error_set(err, LIBSCHED_EINVAL, "parameter \"%s\" is given twice",
                                       parameters[i].name);
     }
+    /* What a worker promises to take in every step. */
+    if (bytes > WORKER_MAX_PARAMETER_BYTES)
+        return libsched_error_set(err, LIBSCHED_ETOOBIG,
+                                  "the parameters hold %zu bytes of names and strings, at most %u "
+                                  "are taken: what is larger belongs into an input",
+                                  bytes, WORKER_MAX_PARAMETER_BYTES);
     return LIBSCHED_OK;
 }
 

@@ -93,6 +93,11 @@ TEST_P(Inputs, HaveParametersThatAreChecked)
     }
     {
         Request request("m");
+        request.parameters.string("fault", std::string(8192, 'x'));
+        refused(s, request.get(), LIBSCHED_ETOOBIG, "8199 bytes");
+    }
+    {
+        Request request("m");
         request.parameters.integer("units", 1).integer("units", 2);
         refused(s, request.get(), LIBSCHED_EINVAL, "\"units\" is given twice");
     }
