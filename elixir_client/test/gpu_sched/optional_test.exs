@@ -10,8 +10,11 @@ defmodule GpuSched.OptionalTest do
           do: module
 
     on_exit(fn ->
-      for module <- modules,
-          do: :code.purge(module) && :code.delete(module) && :code.purge(module)
+      for module <- modules do
+        :code.purge(module)
+        :code.delete(module)
+        :code.purge(module)
+      end
     end)
 
     :ok
