@@ -22,6 +22,9 @@
 #define READ_PER_ROUND ((size_t)256 << 10)
 /* For how long the last answers may take to leave once the input has ended. */
 #define LAST_FLUSH_MS 100
+/* While the output is full and results are not fetched, how often libsched gets its turn: its
+ * descriptor stays readable as long as there are some, and so cannot be waited for. */
+#define FULL_ROUND_MS 5
 
 #define EXIT_GOING_ON_FAILED 70
 
@@ -32,6 +35,7 @@ struct loop {
     int epoll;
     bool input_armed;  /* the input's data wakes us, not only its end */
     bool output_armed; /* room in the output wakes us */
+    bool sched_armed;  /* libsched wakes us */
     bool more;         /* the reader holds complete frames that have not been carried out */
     bool ended;        /* the input has ended, or the output has nobody who reads it */
     bool failed;
@@ -63,7 +67,7 @@ static int watch(struct loop *l, int op, int fd, uint32_t events, enum source so
 
 static int open_loop(struct loop *l, struct port *p)
 {
-    *l = (struct loop){.p = p, .input_armed = true};
+    *l = (struct loop){.p = p, .input_armed = true, .sched_armed = true};
     l->epoll = epoll_create1(EPOLL_CLOEXEC);
     signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (l->epoll < 0 || signal_fd < 0 ||
@@ -196,6 +200,10 @@ static void arm(struct loop *l)
         watch(l, EPOLL_CTL_MOD, l->p->reader.fd, (input ? EPOLLIN : 0) | EPOLLRDHUP, SOURCE_INPUT);
         l->input_armed = input;
     }
+    if (input != l->sched_armed) {
+        watch(l, EPOLL_CTL_MOD, libsched_fd(l->p->sched), input ? EPOLLIN : 0, SOURCE_LIBSCHED);
+        l->sched_armed = input;
+    }
     if (output != l->output_armed) {
         watch(l, EPOLL_CTL_MOD, l->p->writer.fd, output ? EPOLLOUT : 0, SOURCE_OUTPUT);
         l->output_armed = output;
@@ -214,6 +222,8 @@ static void sleep_until(struct loop *l, uint64_t until)
         uint64_t ms = until > now ? (until - now + 999999) / 1000000 : 0;
         timeout = ms < 3600000 ? (int)ms : 3600000;
     }
+    if (!l->sched_armed && (timeout < 0 || timeout > FULL_ROUND_MS))
+        timeout = FULL_ROUND_MS;
     l->p->counters.sleeps++;
     int n = epoll_wait(l->epoll, events, 4, timeout);
     if (n < 0 && errno != EINTR)

@@ -35,7 +35,7 @@ void runtime_part_came(libsched *s, struct runtime_request *request, struct work
         libsched_error_set(&request->failure, LIBSCHED_ENOMEM,
                            "no memory for a part of its answer");
         request->fails = true;
-        core_handle(s->core, libsched_now(), &cancel);
+        core_handle(s->core, s->now, &cancel);
         return;
     }
     list_init(&part->link);
@@ -178,7 +178,7 @@ static void finish(libsched *s, struct runtime_request *request, int status)
 void runtime_request_finish(libsched *s, struct runtime_request *request,
                             const struct core_action *reply)
 {
-    uint64_t now = libsched_now();
+    uint64_t now = s->now;
     libsched_completion *end = &request->end.public;
     end->device = reply->dispatched != 0 ? request->device : UINT32_MAX;
     end->attempts = reply->attempts;
@@ -195,7 +195,7 @@ void runtime_request_finish_held(libsched *s, struct runtime_request *request, i
     list_remove(&request->held);
     request->model->n_held--;
     request->end.public.device = UINT32_MAX;
-    request->end.public.queue_ns = libsched_now() - request->submitted_at;
+    request->end.public.queue_ns = s->now - request->submitted_at;
     if (message != NULL)
         libsched_error_set(&request->failure, status, "%s", message);
     finish(s, request, status);

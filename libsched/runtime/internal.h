@@ -224,6 +224,7 @@ struct runtime_device {
 struct libsched {
     struct runtime_options options;
     uint64_t opened_at;
+    uint64_t now; /* when it was last looked at: once a call, a round, a step */
     struct core *core;
     struct topology *topology;
     unsigned usable_cpus;
@@ -290,6 +291,9 @@ int runtime_struct_read(void *out, size_t size, const void *in, const char *what
 /* Writes as much of `in` as the caller's struct holds, its struct_size kept. LIBSCHED_EINVAL where
  * that is not set. */
 int runtime_struct_write(void *out, const void *in, size_t size);
+
+/* clock.c. Looks at the clock. */
+uint64_t runtime_now(libsched *s);
 
 /* log.c */
 void runtime_log(const libsched *s, int level, const char *format, ...) LIBSCHED_PRINTF(3, 4);

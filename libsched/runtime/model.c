@@ -63,7 +63,7 @@ static void remove_from_core(libsched *s, struct runtime_model *model, int statu
         return;
     model->removing = true;
     s->n_leaving++;
-    core_remove_model(s->core, libsched_now(), model->index, status);
+    core_remove_model(s->core, s->now, model->index, status);
 }
 
 /* It can't be used any more; `model->error` says why. */
@@ -155,7 +155,7 @@ static int add_to_core(libsched *s, struct runtime_model *model, libsched_error 
                                   CORE_MAX_MODELS);
     struct core_model what;
     runtime_description_to_core(model, &what);
-    int rc = core_add_model(s->core, libsched_now(), index, &what);
+    int rc = core_add_model(s->core, s->now, index, &what);
     if (rc < 0)
         return libsched_error_set(err, rc, "model \"%s\" can't be added", model->name);
     model->index = index;
@@ -207,6 +207,7 @@ int libsched_model_load(libsched *s, const libsched_model_options *options, libs
     if (rc < 0)
         return rc;
     runtime_lock(s);
+    runtime_now(s);
     rc = load(s, &given, err);
     runtime_unlock(s);
     return rc;
@@ -289,7 +290,7 @@ static int learn(libsched *s, struct runtime_model *model,
     runtime_description_limit(model);
     model->described = true;
     runtime_description_to_core(model, &what);
-    rc = core_update_model(s->core, libsched_now(), model->index, &what);
+    rc = core_update_model(s->core, s->now, model->index, &what);
     if (rc < 0)
         return libsched_error_set(err, rc, "what the engine describes is not acceptable");
     return LIBSCHED_OK;
@@ -319,7 +320,7 @@ void runtime_model_loaded(libsched *s, struct runtime_model *model, struct runti
     } else {
         device->served = true;
     }
-    core_handle(s->core, libsched_now(), &loaded);
+    core_handle(s->core, s->now, &loaded);
     if (!known && model->described)
         runtime_held_enter(s, model);
     review(s, model);
@@ -336,7 +337,7 @@ void runtime_model_unloaded(libsched *s, struct runtime_model *model, struct run
         .u.loaded = {.model = model->index, .status = status},
     };
     model->loads[device->index] = RUNTIME_NOT_LOADED;
-    core_handle(s->core, libsched_now(), &evicted);
+    core_handle(s->core, s->now, &evicted);
     runtime_spin_share(s);
 }
 
@@ -424,6 +425,7 @@ static int unload(libsched *s, const char *name, libsched_error *err)
 int libsched_model_unload(libsched *s, const char *name, libsched_error *err)
 {
     runtime_lock(s);
+    runtime_now(s);
     int rc = unload(s, name, err);
     runtime_unlock(s);
     return rc;

@@ -45,7 +45,7 @@ static int open_all(libsched *s, const libsched_options *options, libsched_error
         rc = runtime_devices_find(s, err);
     if (rc < 0)
         return rc;
-    runtime_workers_restart(s, libsched_now());
+    runtime_workers_restart(s, runtime_now(s));
     runtime_wake(s);
     return runtime_thread_start(s, err);
 }
@@ -99,7 +99,7 @@ void libsched_drain(libsched *s)
     struct core_event event = {.type = CORE_DRAIN};
     runtime_lock(s);
     s->draining = true;
-    core_handle(s->core, libsched_now(), &event);
+    core_handle(s->core, runtime_now(s), &event);
     runtime_settle(s);
     runtime_unlock(s);
 }

@@ -41,7 +41,7 @@ static uint32_t take_timers(libsched *s, uint64_t now)
 
 uint32_t runtime_round(libsched *s)
 {
-    uint32_t n = take_timers(s, libsched_now());
+    uint32_t n = take_timers(s, runtime_now(s));
     for (uint32_t i = 0; i < s->n_devices; i++)
         if (s->devices[i].worker != NULL)
             n += runtime_worker_events(s, &s->devices[i], RUNTIME_MAX_EVENTS / 4);

@@ -59,7 +59,7 @@ int runtime_request_enter(libsched *s, struct runtime_request *request, uint64_t
                      .part_credit = request->part_credit,
                      .wants_parts = request->wants_parts},
     };
-    rc = core_handle(s->core, libsched_now(), &event);
+    rc = core_handle(s->core, s->now, &event);
     if (rc < 0) {
         *retry_after = event.u.submit.retry_after;
         return refusal(err, rc, request);
@@ -183,7 +183,7 @@ static int check_contents(const libsched_request *given, libsched_error *err)
 static int submit(libsched *s, const libsched_request *given, struct runtime_model **model,
                   uint64_t *id, libsched_error *err)
 {
-    uint64_t now = libsched_now();
+    uint64_t now = runtime_now(s);
     uint64_t retry_after = RUNTIME_RETRY_AFTER;
     struct runtime_request *request;
 
@@ -254,7 +254,7 @@ static int cancel(libsched *s, uint64_t id)
         runtime_request_finish_held(s, request, LIBSCHED_ECANCELED, NULL);
     } else {
         struct core_event event = {.type = CORE_CANCEL, .u.cancel.id = request->core_id};
-        int rc = core_handle(s->core, libsched_now(), &event);
+        int rc = core_handle(s->core, s->now, &event);
         if (rc < 0)
             return rc;
     }
@@ -265,6 +265,7 @@ static int cancel(libsched *s, uint64_t id)
 int libsched_cancel(libsched *s, uint64_t id)
 {
     runtime_lock(s);
+    runtime_now(s);
     int rc = cancel(s, id);
     runtime_unlock(s);
     return rc;
@@ -282,7 +283,7 @@ static int grant(libsched *s, uint64_t id, uint32_t n)
         return LIBSCHED_OK;
     }
     struct core_event event = {.type = CORE_GRANT, .u.grant = {.id = request->core_id, .parts = n}};
-    int rc = core_handle(s->core, libsched_now(), &event);
+    int rc = core_handle(s->core, s->now, &event);
     runtime_settle(s);
     return rc;
 }
@@ -290,6 +291,7 @@ static int grant(libsched *s, uint64_t id, uint32_t n)
 int libsched_grant(libsched *s, uint64_t id, uint32_t n)
 {
     runtime_lock(s);
+    runtime_now(s);
     int rc = grant(s, id, n);
     runtime_unlock(s);
     return rc;

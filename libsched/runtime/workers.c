@@ -29,7 +29,7 @@ static void free_worker(libsched *s, struct runtime_device *device)
 /* A worker has ended, or did not start: when the next comes. */
 static void plan_restart(libsched *s, struct runtime_device *device, const char *why)
 {
-    uint64_t now = libsched_now();
+    uint64_t now = runtime_now(s);
     if (device->served || (device->in_core_up && now - device->started_at >= LONG_LIFE))
         device->deaths = 0;
     else
@@ -78,7 +78,7 @@ void runtime_worker_start(libsched *s, struct runtime_device *device)
     device->ending = false;
     device->epoch = options.epoch;
     device->spin_us = 0;
-    device->started_at = libsched_now();
+    device->started_at = runtime_now(s);
     int rc = worker_start(&device->worker, &options, &err);
     if (rc < 0) {
         device->worker = NULL;
@@ -134,7 +134,7 @@ static void to_core(libsched *s, struct runtime_device *device, struct core_even
 {
     event->device = device->index;
     event->epoch = device->epoch;
-    core_handle(s->core, libsched_now(), event);
+    core_handle(s->core, s->now, event);
 }
 
 static void is_up(libsched *s, struct runtime_device *device)
@@ -273,7 +273,7 @@ static void item_prepared(libsched *s, struct runtime_device *device, struct wor
 
 static void step_ended(libsched *s, struct runtime_device *device, const struct worker_event *event)
 {
-    uint64_t now = libsched_now();
+    uint64_t now = runtime_now(s);
     uint64_t end = event->end < now ? event->end : now;
     uint64_t begin = event->begin < end ? event->begin : end;
     struct core_event done = {
