@@ -70,6 +70,36 @@ static void trim_partial_utf8(char *text, size_t length)
         text[start - 1] = '\0';
 }
 
+/* Bytes of the UTF-8 sequence that begins at `text`; 0 where none does. */
+static size_t utf8_length(const unsigned char *text)
+{
+    unsigned char lead = text[0];
+    size_t n = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    if (lead > 0xF4)
+        return 0;
+    /* Its end, if there is one before, is no continuation. */
+    for (size_t i = 1; i < n; i++)
+        if ((text[i] & 0xC0) != 0x80)
+            return 0;
+    /* Longer than need be, a surrogate, or above U+10FFFF. */
+    if ((lead == 0xE0 && text[1] < 0xA0) || (lead == 0xED && text[1] > 0x9F) ||
+        (lead == 0xF0 && text[1] < 0x90) || (lead == 0xF4 && text[1] > 0x8F))
+        return 0;
+    return n;
+}
+
+/* A message quotes what was got: a name that a precision has cut in two, an engine's words, a text
+ * that was refused for not being UTF-8. What is not UTF-8 in it becomes '?'. */
+static void replace_non_utf8(char *text)
+{
+    while (*text != '\0') {
+        size_t n = utf8_length((const unsigned char *)text);
+        if (n == 0)
+            *text = '?';
+        text += n > 0 ? n : 1;
+    }
+}
+
 int libsched_error_set(libsched_error *err, int status, const char *format, ...)
 {
     if (err == NULL)
@@ -82,6 +112,7 @@ int libsched_error_set(libsched_error *err, int status, const char *format, ...)
         err->message[0] = '\0';
     else if ((size_t)n >= sizeof(err->message))
         trim_partial_utf8(err->message, strlen(err->message));
+    replace_non_utf8(err->message);
     err->status = status;
     return status;
 }

@@ -100,7 +100,8 @@ int libsched_tensor_check(const libsched_tensor *tensor, libsched_error *err)
         return libsched_error_set(err, LIBSCHED_EINVAL, "tensor \"%s\": no data", tensor->name);
 
     int64_t elements = libsched_shape_elements(tensor->shape, tensor->rank);
-    if (elements < 0)
+    size_t size = libsched_datatype_size(tensor->datatype);
+    if (elements < 0 || (size > 0 && (uint64_t)elements > UINT64_MAX / size))
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "tensor \"%s\": a dimension is negative, or there are too many "
                                   "elements",
@@ -108,8 +109,7 @@ int libsched_tensor_check(const libsched_tensor *tensor, libsched_error *err)
     if (tensor->datatype == LIBSCHED_BYTES)
         return check_bytes(tensor, elements, err);
 
-    size_t size = libsched_datatype_size(tensor->datatype);
-    if ((uint64_t)elements > UINT64_MAX / size || (uint64_t)elements * size != tensor->size)
+    if ((uint64_t)elements * size != tensor->size)
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "tensor \"%s\": %" PRIu64 " bytes, but its shape takes %" PRIu64,
                                   tensor->name, tensor->size, (uint64_t)elements * size);

@@ -33,10 +33,11 @@ static bool gpu_usable(libsched *s, struct runtime_device *device)
         return false;
     }
     if (!on_path(s->options.plugin_path, CUDA_PLUGIN)) {
-        snprintf(device->reason, sizeof(device->reason),
-                 "%s" CUDA_PLUGIN " is not in plugin_path (%.100s)",
-                 device->topology->usable ? "" : "no driver for it: ",
-                 s->options.plugin_path != NULL ? s->options.plugin_path : "empty");
+        libsched_error text;
+        libsched_error_set(&text, LIBSCHED_ENODEVICE,
+                           "no driver for it: " CUDA_PLUGIN " is not in plugin_path (%.120s)",
+                           s->options.plugin_path != NULL ? s->options.plugin_path : "empty");
+        memcpy(device->reason, text.message, sizeof(device->reason));
         return false;
     }
     return true;
@@ -141,8 +142,9 @@ void runtime_device_announce(libsched *s, struct runtime_device *device)
 void runtime_device_set_state(libsched *s, struct runtime_device *device,
                               enum libsched_device_state state, const char *reason)
 {
-    if (reason != device->reason)
-        snprintf(device->reason, sizeof(device->reason), "%s", reason);
+    libsched_error text;
+    libsched_error_set(&text, LIBSCHED_OK, "%s", reason); /* UTF-8, whoever wrote it */
+    memcpy(device->reason, text.message, sizeof(device->reason));
     if (device->state == state)
         return;
     device->state = state;

@@ -286,7 +286,10 @@ static int learn(libsched *s, struct runtime_model *model,
     if (rc < 0 || model->described)
         return rc;
     struct core_model what;
+    libsched_error text;
     model->description = *description;
+    libsched_error_set(&text, LIBSCHED_OK, "%s", description->text); /* UTF-8, whoever wrote it */
+    memcpy(model->description.text, text.message, sizeof(model->description.text));
     runtime_description_limit(model);
     model->described = true;
     runtime_description_to_core(model, &what);

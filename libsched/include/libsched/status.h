@@ -67,8 +67,9 @@ typedef struct libsched_error {
  * The string is static. */
 LIBSCHED_API const char *libsched_status_name(int status);
 
-/* Fills `err` (unless it is NULL) with a formatted message, cut at a UTF-8 boundary where it is too
- * long, and returns `status`, so that `return libsched_error_set(err, ...)` is one statement. */
+/* Fills `err` (unless it is NULL) with a formatted message and returns `status`, so that
+ * `return libsched_error_set(err, ...)` is one statement. The message is always UTF-8: cut at a
+ * boundary where it is too long, '?' in place of what is none. */
 LIBSCHED_API int libsched_error_set(libsched_error *err, int status, const char *format, ...)
     LIBSCHED_PRINTF(3, 4);
 
