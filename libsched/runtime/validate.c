@@ -135,21 +135,62 @@ static bool shape_matches(const libsched_tensor_spec *spec, const struct worker_
     return true;
 }
 
-static const libsched_tensor_spec *spec_of(const libsched_engine_description *d, const char *name)
+/* Of the specs that have the tensor's name (one for each form that is taken) the one that it fits,
+ * or the nearest; NULL where none has that name. */
+static const libsched_tensor_spec *spec_for(const libsched_engine_description *d,
+                                            const struct worker_tensor *tensor)
 {
-    for (uint32_t i = 0; i < d->n_inputs; i++)
-        if (strcmp(d->inputs[i].name, name) == 0)
-            return &d->inputs[i];
-    return NULL;
+    const libsched_tensor_spec *nearest = NULL;
+    for (uint32_t i = 0; i < d->n_inputs; i++) {
+        const libsched_tensor_spec *spec = &d->inputs[i];
+        if (strcmp(spec->name, tensor->name) != 0)
+            continue;
+        bool same_type = spec->datatype == tensor->datatype;
+        if (same_type && shape_matches(spec, tensor))
+            return spec;
+        if (nearest == NULL || (same_type && nearest->datatype != tensor->datatype))
+            nearest = spec;
+    }
+    return nearest;
 }
 
-/* "text", "token_ids" */
+/* Whether a spec repeats the name, and with it the datatype, of one before it. */
+static bool repeats(const libsched_engine_description *d, uint32_t index, bool datatype_too)
+{
+    for (uint32_t i = 0; i < index; i++)
+        if (strcmp(d->inputs[i].name, d->inputs[index].name) == 0 &&
+            (!datatype_too || d->inputs[i].datatype == d->inputs[index].datatype))
+            return true;
+    return false;
+}
+
+/* "INT32 or INT64": the datatypes that an input may have. */
+static const char *datatype_names(char *out, size_t size, const libsched_engine_description *d,
+                                  const char *name)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < d->n_inputs && at < size; i++) {
+        if (strcmp(d->inputs[i].name, name) != 0 || repeats(d, i, true))
+            continue;
+        int n = snprintf(out + at, size - at, "%s%s", at > 0 ? " or " : "",
+                         libsched_datatype_name(d->inputs[i].datatype));
+        if (n < 0)
+            break;
+        at += (size_t)n;
+    }
+    return out;
+}
+
+/* "text", "input_ids" */
 static const char *input_names(char *out, size_t size, const libsched_engine_description *d)
 {
     size_t at = 0;
     out[0] = '\0';
     for (uint32_t i = 0; i < d->n_inputs && at < size; i++) {
-        int n = snprintf(out + at, size - at, "%s\"%s\"", i > 0 ? ", " : "", d->inputs[i].name);
+        if (repeats(d, i, false))
+            continue;
+        int n = snprintf(out + at, size - at, "%s\"%s\"", at > 0 ? ", " : "", d->inputs[i].name);
         if (n < 0)
             break;
         at += (size_t)n;
@@ -165,7 +206,7 @@ int runtime_validate_inputs(const struct runtime_model *model, const struct work
 
     for (uint32_t i = 0; i < n; i++) {
         const struct worker_tensor *tensor = &tensors[i];
-        const libsched_tensor_spec *spec = spec_of(d, tensor->name);
+        const libsched_tensor_spec *spec = spec_for(d, tensor);
         if (spec == NULL)
             return libsched_error_set(err, LIBSCHED_EINVAL,
                                       "no input is called \"%s\", the model "
@@ -173,9 +214,10 @@ int runtime_validate_inputs(const struct runtime_model *model, const struct work
                                       tensor->name,
                                       d->n_inputs > 0 ? input_names(got, sizeof(got), d) : "none");
         if (spec->datatype != tensor->datatype)
-            return libsched_error_set(
-                err, LIBSCHED_EINVAL, "\"%s\" has datatype %s, the model takes %s", tensor->name,
-                libsched_datatype_name(tensor->datatype), libsched_datatype_name(spec->datatype));
+            return libsched_error_set(err, LIBSCHED_EINVAL,
+                                      "\"%s\" has datatype %s, the model takes %s", tensor->name,
+                                      libsched_datatype_name(tensor->datatype),
+                                      datatype_names(expected, sizeof(expected), d, tensor->name));
         if (!shape_matches(spec, tensor))
             return libsched_error_set(
                 err, LIBSCHED_EINVAL, "\"%s\" has shape %s, the model takes %s", tensor->name,

@@ -62,8 +62,9 @@ enum libsched_engine_flags {
     LIBSCHED_ENGINE_REPEATABLE = 1u << 3,
 };
 
-/* What a model takes, gives and bears. Filled by describe(); every field may be lowered by the
- * model's manifest or by whoever loads it. */
+/* What a model takes, gives and bears. Filled by describe(); every limit may be lowered by the
+ * model's manifest or by whoever loads it. An input that may come in several forms (INT32 or INT64)
+ * has a spec for each, all of one name: a request's tensor has to fit one of them. */
 typedef struct libsched_engine_description {
     uint32_t flags;
     uint32_t n_inputs, n_outputs;
