@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,9 +41,19 @@ static int lift(int *lifted, const int *fds, int n, libsched_error *err)
     return LIBSCHED_OK;
 }
 
+/* A daemon may have closed it, and then its number may be a descriptor of ours: those are closed on
+ * exec, which nobody's standard error is. */
+static bool has_standard_error(void)
+{
+    int flags = fcntl(STDERR_FILENO, F_GETFD);
+    return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
 static int prepare_files(posix_spawn_file_actions_t *actions, const int *fds, int n)
 {
     int error = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (error == 0 && !has_standard_error())
+        error = posix_spawn_file_actions_addopen(actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     if (error == 0)
         error = posix_spawn_file_actions_adddup2(actions, STDERR_FILENO, STDOUT_FILENO);
     for (int i = 0; i < n && error == 0; i++)

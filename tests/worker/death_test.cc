@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <map>
 
@@ -302,6 +303,23 @@ TEST(Start, FailsAtOnceWhereThereIsNoProgram)
     EXPECT_EQ(none.start_status, LIBSCHED_EINVAL);
     Worker empty(false, 0);
     EXPECT_EQ(empty.start_status, LIBSCHED_EINVAL);
+}
+
+TEST(Start, NeedsNoStandardError)
+{
+    int kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
+    ASSERT_GE(kept, 0);
+    close(STDERR_FILENO);
+    {
+        Worker w(false); /* some descriptor of its own has the number now */
+        w.up();
+        EXPECT_EQ(w.load().raw.status, 0);
+        std::string device =
+            std::filesystem::read_symlink("/proc/" + std::to_string(worker_pid(w.raw)) + "/fd/2");
+        EXPECT_EQ(device, "/dev/null");
+    }
+    dup2(kept, STDERR_FILENO);
+    close(kept);
 }
 
 TEST(Start, ByHandDoesNothing)
