@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "worker/memory.h"
@@ -77,8 +79,15 @@ int segment_import(struct segment **out, int fd, uint64_t size, libsched_error *
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "the memfd is not sealed against writing: add F_SEAL_WRITE");
     struct stat st;
+    struct statfs system;
     if (fstat(fd, &st) < 0)
         return libsched_error_set(err, LIBSCHED_ESYSTEM, "fstat: %m");
+    if (fstatfs(fd, &system) < 0)
+        return libsched_error_set(err, LIBSCHED_ESYSTEM, "fstatfs: %m");
+    /* No page is set aside for a hole in it, and who reads it where none is free gets SIGBUS. */
+    if (system.f_type == HUGETLBFS_MAGIC)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "the memfd is made of huge pages: make it without MFD_HUGETLB");
     if (size == 0 || (uint64_t)st.st_size < size)
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "the memfd has %" PRIu64 " bytes, %" PRIu64 " were announced",

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Segments: nobody but their maker writes them, nobody makes them smaller.
+#include <cerrno>
 #include <cstring>
 #include <string>
 
@@ -108,6 +109,21 @@ TEST_F(Import, RefusesASizeItDoesNotHave)
     EXPECT_EQ(import(8193), LIBSCHED_EINVAL);
     EXPECT_THAT(err.message, HasSubstr("8192"));
     EXPECT_EQ(import(0), LIBSCHED_EINVAL);
+}
+
+/* A page of it that was never written may not be there when it is read. */
+TEST(ImportOf, HugePagesIsRefused)
+{
+    int fd = memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+    if (fd < 0)
+        GTEST_SKIP() << "this kernel has no huge pages: " << strerror(errno);
+    ASSERT_EQ(ftruncate(fd, 64 << 20), 0);
+    ASSERT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_WRITE), 0);
+    segment *s;
+    libsched_error err;
+    EXPECT_EQ(segment_import(&s, fd, 4096, &err), LIBSCHED_EINVAL);
+    EXPECT_THAT(err.message, HasSubstr("huge pages"));
+    close(fd);
 }
 
 TEST(ImportOf, WhatIsNoMemfdIsRefused)
