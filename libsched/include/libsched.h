@@ -56,10 +56,10 @@ extern "C" {
 #define LIBSCHED_VERSION_MINOR 1
 #define LIBSCHED_VERSION_PATCH 0
 
-/* The version of the library that is running: "0.1.0". */
+/* The version of the library that is running: "0.1.0". The string is static. */
 LIBSCHED_API const char *libsched_version(void);
 
-/* Now, on the clock that everything here uses. */
+/* Now, in ns, on the clock that everything here uses. */
 LIBSCHED_API uint64_t libsched_now(void);
 
 /* What the _INIT of a struct is made of: all its members zero, but for its size. */
@@ -136,7 +136,9 @@ LIBSCHED_API void libsched_drain(libsched *s);
 
 /* -------------------------------------------------------------------------------- the pending */
 
-/* A descriptor that is readable when libsched_process() has something to do. The library's. */
+/* A descriptor that is readable when libsched_process() has something to do; with
+ * LIBSCHED_OWN_THREAD, when there is something to reap. The library's: to be polled, not to be read
+ * or closed. The same as long as the scheduler is open. */
 LIBSCHED_API int libsched_fd(const libsched *s);
 
 enum libsched_process_flags {
@@ -145,10 +147,10 @@ enum libsched_process_flags {
 };
 
 /*
- * Does what is pending, never blocking, and answers how much there was (events handled, also 0),
- * or a negative status when the scheduler itself failed. Without LIBSCHED_SPINNING it leaves
- * the descriptor armed: whatever happens after it returns makes it readable. Completions that are
- * there when it returns do not: reap before you sleep. With LIBSCHED_OWN_THREAD it does nothing.
+ * Does what is pending, never blocking, and answers how much there was (events handled, also 0), or
+ * LIBSCHED_EINVAL for flags that are not known. Without LIBSCHED_SPINNING it leaves the descriptor
+ * armed: whatever happens after it returns makes it readable. Completions that are there when it
+ * returns do not: reap before you sleep. With LIBSCHED_OWN_THREAD it does nothing and answers 0.
  */
 LIBSCHED_API int libsched_process(libsched *s, uint32_t flags);
 
@@ -188,8 +190,11 @@ typedef struct libsched_device_info {
 
 #define LIBSCHED_DEVICE_INFO_INIT LIBSCHED_INIT_OF(libsched_device_info)
 
+/* Devices, usable or not: their indices are 0 to one less, and neither changes while the scheduler
+ * is open. */
 LIBSCHED_API uint32_t libsched_device_count(const libsched *s);
-/* Fills `out` for device `index`; LIBSCHED_ENODEVICE where there is none. */
+/* Fills `out`, the caller's, for device `index`. LIBSCHED_ENODEVICE: there is none;
+ * LIBSCHED_EINVAL: `out` does not begin with its size. */
 LIBSCHED_API int libsched_device_get(libsched *s, uint32_t index, libsched_device_info *out);
 
 /* -------------------------------------------------------------------------------------- models */
@@ -214,17 +219,19 @@ typedef struct libsched_model_options {
 #define LIBSCHED_MODEL_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_model_options)
 
 /*
- * Begins to load a model. What can be seen at once is answered at once (LIBSCHED_EINVAL,
- * LIBSCHED_EBADMODEL, LIBSCHED_EEXIST, LIBSCHED_ENODEVICE, LIBSCHED_ECLOSING); then a completion
- * of kind LIBSCHED_MODEL tells that it is ready, or failed. Requests may be submitted meanwhile:
- * they wait. A model that failed keeps its name, and its reason, until it is unloaded or loaded
- * again.
+ * Begins to load a model. What can be seen at once is answered at once: LIBSCHED_EINVAL (an
+ * option), LIBSCHED_EBADMODEL (the folder, its manifest, the plugin's path), LIBSCHED_EEXIST,
+ * LIBSCHED_ENODEVICE, LIBSCHED_EBUSY (as many models are loaded as may be), LIBSCHED_ECLOSING,
+ * LIBSCHED_ENOMEM. After LIBSCHED_OK a completion of kind LIBSCHED_MODEL tells that it is ready, or
+ * failed. Requests may be submitted meanwhile: they wait. A model that failed keeps its name, and
+ * its reason, until it is unloaded or loaded again.
  */
 LIBSCHED_API int libsched_model_load(libsched *s, const libsched_model_options *options,
                                      libsched_error *err);
 
 /* Takes a model away: its waiting requests end with LIBSCHED_ENOMODEL, running ones run to their
- * end, then a completion of kind LIBSCHED_MODEL tells that it is gone. */
+ * end, then a completion of kind LIBSCHED_MODEL tells that it is gone. LIBSCHED_ENOMODEL where none
+ * is called so, or it is being taken away already. */
 LIBSCHED_API int libsched_model_unload(libsched *s, const char *name, libsched_error *err);
 
 enum libsched_model_state {
@@ -265,10 +272,13 @@ typedef struct libsched_model_info {
 
 #define LIBSCHED_MODEL_INFO_INIT LIBSCHED_INIT_OF(libsched_model_info)
 
-/* Models have an index from 0 to libsched_model_count() - 1 that changes when one is unloaded. */
+/* Models that have a name, those that are loading, failed or going included. Their indices are 0 to
+ * one less, and change when one is unloaded. */
 LIBSCHED_API uint32_t libsched_model_count(const libsched *s);
+/* Fills `out`, the caller's, for model `index`. LIBSCHED_ENOMODEL: there is none; LIBSCHED_EINVAL:
+ * `out` does not begin with its size. */
 LIBSCHED_API int libsched_model_get(libsched *s, uint32_t index, libsched_model_info *out);
-/* The same by name; LIBSCHED_ENOMODEL. */
+/* The same by name. */
 LIBSCHED_API int libsched_model_find(libsched *s, const char *name, libsched_model_info *out);
 
 /*
@@ -286,24 +296,31 @@ LIBSCHED_API int libsched_model_inputs(libsched *s, const char *name,
  * reads it any more. */
 typedef struct libsched_buffer libsched_buffer;
 
-/* `size` bytes, aligned to 64, in the arena. LIBSCHED_ETOOBIG where the arena could never hold
- * it, LIBSCHED_EBUSY where it can't now. Write it before it is submitted and not afterwards. */
+/* `size` bytes, aligned to 64, in the arena. `*out` is a reference of the caller's, to be released.
+ * LIBSCHED_ETOOBIG where the arena could never hold it, LIBSCHED_EBUSY where it can't now,
+ * LIBSCHED_ENOMEM. Write it before it is submitted and not afterwards. */
 LIBSCHED_API int libsched_buffer_alloc(libsched *s, uint64_t size, libsched_buffer **out,
                                        libsched_error *err);
 
 /*
  * A memfd of somebody else's as a buffer. It has to carry F_SEAL_SHRINK and F_SEAL_WRITE (so
- * nobody can change it, or take it away, while workers read it) and to hold `size` bytes, else
- * LIBSCHED_EINVAL. The descriptor is duplicated; the caller keeps its own.
+ * nobody can change it, or take it away, while workers read it), to hold `size` bytes, and not to
+ * be made of huge pages (which may turn out not to be there when they are read), else
+ * LIBSCHED_EINVAL; LIBSCHED_ESYSTEM, LIBSCHED_ENOMEM. The descriptor is duplicated; the caller
+ * keeps its own. `*out` is a reference of the caller's, to be released.
  */
 LIBSCHED_API int libsched_buffer_import(libsched *s, int fd, uint64_t size, libsched_buffer **out,
                                         libsched_error *err);
 
-/* Writable for an allocated buffer, read-only for an imported one. */
+/* Where it lies, as long as a reference is held. Writable for an allocated buffer, read-only for an
+ * imported one. */
 LIBSCHED_API void *libsched_buffer_data(const libsched_buffer *buffer);
+/* Its bytes. */
 LIBSCHED_API uint64_t libsched_buffer_size(const libsched_buffer *buffer);
+/* One reference more, to be released. */
 LIBSCHED_API void libsched_buffer_retain(libsched_buffer *buffer);
-LIBSCHED_API void libsched_buffer_release(libsched_buffer *buffer); /* NULL is allowed */
+/* One reference less; the last one frees it. NULL is allowed. */
+LIBSCHED_API void libsched_buffer_release(libsched_buffer *buffer);
 
 /* ------------------------------------------------------------------------------------ requests */
 
@@ -352,7 +369,7 @@ LIBSCHED_API int libsched_submit(libsched *s, const libsched_request *request, u
  * no request of that id is in flight. */
 LIBSCHED_API int libsched_cancel(libsched *s, uint64_t id);
 
-/* Lets `n` more parts come. */
+/* Lets `n` more parts of a request come. LIBSCHED_ENOENT where none of that id is in flight. */
 LIBSCHED_API int libsched_grant(libsched *s, uint64_t id, uint32_t n);
 
 /* --------------------------------------------------------------------------------- completions */
@@ -383,9 +400,11 @@ typedef struct libsched_completion {
 } libsched_completion;
 
 /* Moves up to `max` completions to `out`, in the order in which they came about; answers how
- * many. Their memory is held until they are released. Where some are left, the descriptor is
- * readable. */
+ * many. What they point to is the library's, and is there until they are released. Where some are
+ * left, the descriptor is readable. */
 LIBSCHED_API size_t libsched_reap(libsched *s, libsched_completion *out, size_t max);
+/* Gives back what completions that were reaped point to, in any order and at any time before
+ * libsched_close(). The entries are emptied: released again, they are ignored. */
 LIBSCHED_API void libsched_release(libsched *s, libsched_completion *completions, size_t n);
 
 /* --------------------------------------------------------------------------------------- stats */
@@ -401,6 +420,7 @@ typedef struct libsched_stats {
 
 #define LIBSCHED_STATS_INIT LIBSCHED_INIT_OF(libsched_stats)
 
+/* Fills `out`, the caller's. LIBSCHED_EINVAL where it does not begin with its size. */
 LIBSCHED_API int libsched_get_stats(libsched *s, libsched_stats *out);
 
 /* ------------------------------------------------------------------------------------- workers */

@@ -65,7 +65,7 @@ int libsched_model_get(libsched *s, uint32_t index, libsched_model_info *out)
 int libsched_model_find(libsched *s, const char *name, libsched_model_info *out)
 {
     runtime_lock(s);
-    const struct runtime_model *model = runtime_model_by_name(s, name);
+    const struct runtime_model *model = name != NULL ? runtime_model_by_name(s, name) : NULL;
     int rc = model != NULL ? answer(s, model, out) : LIBSCHED_ENOMODEL;
     runtime_unlock(s);
     return rc;
@@ -76,7 +76,7 @@ int libsched_model_inputs(libsched *s, const char *name, const libsched_tensor_s
 {
     int rc = LIBSCHED_OK;
     runtime_lock(s);
-    const struct runtime_model *model = runtime_model_by_name(s, name);
+    const struct runtime_model *model = name != NULL ? runtime_model_by_name(s, name) : NULL;
     *specs = NULL;
     *n_specs = 0;
     if (model == NULL) {

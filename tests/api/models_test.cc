@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models: loading, what is told of them, unloading.
+#include <cmath>
+
 #include "scheduler.h"
 
 using namespace api_test;
@@ -32,6 +34,8 @@ TEST_P(Models, AreDescribed)
     ASSERT_EQ(n, 1u);
     EXPECT_STREQ(specs[0].name, "data");
     EXPECT_EQ(libsched_model_inputs(s.get(), "n", &specs, &n), LIBSCHED_ENOMODEL);
+    EXPECT_EQ(libsched_model_inputs(s.get(), nullptr, &specs, &n), LIBSCHED_ENOMODEL);
+    EXPECT_EQ(libsched_model_find(s.get(), nullptr, &same), LIBSCHED_ENOMODEL);
     ASSERT_FALSE(s.changes.empty());
     EXPECT_EQ(s.changes.back().raw.kind, uint32_t(LIBSCHED_MODEL));
     EXPECT_EQ(s.changes.back().name, "m");
@@ -76,6 +80,9 @@ TEST_P(Models, ThatAreNotThereAreSaidSo)
     uint64_t id;
     EXPECT_EQ(libsched_submit(s.get(), request.get(), &id, &err), LIBSCHED_ENOMODEL);
     EXPECT_NE(std::string(err.message).find("nobody"), std::string::npos);
+    request.get();
+    request.raw.model = nullptr;
+    EXPECT_EQ(libsched_submit(s.get(), &request.raw, &id, &err), LIBSCHED_EINVAL);
     EXPECT_EQ(libsched_model_unload(s.get(), "nobody", &err), LIBSCHED_ENOMODEL);
 }
 
@@ -88,6 +95,9 @@ TEST_P(Models, AreRefusedAtOnceWhereThatCanBeSeen)
     EXPECT_EQ(s.begin_load("a/b", {}, 0, &err), LIBSCHED_EINVAL);
     EXPECT_EQ(s.begin_load("", {}, 0, &err), LIBSCHED_EINVAL);
     EXPECT_EQ(s.begin_load(std::string(64, 'x'), {}, 0, &err), LIBSCHED_EINVAL);
+    EXPECT_EQ(s.begin_load("nan", Parameters().real("a_us", NAN), 0, &err), LIBSCHED_EINVAL);
+    EXPECT_NE(std::string(err.message).find("\"a_us\" is no finite number"), std::string::npos)
+        << err.message;
     EXPECT_EQ(s.begin_load("twice", Parameters().integer("a_us", 1).integer("a_us", 2), 0, &err),
               LIBSCHED_EINVAL);
 
@@ -184,7 +194,11 @@ TEST_P(Models, AreUnloadedWhileTheyLoad)
     ASSERT_EQ(s.begin_load("m", Parameters().integer("load_us", 100000)), LIBSCHED_OK);
     Request request("m");
     uint64_t id = s.submit(request);
+    const libsched_tensor_spec *specs;
+    uint32_t n;
+    EXPECT_EQ(libsched_model_inputs(s.get(), "m", &specs, &n), LIBSCHED_ENOTREADY);
     ASSERT_EQ(libsched_model_unload(s.get(), "m", nullptr), LIBSCHED_OK);
+    EXPECT_EQ(libsched_model_unload(s.get(), "m", nullptr), LIBSCHED_ENOMODEL);
     EXPECT_EQ(s.end_of(id).status(), LIBSCHED_ENOMODEL);
     s.run_until([&] { return libsched_model_count(s.get()) == 0; });
 }

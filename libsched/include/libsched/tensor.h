@@ -41,7 +41,7 @@ typedef enum libsched_datatype {
     LIBSCHED_BYTES,
 } libsched_datatype;
 
-/* The protocol's name ("FP32"), or NULL for a value that is no datatype. */
+/* The protocol's name ("FP32"), static, or NULL for a value that is no datatype. */
 LIBSCHED_API const char *libsched_datatype_name(uint32_t datatype);
 /* The datatype of a name (not NUL-terminated: `length` bytes), or 0. */
 LIBSCHED_API uint32_t libsched_datatype_parse(const char *name, size_t length);
@@ -61,8 +61,8 @@ typedef struct libsched_tensor {
 /*
  * Whether a tensor's size is that of its shape and datatype, its dimensions not negative and their
  * product within 2^62; for BYTES, whether the lengths inside it add up to its size and number as
- * many as its shape says. Reads each byte of a BYTES length once: a caller whose memory may change
- * under it checks a copy.
+ * many as its shape says. LIBSCHED_EINVAL where not. Reads each byte of a BYTES length once: a
+ * caller whose memory may change under it checks a copy.
  */
 LIBSCHED_API int libsched_tensor_check(const libsched_tensor *tensor, libsched_error *err);
 
@@ -97,7 +97,7 @@ typedef struct libsched_parameter {
     } value;
 } libsched_parameter;
 
-/* The parameter of a name, or NULL. */
+/* The parameter of a name, one of `parameters`, or NULL. */
 LIBSCHED_API const libsched_parameter *libsched_parameter_find(const libsched_parameter *parameters,
                                                                size_t n, const char *name);
 
