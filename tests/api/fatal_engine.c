@@ -5,6 +5,8 @@
  *   "open"          it ends its process when it is opened
  *   "open_prepare"  the same, but only where it is opened to prepare
  *   "garbage"       what it prepares is no tensor
+ *   "prepare"       it ends its process where it prepares data that begins with a '!'
+ *   "words"         it describes itself, and fails, in words that are not UTF-8
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +14,7 @@
 #include <libsched/engine.h>
 
 struct libsched_engine_model {
-    bool garbage;
+    bool garbage, prepare, words;
 };
 
 static int fatal_open(libsched_engine_model **out, const libsched_engine_open_args *args,
@@ -27,15 +29,18 @@ static int fatal_open(libsched_engine_model **out, const libsched_engine_open_ar
     if (*out == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory");
     (*out)->garbage = strcmp(what, "garbage") == 0;
+    (*out)->prepare = strcmp(what, "prepare") == 0;
+    (*out)->words = strcmp(what, "words") == 0;
     return LIBSCHED_OK;
 }
 
 static int fatal_describe(libsched_engine_model *model, libsched_engine_description *out,
                           libsched_error *err)
 {
-    (void)model;
     (void)err;
     memset(out, 0, sizeof(*out));
+    if (model->words)
+        strcpy(out->text, "na\xefve");
     out->flags = LIBSCHED_ENGINE_PREPARES | LIBSCHED_ENGINE_WAITS;
     out->n_inputs = out->n_outputs = 1;
     strcpy(out->inputs[0].name, "data");
@@ -59,6 +64,9 @@ static int fatal_prepare(libsched_engine_model *model, libsched_engine_batch *ba
     (void)err;
     for (uint32_t i = 0; i < batch->n_items; i++) {
         libsched_item *item = batch->items[i];
+        const libsched_tensor *data = &item->inputs[0];
+        if (model->prepare && data->size > 0 && *(const char *)data->data == '!')
+            abort();
         /* Three strings, of which the first claims to be longer than all there is. */
         void *room = host->output(batch->host, item, "strings",
                                   model->garbage ? LIBSCHED_BYTES : LIBSCHED_UINT8, 1, three,
@@ -75,10 +83,10 @@ static int fatal_prepare(libsched_engine_model *model, libsched_engine_batch *ba
 static int fatal_step(libsched_engine_model *model, libsched_engine_batch *batch,
                       const libsched_engine_host *host, libsched_error *err)
 {
-    (void)model;
     (void)err;
     for (uint32_t i = 0; i < batch->n_items; i++)
-        host->end(batch->host, batch->items[i], LIBSCHED_OK, NULL);
+        host->end(batch->host, batch->items[i], model->words ? LIBSCHED_EENGINE : LIBSCHED_OK,
+                  model->words ? "it is na\xefve" : NULL);
     return LIBSCHED_OK;
 }
 

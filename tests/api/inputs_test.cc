@@ -70,8 +70,10 @@ TEST_P(Inputs, ThatAreWrongAreNamed)
     raw->inputs = twice;
     raw->n_inputs = 2;
     refused(s, raw, LIBSCHED_EINVAL, "twice");
+    twice[1].name = "more";
+    refused(s, raw, LIBSCHED_EINVAL, "no input is called \"more\", the model takes \"data\"");
 
-    EXPECT_EQ(s.model("m").counters.refused, 12u);
+    EXPECT_EQ(s.model("m").counters.refused, 13u);
     EXPECT_EQ(s.stats().arena_used, 0u);
     Request good("m");
     EXPECT_EQ(s.infer(good).status(), LIBSCHED_OK);
@@ -220,6 +222,78 @@ TEST_P(Inputs, ComeFromImportedMemory)
     EXPECT_EQ(s.stats().arena_used, 0u);
     libsched_buffer_release(buffer);
     EXPECT_EQ(s.end_of(id).outputs.at("checksum").scalar<uint64_t>(), checksum(bytes));
+}
+
+TEST_P(Inputs, InImportedMemoryStayAsTheyWere)
+{
+    Scheduler s(GetParam());
+    s.load("m", Parameters().integer("a_us", 50000));
+    int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    ASSERT_GE(fd, 0);
+    ASSERT_EQ(ftruncate(fd, 8192), 0);
+    ASSERT_EQ(pwrite(fd, "before", 6, 0), 6);
+    ASSERT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_WRITE), 0);
+    libsched_buffer *buffer;
+    libsched_error err{};
+    ASSERT_EQ(libsched_buffer_import(s.get(), fd, 8192, &buffer, &err), LIBSCHED_OK) << err.message;
+
+    Request request("m");
+    request.data.assign(8192, 0);
+    memcpy(request.data.data(), "before", 6);
+    request.get();
+    request.input.data = libsched_buffer_data(buffer);
+    request.raw.buffers = &buffer;
+    uint64_t id;
+    ASSERT_EQ(libsched_submit(s.get(), &request.raw, &id, nullptr), LIBSCHED_OK);
+    libsched_buffer_release(buffer);
+    s.run_until([&] { return s.stats().running == 1; });
+    // Its owner can neither write, nor cut, nor empty it; growing it harms nobody.
+    EXPECT_LT(pwrite(fd, "after!", 6, 0), 0);
+    EXPECT_LT(ftruncate(fd, 0), 0);
+    EXPECT_LT(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0);
+    EXPECT_EQ(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+    EXPECT_EQ(ftruncate(fd, 65536), 0);
+    close(fd);
+    EXPECT_EQ(s.end_of(id).outputs.at("checksum").scalar<uint64_t>(), checksum(request.data));
+}
+
+TEST_P(Inputs, AreNotImportedFromWhatCouldBeTakenAway)
+{
+    Scheduler s(GetParam());
+    libsched_buffer *buffer;
+    libsched_error err{};
+    auto refused_import = [&](int fd, uint64_t size, const std::string &why) {
+        EXPECT_EQ(libsched_buffer_import(s.get(), fd, size, &buffer, &err), LIBSCHED_EINVAL) << why;
+        EXPECT_NE(std::string(err.message).find(why), std::string::npos) << err.message;
+        EXPECT_EQ(buffer, nullptr);
+    };
+    refused_import(-1, 100, "-1");
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    refused_import(null, 100, "not a memfd");
+    close(null);
+    int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    ASSERT_EQ(ftruncate(fd, 4096), 0);
+    refused_import(fd, 4096, "F_SEAL_SHRINK");
+    ASSERT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    refused_import(fd, 4096, "F_SEAL_WRITE");
+    ASSERT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+    refused_import(fd, 4097, "4096 bytes");
+    refused_import(fd, UINT64_MAX, "4096 bytes");
+    refused_import(fd, 0, "0 were announced");
+    close(fd);
+}
+
+TEST_P(Inputs, AreCountedByWhoHoldsTheirBuffer)
+{
+    Scheduler s(GetParam());
+    libsched_buffer *buffer;
+    ASSERT_EQ(libsched_buffer_alloc(s.get(), 100, &buffer, nullptr), LIBSCHED_OK);
+    libsched_buffer_retain(buffer);
+    libsched_buffer_release(buffer);
+    EXPECT_GT(s.stats().arena_used, 0u);
+    libsched_buffer_release(buffer);
+    EXPECT_EQ(s.stats().arena_used, 0u);
+    libsched_buffer_release(nullptr);
 }
 
 TEST_P(Inputs, FindTheArenaFull)

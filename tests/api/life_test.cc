@@ -2,6 +2,7 @@
 // Opening, draining, closing; structs of other sizes; devices; two schedulers at once.
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
 #include <sys/wait.h>
 
@@ -140,6 +141,44 @@ TEST_P(Life, TakesStructsOfOtherSizes)
     EXPECT_EQ(libsched_submit(s.get(), &later.known, &id, &err), LIBSCHED_EINVAL);
     EXPECT_NE(std::string(err.message).find("_INIT"), std::string::npos);
 
+    // The same for the others that are read.
+    struct {
+        libsched_model_options known;
+        uint64_t more;
+    } model{LIBSCHED_MODEL_OPTIONS_INIT, 0};
+    model.known.name = "n";
+    model.known.engine = "synthetic";
+    model.known.struct_size = offsetof(libsched_model_options, n_parameters);
+    model.known.n_parameters = 1000;
+    model.known.queue_limit = 1;
+    EXPECT_EQ(libsched_model_load(s.get(), &model.known, &err), LIBSCHED_OK) << err.message;
+    EXPECT_EQ(s.model("n").queue_limit, 4096u);
+    model.known = LIBSCHED_MODEL_OPTIONS_INIT;
+    model.known.name = "o";
+    model.known.engine = "synthetic";
+    model.known.struct_size = sizeof(model);
+    model.more = 1;
+    EXPECT_EQ(libsched_model_load(s.get(), &model.known, &err), LIBSCHED_EINVAL);
+    EXPECT_NE(std::string(err.message).find("libsched_model_options"), std::string::npos);
+    model.more = 0;
+    EXPECT_EQ(libsched_model_load(s.get(), &model.known, &err), LIBSCHED_OK) << err.message;
+
+    struct {
+        libsched_options known;
+        uint64_t more;
+    } open{LIBSCHED_OPTIONS_INIT, 1};
+    libsched *other = nullptr;
+    open.known.worker_path = SCHED_WORKER_PATH;
+    open.known.struct_size = sizeof(open);
+    EXPECT_EQ(libsched_open(&other, &open.known, &err), LIBSCHED_EINVAL);
+    EXPECT_NE(std::string(err.message).find("libsched_options"), std::string::npos);
+    open.known.struct_size = 0;
+    EXPECT_EQ(libsched_open(&other, &open.known, &err), LIBSCHED_EINVAL);
+    open.known.struct_size = offsetof(libsched_options, cpu_devices);
+    open.known.cpu_devices = 1000;
+    EXPECT_EQ(libsched_open(&other, &open.known, &err), LIBSCHED_OK) << err.message;
+    libsched_close(other);
+
     // What is filled in stays within what the caller has.
     struct {
         libsched_stats known;
@@ -156,6 +195,23 @@ TEST_P(Life, TakesStructsOfOtherSizes)
     EXPECT_EQ(stats.known.struct_size, sizeof(stats));
     stats.known.struct_size = 0;
     EXPECT_EQ(libsched_get_stats(s.get(), &stats.known), LIBSCHED_EINVAL);
+
+    libsched_device_info device;
+    memset(&device, 0xff, sizeof(device));
+    device.struct_size = offsetof(libsched_device_info, model);
+    EXPECT_EQ(libsched_device_get(s.get(), 0, &device), LIBSCHED_OK);
+    EXPECT_STREQ(device.name, "cpu:0");
+    EXPECT_EQ(device.batches, UINT64_MAX);
+    device.struct_size = 0;
+    EXPECT_EQ(libsched_device_get(s.get(), 0, &device), LIBSCHED_EINVAL);
+    libsched_model_info info;
+    memset(&info, 0xff, sizeof(info));
+    info.struct_size = offsetof(libsched_model_info, engine);
+    EXPECT_EQ(libsched_model_find(s.get(), "m", &info), LIBSCHED_OK);
+    EXPECT_STREQ(info.name, "m");
+    EXPECT_EQ(info.queue_limit, UINT32_MAX);
+    info.struct_size = 0;
+    EXPECT_EQ(libsched_model_get(s.get(), 0, &info), LIBSCHED_EINVAL);
 }
 
 TEST_P(Life, TellsOfDevices)
@@ -173,6 +229,16 @@ TEST_P(Life, TellsOfDevices)
     EXPECT_NE(std::string(info.cpus), "");
     EXPECT_EQ(info.pid > 0, GetParam() == Workers::process);
     EXPECT_EQ(libsched_device_get(s.get(), 99, &info), LIBSCHED_ENODEVICE);
+    // Each is bound to the cores it is said to have.
+    for (uint32_t i = 0; i < 2 && GetParam() == Workers::process; i++) {
+        info = s.device(i);
+        std::ifstream status("/proc/" + std::to_string(info.pid) + "/status");
+        std::string line, cpus;
+        while (std::getline(status, line))
+            if (line.rfind("Cpus_allowed_list:\t", 0) == 0)
+                cpus = line.substr(line.find('\t') + 1);
+        EXPECT_EQ(cpus, info.cpus) << info.name;
+    }
     bool told = false;
     for (const Done &change : s.changes)
         told = told || (change.raw.kind == LIBSCHED_DEVICE && change.name == "cpu:1" &&
@@ -180,39 +246,111 @@ TEST_P(Life, TellsOfDevices)
     EXPECT_TRUE(told);
 }
 
-TEST_P(Life, ListsDevicesThatCantBeUsed)
+namespace
+{
+
+std::string recorded_machine(const std::string &file)
 {
     const char *given = getenv("GPU_SCHED_SHARED_DATA");
     std::string folder = given != nullptr ? given : GPU_SCHED_SOURCE_DIR "/../shared/data";
-    std::string machine = folder + "/topologies/dgx2-16v100-nvswitch.xml";
-    if (!std::ifstream(machine))
-        GTEST_SKIP() << machine << " is not here";
-    Scheduler s(GetParam(), [&](libsched_options &o) {
-        o.topology_xml = machine.c_str();
-        o.cpu_devices = 0;
-    });
-    uint32_t gpus = 0;
-    for (uint32_t i = 0; i < libsched_device_count(s.get()); i++) {
-        libsched_device_info info = s.device(i);
-        EXPECT_EQ(info.state, uint32_t(LIBSCHED_DEVICE_ABSENT));
-        EXPECT_STRNE(info.reason, "");
-        EXPECT_EQ(info.pid, 0);
-        if (info.kind != LIBSCHED_DEVICE_GPU)
-            continue;
-        EXPECT_STRNE(info.pci, "");
-        gpus++;
-    }
-    EXPECT_EQ(gpus, 16u);
+    return folder + "/topologies/" + file;
+}
+
+// Of a device that is listed only to say what there is.
+void expect_absent(const libsched_device_info &info)
+{
+    EXPECT_EQ(info.state, uint32_t(LIBSCHED_DEVICE_ABSENT)) << info.name;
+    EXPECT_STRNE(info.reason, "") << info.name;
+    EXPECT_STRNE(info.model, "") << info.name;
+    EXPECT_STRNE(info.cpus, "") << info.name;
+    EXPECT_EQ(info.pid, 0) << info.name;
+    EXPECT_EQ(info.kind == LIBSCHED_DEVICE_GPU, info.pci[0] != '\0') << info.name;
+}
+
+void expect_not_loadable(Scheduler &s, const char *device)
+{
     libsched_error err{};
-    EXPECT_EQ(s.begin_load("m", {}, 0, &err), LIBSCHED_ENODEVICE);
-    const char *gpu = "gpu:0";
     libsched_model_options options = LIBSCHED_MODEL_OPTIONS_INIT;
     options.name = "m";
     options.engine = "synthetic";
-    options.devices = &gpu;
+    options.devices = &device;
     options.n_devices = 1;
     EXPECT_EQ(libsched_model_load(s.get(), &options, &err), LIBSCHED_ENODEVICE);
-    EXPECT_NE(std::string(err.message).find("gpu:0"), std::string::npos) << err.message;
+    EXPECT_NE(std::string(err.message).find(device), std::string::npos) << err.message;
+}
+
+} // namespace
+
+TEST_P(Life, ListsTheDevicesOfRecordedMachines)
+{
+    const struct {
+        const char *file;
+        uint32_t cpus;
+        std::vector<int> gpu_nodes;
+    } machines[] = {
+        {"dgx2-16v100-nvswitch.xml", 2, {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1}},
+        {"power8-4p100-nvlink.xml", 2, {0, 0, 1, 1}},
+        {"x86-24em64t-2n6c2t-pci.xml", 2, {0, 1, 1}},
+        {"x86-32em64t-2n8c2t-pci-wholeio.xml", 2, {0, 1, 1}},
+    };
+    for (const auto &machine : machines) {
+        std::string path = recorded_machine(machine.file);
+        if (!std::ifstream(path))
+            GTEST_SKIP() << path << " is not here: set GPU_SCHED_SHARED_DATA";
+        Scheduler s(GetParam(), [&](libsched_options &o) {
+            o.topology_xml = path.c_str();
+            o.cpu_devices = 0;
+        });
+        std::vector<int> gpu_nodes;
+        uint32_t cpus = 0;
+        for (uint32_t i = 0; i < libsched_device_count(s.get()); i++) {
+            libsched_device_info info = s.device(i);
+            expect_absent(info);
+            if (info.kind == LIBSCHED_DEVICE_GPU)
+                gpu_nodes.push_back(info.numa_node);
+            else
+                cpus++;
+        }
+        EXPECT_EQ(cpus, machine.cpus) << machine.file;
+        EXPECT_EQ(gpu_nodes.size(), machine.gpu_nodes.size()) << machine.file;
+        // The numbers are the system's own: what counts is who shares one.
+        for (size_t i = 1; i < gpu_nodes.size() && i < machine.gpu_nodes.size(); i++)
+            EXPECT_EQ(gpu_nodes[i] == gpu_nodes[0], machine.gpu_nodes[i] == machine.gpu_nodes[0])
+                << machine.file << " gpu:" << i;
+        libsched_error err{};
+        EXPECT_EQ(s.begin_load("m", {}, 0, &err), LIBSCHED_ENODEVICE);
+        expect_not_loadable(s, "cpu:0");
+        expect_not_loadable(s, "gpu:0");
+    }
+}
+
+// A machine with GPUs and nothing that drives them: hwloc is told that it is this one.
+TEST_P(Life, ListsGpusWhereThereIsNoCuda)
+{
+    std::string path = recorded_machine("dgx2-16v100-nvswitch.xml");
+    if (!std::ifstream(path))
+        GTEST_SKIP() << path << " is not here: set GPU_SCHED_SHARED_DATA";
+    setenv("HWLOC_XMLFILE", path.c_str(), 1);
+    setenv("HWLOC_THISSYSTEM", "1", 1);
+    auto opened = std::make_unique<Scheduler>(GetParam());
+    unsetenv("HWLOC_XMLFILE");
+    unsetenv("HWLOC_THISSYSTEM");
+    Scheduler &s = *opened;
+    ASSERT_EQ(libsched_device_count(s.get()), 17u);
+    for (uint32_t i = 1; i < 17; i++) {
+        libsched_device_info info = s.device(i);
+        expect_absent(info);
+        EXPECT_EQ(info.numa_node, i <= 8 ? 0 : 1) << info.name;
+        EXPECT_NE(std::string(info.reason).find("no driver for it: libsched-device-cuda.so is not"),
+                  std::string::npos)
+            << info.reason;
+    }
+    expect_not_loadable(s, "gpu:3");
+    // The cores compute all the same.
+    s.load("m");
+    EXPECT_EQ(s.model("m").devices, 1u);
+    Request request("m");
+    EXPECT_EQ(s.infer(request).raw.device, 0u);
 }
 
 TEST_P(Life, RefusesOptionsThatMakeNoSense)
@@ -223,6 +361,8 @@ TEST_P(Life, RefusesOptionsThatMakeNoSense)
     } cases[] = {
         {[](libsched_options &o) { o.flags = 0x100; }, "flags"},
         {[](libsched_options &o) { o.cpu_devices = 1000; }, "cpu_devices"},
+        {[](libsched_options &o) { o.cores_per_device = 100000; }, "100000 cores"},
+        {[](libsched_options &o) { o.spin_us = 2000000; }, "spin_us"},
         {[](libsched_options &o) { o.prepare_workers = 1000; }, "prepare_workers"},
         {[](libsched_options &o) { o.max_requests = 1u << 25; }, "max_requests"},
         {[](libsched_options &o) { o.arena_bytes = 10; }, "arena_bytes"},

@@ -63,7 +63,7 @@ TEST_P(Plugin, ThatCannotBeUsedSaysWhy)
         {library("absent"), "No such file"},
         {"relative.so", "absolute path"},
         {SCHED_WORKER_PATH ".cc", "No such file"},
-        {__FILE__, "plugin can't be loaded"},
+        {GPU_SCHED_SOURCE_DIR "/LICENSE", "plugin can't be loaded"},
     };
     for (auto &[path, reason] : reasons) {
         Event failed = w.load({}, 1, "x", path.c_str());
