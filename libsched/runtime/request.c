@@ -323,6 +323,7 @@ struct runtime_request *runtime_request_by_core(const libsched *s, uint64_t core
 void runtime_request_given(struct runtime_request *request, struct runtime_device *device,
                            uint64_t batch)
 {
+    runtime_parts_forget(request); /* of a run before, see forget_running() */
     request->device = device->index;
     request->batch = batch;
     request->leaves = 0;

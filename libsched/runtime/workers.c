@@ -147,8 +147,9 @@ static void is_up(libsched *s, struct runtime_device *device)
     runtime_spin_share(s);
 }
 
-/* Requests that the worker had: their inputs are free again, parts that did not go out come again
- * if the request is run again. */
+/* Requests that the worker had: their inputs are free again. Parts that may not go out are kept for
+ * now, as the core may have decided already to send the first of them: when the request is given to
+ * a worker again, those that went out have gone, and the others come again. */
 static void forget_running(libsched *s, struct runtime_device *device, uint64_t batch,
                            uint32_t step, const libsched_error *why)
 {
@@ -162,10 +163,8 @@ static void forget_running(libsched *s, struct runtime_device *device, uint64_t 
                 runtime_request_taken_back(s, request);
             continue;
         }
-        if (!request->ended) {
+        if (!request->ended)
             request->failure = *why;
-            runtime_parts_forget(request);
-        }
         runtime_request_taken_back(s, request);
     }
 }

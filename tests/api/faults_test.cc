@@ -5,6 +5,8 @@
 #include <filesystem>
 
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "../support/folder.h"
 #include "scheduler.h"
@@ -209,6 +211,33 @@ TEST_P(Faults, PartsAlreadySentAreNotSentAgain)
     ASSERT_EQ(s.parts[id].size(), 5u);
     for (uint32_t i = 0; i < 5; i++)
         EXPECT_EQ(s.parts[id][i].outputs.at("part").scalar<uint32_t>(), i + 1);
+}
+
+TEST_P(Faults, APartThatCameWithTheDeathIsNotLost)
+{
+    Scheduler s(GetParam());
+    s.load("m", Parameters().integer("a_us", 20000));
+    Request request("m");
+    request.parameters.integer("parts", 3);
+    request.raw.flags = LIBSCHED_WANT_PARTS;
+    request.raw.part_credit = 100;
+    uint64_t id = s.submit(request);
+    s.run_until([&] { return s.stats().running == 1; });
+    // The first part is there, and the worker's end, before either is looked at.
+    pollfd part = {libsched_fd(s.get()), POLLIN, 0};
+    ASSERT_EQ(poll(&part, 1, 20000), 1);
+    pollfd end = {int(syscall(SYS_pidfd_open, s.device().pid, 0)), POLLIN, 0};
+    ASSERT_GE(end.fd, 0);
+    ASSERT_EQ(kill(s.device().pid, SIGKILL), 0);
+    ASSERT_EQ(poll(&end, 1, 20000), 1);
+    close(end.fd);
+    const Done &done = s.end_of(id);
+    EXPECT_EQ(done.status(), LIBSCHED_OK) << done.message;
+    EXPECT_EQ(done.raw.attempts, 2u);
+    ASSERT_EQ(s.parts[id].size(), 2u);
+    for (uint32_t i = 0; i < 2; i++)
+        EXPECT_EQ(s.parts[id][i].outputs.at("part").scalar<uint32_t>(), i + 1);
+    EXPECT_EQ(done.outputs.at("part").scalar<uint32_t>(), 3u);
 }
 
 TEST_P(Faults, AWorkerThatPreparesIsReplacedToo)
