@@ -200,6 +200,30 @@ TEST_F(RecordedMachines, NothingOnThemIsUsableHere)
     }
 }
 
+/* hwloc is told that it is this machine: GPUs are listed that nothing here can drive. */
+TEST_F(RecordedMachines, TakenForThisOneListItsGpusWithTheReasonWhyTheyAreNotUsable)
+{
+    OPEN_OR_SKIP("dgx2-16v100-nvswitch.xml");
+    setenv("HWLOC_XMLFILE", path_.c_str(), 1);
+    setenv("HWLOC_THISSYSTEM", "1", 1);
+    Topology t = open_topology({});
+    unsetenv("HWLOC_XMLFILE");
+    unsetenv("HWLOC_THISSYSTEM");
+    ASSERT_NE(t, nullptr);
+    EXPECT_TRUE(topology_is_this_machine(t.get()));
+    auto gpus = devices_of(t, TOPOLOGY_GPU);
+    ASSERT_EQ(gpus.size(), 16u);
+    for (const topology_device *gpu : gpus) {
+        EXPECT_FALSE(gpu->usable);
+        EXPECT_STREQ(gpu->reason, "no CUDA driver plugin is loaded");
+        EXPECT_STRNE(gpu->pci_bus_id, "");
+        EXPECT_GE(gpu->numa_node, 0);
+        EXPECT_GE(gpu->n_cpus, 1u) << "whichever of ours";
+    }
+    for (const topology_device *cpu : devices_of(t, TOPOLOGY_CPU))
+        EXPECT_TRUE(cpu->usable) << cpu->reason;
+}
+
 TEST(RecordedFiles, AbsentFile)
 {
     topology *t = nullptr;
