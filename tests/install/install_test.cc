@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -121,6 +122,47 @@ TEST_F(Installed, ExportsNothingButItsApi)
                   &output),
               0);
     EXPECT_EQ(output, "");
+}
+
+// The functions that a header declares: the last word before the first '(' behind each
+// LIBSCHED_API.
+std::set<std::string> declared_functions(const std::string &header)
+{
+    std::set<std::string> names;
+    for (size_t at = 0; (at = header.find("\nLIBSCHED_API ", at)) != std::string::npos;) {
+        size_t end = header.find('(', at);
+        size_t begin = header.find_last_of(" *\n", end) + 1;
+        names.insert(header.substr(begin, end - begin));
+        at = end;
+    }
+    return names;
+}
+
+// What a header declares is there, under the version that it came with.
+TEST_F(Installed, ExportsAllThatItsHeadersDeclare)
+{
+    std::string output;
+    ASSERT_EQ(run("nm -D --defined-only --with-symbol-versions " +
+                      shell_quoted(library_folder() + "/libsched.so"),
+                  &output),
+              0)
+        << output;
+    size_t n = 0;
+    for (const auto &entry : fs::recursive_directory_iterator(prefix() + "/include")) {
+        if (entry.path().extension() != ".h")
+            continue;
+        std::ifstream in(entry.path());
+        auto names = declared_functions({std::istreambuf_iterator<char>(in), {}});
+        // Those a plugin defines, not the library.
+        names.erase("libsched_engine_entry");
+        names.erase("libsched_device_entry");
+        for (const std::string &name : names)
+            EXPECT_NE(output.find(" " + name + "@@LIBSCHED_"), std::string::npos) << name;
+        n += names.size();
+    }
+    EXPECT_GE(n, 35u);
+    ASSERT_EQ(run("readelf -d " + shell_quoted(library_folder() + "/libsched.so"), &output), 0);
+    EXPECT_NE(output.find("soname: [libsched.so.0]"), std::string::npos) << output;
 }
 
 TEST_F(Installed, IsFoundByCmake)
