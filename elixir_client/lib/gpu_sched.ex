@@ -27,7 +27,7 @@ defmodule GpuSched do
          name: MyApp.Gpu,
          models: [
            [name: "minilm", path: "/models/all-MiniLM-L6-v2"],
-           [name: "noop", engine: "synthetic"]
+           [name: "ticker", engine: "synthetic", parameters: [stream: true]]
          ],
          port_options: [cpu_devices: 2]}
       ]
@@ -39,11 +39,19 @@ defmodule GpuSched do
 
   ## A first request
 
-      iex> GpuSched.await_ready(MyApp.Gpu, "minilm")
-      {:ok, %{"name" => "minilm", "state" => "ready", ...}}
+      iex> {:ok, model} = GpuSched.await_ready(MyApp.Gpu, "minilm")
+      iex> model["state"]
+      "ready"
       iex> {:ok, result} = GpuSched.infer(MyApp.Gpu, "minilm", %{"text" => ["hello", "world"]})
-      iex> result["outputs"]["embedding"]
-      %{"datatype" => "FP32", "shape" => [2, 384], "data" => <<...>>}
+      iex> %{"datatype" => "FP32", "shape" => shape, "data" => data} = result["outputs"]["embedding"]
+      iex> {shape, byte_size(data)}
+      {[2, 384], 2 * 384 * 4}
+
+  What does not work answers an error to match on:
+
+      iex> {:error, error} = GpuSched.infer(MyApp.Gpu, "minilm", %{"txet" => ["hello"]})
+      iex> {error.reason, error.scope}
+      {:invalid_argument, :request}
 
   ## The server
 
@@ -52,8 +60,11 @@ defmodule GpuSched do
 
   ## From a node that has none of our code
 
-      iex> :erpc.call(:"gpu@10.0.0.2", GpuSched, :infer, [MyApp.Gpu, "minilm", %{"text" => ["hello"]}])
-      {:ok, %{"outputs" => %{"embedding" => %{"datatype" => "FP32", ...}}, "device" => "cpu:0", ...}}
+      iex> host = node() # on a laptop: :"gpu@10.0.0.2"
+      iex> inputs = %{"text" => ["hello"]}
+      iex> {:ok, result} = :erpc.call(host, GpuSched, :infer, [MyApp.Gpu, "minilm", inputs])
+      iex> result["outputs"]["embedding"]["shape"]
+      [1, 384]
 
   The answer holds nothing but maps, lists, binaries and numbers. An error is a `GpuSched.Error`,
   which arrives there as a map: `error.reason` and `error.message` can be read. A result in parts
@@ -98,8 +109,9 @@ defmodule GpuSched do
     * `:output` - `:binary`, `:list` or `:nx`, as above;
     * `:priority` - 0 (the default, the most urgent) to 7;
     * `:parameters` - a map or keyword list for the model: booleans, numbers and strings;
-    * `:client` - whose share of the devices it counts to, at most 63 bytes; unless given, the
-      name of the node that the owner of the request is on;
+    * `:client` - whose share of the devices it counts to, at most 63 bytes; unless given, that of
+      the scheduler (see `start_link/1`), or else the name of the node that the owner of the
+      request is on;
     * `:overload` - what to do where the credit of the scheduler is used up: `:error` (the default)
       answers `:overloaded` with `retry_after_ms` at once, `:wait` waits within the timeout;
     * `:unavailable` - what to do while `sched-port` is being restarted: `:error` answers
@@ -159,15 +171,16 @@ defmodule GpuSched do
       the bare option;
     * `:port_env` - environment variables of `sched-port`, as `[{"NAME", "value"}]`;
     * `:start_timeout` - how long `sched-port` may take to come up, in ms; 30 000;
-    * `:shutdown` - how long the end may take, in ms; 10 000. New requests are refused, those in
-      flight are waited for until a second before that, then `sched-port` is closed and its end
-      is waited for;
+    * `:shutdown` - how long the end may take, in ms, or `:infinity`; 10 000. New requests are
+      refused, those in flight are waited for until two seconds before that (until the half of
+      what is less than four), then `sched-port` is closed and its end is waited for;
     * `:restart_backoff` - `{min, max}` in ms between restarts of `sched-port`, doubling from one
       to the other; `{100, 5000}`;
     * `:watchdog` - after how many ms in which `sched-port` has not answered at all it is killed and
       restarted; 30 000, or `:infinity`;
     * `:max_waiting` - how many callers may wait for credit (`overload: :wait`); 65 536;
-    * `:relay_bytes` - how much may wait to be sent to one other node by `stream_to/5`; 64 MiB.
+    * `:relay_bytes` - how much may wait to be sent to one other node by `stream_to/5`; 64 MiB;
+    * `:client` - whose share the requests count to that do not say so themselves.
   """
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(opts) when is_list(opts), do: Server.start_link(Options.start!(opts))
@@ -190,7 +203,11 @@ defmodule GpuSched do
   @doc """
   Runs one request and waits for its result.
 
-      GpuSched.infer(MyApp.Gpu, "minilm", %{"text" => ["hello"]}, output: :list, timeout: 500)
+      iex> opts = [output: :list, timeout: 30_000]
+      iex> {:ok, result} = GpuSched.infer(MyApp.Gpu, "minilm", %{"text" => ["hello"]}, opts)
+      iex> [vector] = result["outputs"]["embedding"]
+      iex> length(vector)
+      384
 
   The options are those of the section "Options of a request" above.
   """
@@ -207,6 +224,11 @@ defmodule GpuSched do
 
   @doc """
   As `infer/4`, but answers the result itself and raises the error.
+
+      iex> GpuSched.infer!(MyApp.Gpu, "minilm", %{"text" => ["hello"]})["batch"]
+      1
+      iex> GpuSched.infer!(MyApp.Gpu, "no such model", %{})
+      ** (GpuSched.Error) no model "no such model" is loaded
   """
   @spec infer!(server, model, inputs, [infer_option]) :: result
   def infer!(server, model, inputs, opts \\ []) do
@@ -219,6 +241,11 @@ defmodule GpuSched do
   @doc """
   Begins a request and answers a `GpuSched.Request` to come back to with `await/2`, `yield/2` or
   `cancel/1`.
+
+      iex> request = GpuSched.async(MyApp.Gpu, "minilm", %{"text" => ["hello"]})
+      iex> {:ok, result} = GpuSched.await(request)
+      iex> result["outputs"]["embedding"]["shape"]
+      [1, 384]
 
   As with a `Task`, the caller gets the message `{request.ref, result}`, `result` being what
   `infer/4` would answer, unless it takes it with one of these functions: a `GenServer` may just
@@ -252,6 +279,11 @@ defmodule GpuSched do
   @doc """
   Waits for many requests, at most `timeout` ms altogether; the results are in the order of the
   requests. Those that are not done in time are cancelled, with the error `:deadline_exceeded`.
+
+      iex> texts = ["one", "two", "three"]
+      iex> requests = for t <- texts, do: GpuSched.async(MyApp.Gpu, "minilm", %{"text" => [t]})
+      iex> for {:ok, result} <- GpuSched.await_many(requests), do: result["attempts"]
+      [1, 1, 1]
   """
   @spec await_many([Request.t()], timeout) :: [{:ok, result} | {:error, Error.t()}]
   def await_many(requests, timeout \\ :infinity) when is_list(requests),
@@ -280,9 +312,10 @@ defmodule GpuSched do
   @doc """
   The parts of one request, as a lazy enumerable.
 
-      MyApp.Gpu
-      |> GpuSched.stream("story", %{"text" => "Once"}, timeout: 60_000)
-      |> Enum.each(fn part -> IO.write(part["outputs"]["token"]["data"]) end)
+      iex> opts = [parameters: [parts: 3], output: :list]
+      iex> stream = GpuSched.stream(MyApp.Gpu, "ticker", %{"data" => [1]}, opts)
+      iex> Enum.map(stream, fn part -> part["outputs"]["part"] end)
+      [[1], [2], [3]]
 
   Each element is a map with `"outputs"`, like a result. A model that does not work in parts gives
   one element. Nothing is sent before the enumeration begins, and each enumeration is a request of
@@ -303,10 +336,10 @@ defmodule GpuSched do
   @doc """
   Runs one request for each element of `enumerable`, lazily and with bounded concurrency.
 
-      texts
-      |> Stream.map(&%{"text" => [&1]})
-      |> then(&GpuSched.infer_many(MyApp.Gpu, "minilm", &1, output: :list))
-      |> Enum.map(fn {:ok, result} -> hd(result["outputs"]["embedding"]) end)
+      iex> inputs = Stream.map(1..1_000, &%{"text" => ["sentence", Integer.to_string(&1)]})
+      iex> results = GpuSched.infer_many(MyApp.Gpu, "minilm", inputs, timeout: 60_000)
+      iex> Enum.count(results, fn {:ok, result} -> result["outputs"]["embedding"] end)
+      1000
 
   Yields `{:ok, result}` or `{:error, error}` for each; one that fails does not end the others. If
   the enumeration is halted, what is in flight is cancelled.
@@ -316,8 +349,8 @@ defmodule GpuSched do
 
     * `:max_concurrency` - how many requests are in flight at once; 256;
     * `:ordered` - whether the results come in the order of the inputs; `true`. `false` yields
-      each as soon as it is there, as `{index, result}` pairs cannot be told apart otherwise:
-      `{index, {:ok, result}}`.
+      each as soon as it is there, with the index of its input, so that it can be told which it
+      is: `{index, {:ok, result}}`.
   """
   @spec infer_many(server, model, Enumerable.t(), [
           infer_option | {:max_concurrency, pos_integer} | {:ordered, boolean}
@@ -329,13 +362,19 @@ defmodule GpuSched do
   Runs one request and sends its parts and its end to `pid`, which may be on any node and needs
   none of our code there.
 
-      {:ok, ref} = :erpc.call(host, GpuSched, :stream_to, [MyApp.Gpu, "story", inputs, self(), [credit: 4]])
+      {:ok, ref} =
+        :erpc.call(host, GpuSched, :stream_to, [MyApp.Gpu, "ticker", inputs, self(), [credit: 4]])
 
       receive do
-        {^ref, {:part, part}} -> …      # then let one more come:
+        {^ref, {:part, part}} ->
+          # … and let one more come:
           :erpc.cast(host, GpuSched, :grant, [MyApp.Gpu, ref, 1])
-        {^ref, {:done, result}} -> …
-        {^ref, {:error, error}} -> …
+
+        {^ref, {:done, result}} ->
+          …
+
+        {^ref, {:error, error}} ->
+          …
       end
 
   Exactly one `:done` or `:error` comes, after the parts. The request belongs to `pid`: if it dies
@@ -370,6 +409,10 @@ defmodule GpuSched do
   @doc """
   The models that are loaded, loading or failed: a list of maps with `"name"`, `"state"`,
   `"inputs"`, `"outputs"`, limits and counters, as `docs/protocol.md` has them.
+
+      iex> {:ok, models} = GpuSched.models(MyApp.Gpu)
+      iex> Enum.sort(for model <- models, do: model["name"])
+      ["minilm", "ticker"]
   """
   @spec models(server, [{:timeout, timeout}]) :: {:ok, [map]} | {:error, Error.t()}
   def models(server, opts \\ []), do: Admin.call(server, :models, [], opts)
@@ -377,6 +420,10 @@ defmodule GpuSched do
   @doc """
   The devices of the machine: a list of maps with `"name"`, `"kind"`, `"usable"` (and `"reason"`,
   where it is not), `"state"`, `"numa_node"`, `"memory_bytes"` and more.
+
+      iex> {:ok, devices} = GpuSched.devices(MyApp.Gpu)
+      iex> Enum.find(devices, &(&1["name"] == "cpu:0"))["kind"]
+      "cpu"
   """
   @spec devices(server, [{:timeout, timeout}]) :: {:ok, [map]} | {:error, Error.t()}
   def devices(server, opts \\ []), do: Admin.call(server, :devices, [], opts)
@@ -390,7 +437,11 @@ defmodule GpuSched do
   @doc """
   Loads a model and waits until it is ready.
 
-      GpuSched.load(MyApp.Gpu, "bge", path: "/models/bge-small-en", max_batch_requests: 32)
+      iex> {:ok, model} = GpuSched.load(MyApp.Gpu, "noop", engine: "synthetic", queue_limit: 500)
+      iex> {model["state"], model["queue_limit"]}
+      {"ready", 500}
+      iex> GpuSched.unload(MyApp.Gpu, "noop")
+      :ok
 
   Options: `:path` (a folder with a `gpu_sched.json`, or in Hugging Face layout), `:engine`,
   `:library` (a plugin), `:parameters` (a map or keyword list for the engine), `:devices` (names of
@@ -411,8 +462,8 @@ defmodule GpuSched do
 
   @doc """
   Waits until a model is ready and answers its description; or, with `:all`, until every model of
-  `models/1` is, and answers theirs. The error is the reason where one has failed. `:timeout` is 60 000 ms
-  unless given.
+  `models/1` is, and answers theirs. The error is the reason where one has failed. `:timeout` is
+  60 000 ms unless given.
   """
   @spec await_ready(server, model | :all, [{:timeout, timeout}]) ::
           {:ok, map | [map]} | {:error, Error.t()}

@@ -7,6 +7,8 @@ defmodule GpuSched.Admin do
 
   def call(server, function, args, opts) do
     opts = Options.admin!(function, opts)
+    # Here, so that a mistake raises in the program that made it.
+    if function == :load, do: Models.params!(hd(args), Keyword.delete(opts, :timeout))
 
     case Resolve.server(server) do
       {:local, ctx} ->

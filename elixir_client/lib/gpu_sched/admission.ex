@@ -22,7 +22,8 @@ defmodule GpuSched.Admission do
   @clock_delta 11
   @next_id 12
   @generation 13
-  @slots 13
+  @max_values 14
+  @slots 14
 
   @states [starting: 0, up: 1, down: 2, closing: 3]
 
@@ -46,6 +47,7 @@ defmodule GpuSched.Admission do
     :atomics.put(ref, @lease_min, limits.lease_min)
     :atomics.put(ref, @lease_max, limits.lease_max)
     :atomics.put(ref, @max_frame, limits.max_frame)
+    :atomics.put(ref, @max_values, limits.max_values)
     :atomics.put(ref, @clock_delta, limits.clock_delta)
     :atomics.add(ref, @generation, 1)
   end
@@ -54,6 +56,7 @@ defmodule GpuSched.Admission do
   def lease_min(ref), do: :atomics.get(ref, @lease_min)
   def lease_max(ref), do: :atomics.get(ref, @lease_max)
   def max_frame(ref), do: :atomics.get(ref, @max_frame)
+  def max_values(ref), do: :atomics.get(ref, @max_values)
   def generation(ref), do: :atomics.get(ref, @generation)
 
   # Now on this node's clock, and a time of it on the port's. Both are CLOCK_MONOTONIC, which

@@ -17,15 +17,28 @@ defmodule GpuSched.Async do
     {pid, ref} =
       :erlang.spawn_opt(
         fn ->
-          receive do
-            {:go, ref} -> send(ref, {ref, run(server, model, inputs, opts, owner, caller, ref)})
-          end
+          ref = await_go(caller)
+          send(ref, {ref, run(server, model, inputs, opts, owner, caller, ref)})
         end,
         monitor: [alias: :reply_demonitor]
       )
 
     send(pid, {:go, ref})
     %Request{ref: ref, owner: caller, pid: pid, model: model}
+  end
+
+  # A caller may be killed before it says so.
+  defp await_go(caller) do
+    monitor = Process.monitor(caller)
+
+    receive do
+      {:go, ref} ->
+        Process.demonitor(monitor, [:flush])
+        ref
+
+      {:DOWN, ^monitor, :process, _pid, _reason} ->
+        exit(:normal)
+    end
   end
 
   defp run(server, model, inputs, opts, owner, caller, ref) do
@@ -58,7 +71,7 @@ defmodule GpuSched.Async do
 
   defp remote_answer(message, request, node, opts, deadline, stop) do
     case :erpc.check_response(message, request) do
-      {:response, {:ok, result}} -> {:ok, Tensor.outputs(result, opts.output)}
+      {:response, {:ok, result}} -> Tensor.outputs(result, opts.output)
       {:response, {:error, error}} -> {:error, error}
       :no_response -> remote_answer(request, node, opts, deadline, stop)
     end

@@ -12,6 +12,10 @@ defmodule GpuSched.Encode do
   # a reference and not a tree.
   @flatten 16 * 1024
   @align 64
+  # More than the head of a message takes, in bytes and in values.
+  @head 64
+  # The longest name of a client that the port takes.
+  @max_client 63
 
   defstruct [:entries, :body, :bytes, :lease, uploads: [], upload_bytes: 0]
 
@@ -29,50 +33,64 @@ defmodule GpuSched.Encode do
           {:ok, t} | {:error, Error.t()}
   def request(%Context{} = ctx, model, inputs, opts, owner, leases? \\ true) do
     lease_min = if leases?, do: Admission.lease_min(ctx.counters), else: 0
-    {n, head} = head(model, opts, opts.client || ctx.client || Atom.to_string(node(owner)))
+    {n, head} = head(model, opts, opts.client || ctx.client || share(node(owner)))
     {body, uploads, size} = inputs(inputs, lease_min)
 
-    if uploads == [],
-      do: whole(ctx, n, [head | body]),
-      else: leased(n, head, body, uploads, size)
+    request =
+      if uploads == [],
+        do: whole(n, [head | body]),
+        else: leased(n, head, body, uploads, size)
+
+    with :ok <- check_size(ctx, request.bytes - request.upload_bytes, inputs), do: {:ok, request}
   catch
-    {Msgpack, path, what} -> {:error, refused(Enum.reverse(path), what)}
+    {Msgpack, path, what} -> {:error, refused(path, what)}
   end
 
-  defp whole(ctx, n, body) do
+  defp whole(n, body) do
     bytes = IO.iodata_length(body)
-    limit = Admission.max_frame(ctx.counters)
-
-    cond do
-      bytes + 64 > limit and limit > 0 ->
-        {:error,
-         Error.exception(
-           reason: :too_large,
-           message:
-             "the request is #{bytes} bytes long, and a frame takes #{limit}: send large inputs " <>
-               ~s(as %{"datatype", "shape", "data"} with a binary, or raise the option ) <>
-               "max_frame_bytes of sched-port"
-         )}
-
-      bytes <= @flatten ->
-        {:ok, %__MODULE__{entries: n, body: IO.iodata_to_binary(body), bytes: bytes}}
-
-      true ->
-        {:ok, %__MODULE__{entries: n, body: body, bytes: bytes}}
-    end
+    body = if bytes <= @flatten, do: IO.iodata_to_binary(body), else: body
+    %__MODULE__{entries: n, body: body, bytes: bytes}
   end
 
   defp leased(n, head, segments, uploads, size) do
     bytes = Enum.reduce(segments, size, fn s, sum -> sum + segment_length(s) end)
 
-    {:ok,
-     %__MODULE__{
-       entries: n,
-       body: [head | segments],
-       bytes: bytes,
-       uploads: uploads,
-       upload_bytes: size
-     }}
+    %__MODULE__{
+      entries: n,
+      body: [head | segments],
+      bytes: bytes,
+      uploads: uploads,
+      upload_bytes: size
+    }
+  end
+
+  # A frame that is beyond a limit of the port is refused as a whole, hence never sent. `bytes` values
+  # are the most that so many bytes hold.
+  defp check_size(ctx, bytes, inputs) do
+    max_frame = Admission.max_frame(ctx.counters)
+    max_values = Admission.max_values(ctx.counters)
+
+    cond do
+      bytes + @head > max_frame ->
+        too_large(
+          "is #{bytes} bytes long, and a frame takes #{max_frame}",
+          ", or raise the option max_frame_bytes of sched-port"
+        )
+
+      bytes + @head > max_values and Msgpack.count(inputs) + @head > max_values ->
+        too_large("has #{Msgpack.count(inputs)} values, and a frame takes #{max_values}", "")
+
+      true ->
+        :ok
+    end
+  end
+
+  defp too_large(what, more) do
+    message =
+      "the request #{what}: send large inputs as " <>
+        ~s(%{"datatype", "shape", "data"} with a binary) <> more
+
+    {:error, Error.exception(reason: :too_large, message: message)}
   end
 
   defp segment_length(:lease), do: 9
@@ -103,6 +121,20 @@ defmodule GpuSched.Encode do
   end
 
   # ---- the entries of the map, but for the deadline and the inputs
+
+  # The client that a node's requests count to. Where its name is too long the same beginning and a
+  # hash stand for it, always the same ones.
+  @spec share(node) :: String.t()
+  def share(node) do
+    case Atom.to_string(node) do
+      name when byte_size(name) <= @max_client ->
+        name
+
+      name ->
+        hash = name |> :erlang.md5() |> binary_part(0, 8) |> Base.encode16(case: :lower)
+        binary_part(name, 0, @max_client - 1 - byte_size(hash)) <> "~" <> hash
+    end
+  end
 
   defp head(model, opts, client) do
     name = model_name(model)
@@ -136,8 +168,10 @@ defmodule GpuSched.Encode do
     {[Msgpack.map_header(map_size(inputs)) | :lists.reverse(segments)], uploads, size}
   end
 
-  defp inputs(%module{}, _lease_min),
-    do: Msgpack.refuse(["inputs"], Msgpack.struct_advice(module))
+  defp inputs(%module{}, _lease_min) do
+    what = "a struct (#{inspect(module)}) where a map from names to tensors belongs"
+    Msgpack.refuse(["inputs"], what)
+  end
 
   defp inputs(other, _lease_min) do
     Msgpack.refuse(
@@ -203,10 +237,10 @@ defmodule GpuSched.Encode do
 
   defp aligned(size), do: div(size + @align - 1, @align) * @align
 
-  defp refused(path, what) do
-    Error.exception(
-      reason: :invalid_argument,
-      message: "#{Msgpack.format_path(path)}: this cannot be sent: #{what}"
-    )
+  # `path` is reversed, as Msgpack.refuse/2 has it.
+  @spec refused(Msgpack.path(), String.t()) :: Error.t()
+  def refused(path, what) do
+    path = path |> Enum.reverse() |> Msgpack.format_path()
+    Error.exception(reason: :invalid_argument, message: "#{path}: this cannot be sent: #{what}")
   end
 end

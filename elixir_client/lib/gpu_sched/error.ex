@@ -3,6 +3,18 @@ defmodule GpuSched.Error do
   @moduledoc """
   What every function of `GpuSched` answers when something did not work.
 
+      case GpuSched.infer(MyApp.Gpu, "minilm", inputs) do
+        {:ok, result} -> result
+        {:error, %GpuSched.Error{reason: :overloaded, retry_after_ms: ms}} -> come_back_in(ms)
+        {:error, %GpuSched.Error{scope: :request} = error} -> raise error
+      end
+
+  It is an exception:
+
+      iex> error = GpuSched.Error.exception(reason: :queue_full, retry_after_ms: 20)
+      iex> {error.scope, Exception.message(error)}
+      {:model, "the queue of the model is full; come back later"}
+
   The fields:
 
     * `:reason` - an atom of the table below, to match on;

@@ -9,7 +9,8 @@ defmodule GpuSched.Executable do
 
   @spec find(String.t() | nil) :: {:ok, String.t()} | {:error, Error.t()}
   def find(nil) do
-    Enum.find_value(places(), fn {place, path} -> path && check(path, place) end) ||
+    # Empty is how an environment says that there is none.
+    Enum.find_value(places(), fn {place, path} -> path not in [nil, ""] && check(path, place) end) ||
       {:error, not_found()}
   end
 

@@ -133,8 +133,18 @@ defmodule GpuSched.Local do
       if request.uploads == [] do
         {:ok, request, ticket}
       else
-        again = fn -> Encode.request(ctx, model, inputs, opts, owner, false) end
-        Upload.run(ctx, request, ticket, owner, deadline, again)
+        whole = fn -> Encode.request(ctx, model, inputs, opts, owner, false) end
+
+        case Upload.run(ctx, request, ticket, owner, deadline, whole) do
+          {:error, %Error{reason: :unavailable} = error} ->
+            # The port ended under it.
+            if opts.unavailable == :wait and Process.alive?(ctx.server),
+              do: prepare(ctx, model, inputs, opts, owner, deadline, stop),
+              else: {:error, error}
+
+          other ->
+            other
+        end
       end
     end
   end
@@ -221,17 +231,14 @@ defmodule GpuSched.Local do
   @spec finish(binary | {:error, Error.t()}, :binary | :list | :nx) ::
           {:ok, map} | {:error, Error.t()}
   def finish(payload, output) when is_binary(payload) do
-    with {:ok, result} <- Protocol.result(payload), do: {:ok, Tensor.outputs(result, output)}
+    with {:ok, result} <- Protocol.result(payload), do: Tensor.outputs(result, output)
   end
 
   def finish({:error, error}, _output), do: {:error, error}
 
-  @spec part(binary, :binary | :list | :nx) :: map
+  @spec part(binary, :binary | :list | :nx) :: {:ok, map} | {:error, Error.t()}
   def part(payload, output) do
-    case GpuSched.Msgpack.decode(payload) do
-      {:ok, part, _rest} -> Tensor.outputs(part, output)
-      {:error, what} -> raise Error, reason: :protocol_error, message: "a part holds #{what}"
-    end
+    with {:ok, part} <- Protocol.part(payload), do: Tensor.outputs(part, output)
   end
 
   @spec timed_out(timeout) :: Error.t()

@@ -12,7 +12,10 @@ defmodule GpuSched.Msgpack do
 
   import Bitwise
 
+  # Of what is read; and of what is sent, which the port bounds as well: a frame that is too deep is
+  # refused with everything in it, so that must not come about. No tensor has so many dimensions.
   @max_depth 64
+  @max_encoded_depth 16
   @int64_min Bitwise.bsl(-1, 63)
   @uint64_max Bitwise.bsl(1, 64) - 1
 
@@ -29,7 +32,7 @@ defmodule GpuSched.Msgpack do
 
   # Throws `{GpuSched.Msgpack, reversed path, what}`: for those who encode in pieces.
   @spec encode!(term, path) :: iodata
-  def encode!(term, path \\ []), do: pack(term, path, @max_depth)
+  def encode!(term, path \\ []), do: pack(term, path, @max_encoded_depth)
 
   @spec refuse(path, String.t()) :: no_return
   def refuse(path, what), do: throw({__MODULE__, path, what})
@@ -92,16 +95,20 @@ defmodule GpuSched.Msgpack do
   defp pack([], _path, _depth), do: <<0x90>>
 
   defp pack(term, path, 0) when is_list(term) or is_map(term),
-    do: refuse(path, "a term nested more than #{@max_depth} deep")
+    do: refuse(path, "a term nested more than #{@max_encoded_depth} deep")
 
-  defp pack([first | _] = list, path, _depth) when is_number(first) do
+  defp pack([first | _] = list, path, depth) when is_number(first) do
     n = proper_length(list, path)
-    pack_numbers(list, array_header(n), path, 0)
+    pack_numbers(list, array_header(n), 0, path, depth - 1)
   end
 
   defp pack(list, path, depth) when is_list(list) do
     n = proper_length(list, path)
     [array_header(n) | pack_list(list, 0, path, depth - 1)]
+  end
+
+  defp pack(%{__struct__: Nx.Tensor}, path, _depth) do
+    refuse(path, "an Nx tensor inside another term: the input itself has to be one (Nx.stack/1)")
   end
 
   defp pack(%module{}, path, _depth), do: refuse(path, struct_advice(module))
@@ -118,18 +125,18 @@ defmodule GpuSched.Msgpack do
     do: [pack(x, [i | path], depth) | pack_list(rest, i + 1, path, depth)]
 
   # Numbers, the bulk of what is sent as lists, go straight into one binary.
-  defp pack_numbers([f | rest], acc, path, i) when is_float(f),
-    do: pack_numbers(rest, <<acc::binary, 0xCB, f::float-64>>, path, i + 1)
+  defp pack_numbers([f | rest], acc, i, path, depth) when is_float(f),
+    do: pack_numbers(rest, <<acc::binary, 0xCB, f::float-64>>, i + 1, path, depth)
 
-  defp pack_numbers([n | rest], acc, path, i) when is_integer(n) and n >= 0 and n < 0x80,
-    do: pack_numbers(rest, <<acc::binary, n>>, path, i + 1)
+  defp pack_numbers([n | rest], acc, i, path, depth) when is_integer(n) and n >= 0 and n < 0x80,
+    do: pack_numbers(rest, <<acc::binary, n>>, i + 1, path, depth)
 
-  defp pack_numbers([x | rest], acc, path, i),
-    do: pack_numbers(rest, <<acc::binary, one(x, [i | path])::binary>>, path, i + 1)
+  defp pack_numbers([x | rest], acc, i, path, depth) do
+    x = IO.iodata_to_binary(pack(x, [i | path], depth))
+    pack_numbers(rest, <<acc::binary, x::binary>>, i + 1, path, depth)
+  end
 
-  defp pack_numbers([], acc, _path, _i), do: acc
-
-  defp one(x, path), do: IO.iodata_to_binary(pack(x, path, @max_depth))
+  defp pack_numbers([], acc, _i, _path, _depth), do: acc
 
   defp pack_map([], _path, _depth), do: []
 
@@ -150,15 +157,25 @@ defmodule GpuSched.Msgpack do
     ArgumentError -> refuse(path, "an improper list")
   end
 
+  # How many values a term is on the wire.
+  @spec count(term) :: non_neg_integer
+  def count(list) when is_list(list), do: List.foldl(list, 1, &(count(&1) + &2))
+  def count(%_{}), do: 1
+  def count(map) when is_map(map), do: :maps.fold(fn _k, v, n -> n + 1 + count(v) end, 1, map)
+  def count(_term), do: 1
+
   @doc false
-  def struct_advice(Nx.Tensor) do
-    "an Nx tensor that was not converted: this node does not have Nx. Send " <>
-      ~s(%{"datatype" => "FP32", "shape" => […], "data" => Nx.to_binary(t\)}, or call through ) <>
-      "GpuSched on a node that has Nx"
-  end
+  def struct_advice(Nx.Tensor),
+    do: "an Nx tensor that was not converted: #{node()} does not have Nx; " <> tensor_advice()
 
   def struct_advice(module),
     do: "a struct (#{inspect(module)}): send a plain map, list, binary or number"
+
+  @doc false
+  def tensor_advice do
+    ~s(send %{"datatype" => "FP32", "shape" => […], "data" => Nx.to_binary(t\)}, or call through ) <>
+      "GpuSched on the node that has it"
+  end
 
   @doc false
   def kind(term) when is_pid(term), do: "a pid"
@@ -261,6 +278,15 @@ defmodule GpuSched.Msgpack do
     {v, rest} = unpack(rest, d - 1)
     unpack_map(n - 1, rest, d, [{k, v} | acc])
   end
+
+  # A decoded term whose small strings, the keys among them, do not refer to the binary it was decoded
+  # from. What lies in lists stays as it is.
+  @spec detach(term) :: term
+  def detach(map) when is_map(map),
+    do: for({key, value} <- map, into: %{}, do: {detach(key), detach(value)})
+
+  def detach(s) when is_binary(s) and byte_size(s) <= 64, do: :binary.copy(s)
+  def detach(other), do: other
 
   # As Nx writes them.
   defp not_finite(0, 0), do: :infinity

@@ -3,6 +3,8 @@ defmodule GpuSched.Options do
   # Options are checked at the door, with messages that say what was got.
   @moduledoc false
 
+  alias GpuSched.NxBridge
+
   @default_timeout 5_000
   @admin_timeout 5_000
   @load_timeout 60_000
@@ -131,7 +133,15 @@ defmodule GpuSched.Options do
   defp check!(:timeout, :infinity), do: :ok
   defp check!(:timeout, n) when is_integer(n) and n >= 0 and n <= 0xFFFFFFFF, do: :ok
   defp check!(:timeout, v), do: wrong!(:timeout, v, "milliseconds or :infinity")
-  defp check!(:output, v) when v in [:binary, :list, :nx], do: :ok
+  defp check!(:output, v) when v in [:binary, :list], do: :ok
+
+  defp check!(:output, :nx) do
+    unless NxBridge.available?() do
+      raise ArgumentError,
+            "output: :nx takes Nx, which #{node()} does not have; ask for :list or :binary"
+    end
+  end
+
   defp check!(:output, v), do: wrong!(:output, v, ":binary, :list or :nx")
   defp check!(:priority, n) when n in 0..7, do: :ok
   defp check!(:priority, v), do: wrong!(:priority, v, "an integer from 0 to 7")

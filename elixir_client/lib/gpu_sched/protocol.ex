@@ -6,6 +6,9 @@ defmodule GpuSched.Protocol do
   alias GpuSched.{Error, Msgpack}
 
   @version 1
+
+  # A result beyond this has its small strings copied.
+  @detach_above 4 * 1024
   def version, do: @version
 
   # ---- to the port
@@ -99,9 +102,9 @@ defmodule GpuSched.Protocol do
 
   # What a response's payload says.
   @spec result(binary) :: {:ok, term} | {:error, Error.t()}
-  def result(<<0xC0, result::binary>>) do
+  def result(<<0xC0, result::binary>> = payload) do
     case Msgpack.decode(result) do
-      {:ok, term, ""} -> {:ok, term}
+      {:ok, term, ""} -> {:ok, detached(term, payload)}
       {:ok, _term, _more} -> misread("bytes after the result")
       {:error, what} -> misread(what)
     end
@@ -113,6 +116,20 @@ defmodule GpuSched.Protocol do
       {:error, what} -> misread(what)
     end
   end
+
+  # The map of a part.
+  @spec part(binary) :: {:ok, map} | {:error, Error.t()}
+  def part(payload) do
+    case Msgpack.decode(payload) do
+      {:ok, %{} = part, ""} -> {:ok, detached(part, payload)}
+      {:ok, _term, _more} -> misread("a part that is not a map")
+      {:error, what} -> misread(what)
+    end
+  end
+
+  # Its names must not keep alive what is large.
+  defp detached(term, payload) when byte_size(payload) > @detach_above, do: Msgpack.detach(term)
+  defp detached(term, _payload), do: term
 
   @spec success?(binary) :: boolean
   def success?(<<0xC0, _::binary>>), do: true
@@ -128,6 +145,9 @@ defmodule GpuSched.Protocol do
 
   # ---- the hello
 
+  # Where it does not say how many values a frame may hold.
+  @max_values 4 * 1024 * 1024
+
   @type hello :: %{
           version: String.t(),
           pid: non_neg_integer,
@@ -136,6 +156,8 @@ defmodule GpuSched.Protocol do
           lease_min: non_neg_integer,
           lease_max: non_neg_integer,
           max_frame: pos_integer,
+          max_values: pos_integer,
+          gather: pos_integer,
           clock_delta: integer
         }
 
@@ -145,7 +167,9 @@ defmodule GpuSched.Protocol do
     with {:ok, [%{"protocol" => @version} = map], ""} <- Msgpack.decode(params),
          %{"pid" => pid, "clock_ns" => clock, "max_frame_bytes" => frame} <- map,
          %{"credit" => %{"requests" => requests, "bytes" => bytes}} <- map,
-         true <- Enum.all?([pid, clock, frame, requests, bytes], &(is_integer(&1) and &1 > 0)) do
+         values = Map.get(map, "max_values", @max_values),
+         numbers = [pid, clock, frame, values, requests, bytes],
+         true <- Enum.all?(numbers, &(is_integer(&1) and &1 > 0)) do
       {lease_min, lease_max} = leases(map["lease_bytes"])
 
       {:ok,
@@ -157,6 +181,10 @@ defmodule GpuSched.Protocol do
          lease_min: lease_min,
          lease_max: lease_max,
          max_frame: frame,
+         max_values: values,
+         # A frame of so many bytes cannot hold too many values, whatever is gathered in it: one that
+         # is refused takes all requests in it along.
+         gather: min(frame, values),
          clock_delta: clock_delta(clock, now)
        }}
     else

@@ -51,7 +51,7 @@ defmodule GpuSched.Relay do
   @impl true
   def init({server, queued}) do
     Process.flag(:message_queue_data, :off_heap)
-    {:ok, %{server: server, queued: queued, watched: %{}}}
+    {:ok, %{server: server, queued: queued, watched: %{}, failed: %{}}}
   end
 
   @impl true
@@ -74,7 +74,7 @@ defmodule GpuSched.Relay do
   end
 
   def handle_info({:deliver, ref, to, output, what, bytes}, state) do
-    send(to, {ref, plain(what, output)})
+    state = deliver(state, ref, to, output, what)
     :atomics.sub(state.queued, 1, bytes)
     # Nothing large stays behind in a process that may be idle from now on.
     if bytes > 65_536, do: :erlang.garbage_collect()
@@ -84,14 +84,26 @@ defmodule GpuSched.Relay do
   def handle_info(:stop, state), do: {:stop, :normal, state}
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp plain({:part, payload}, output), do: {:part, Local.part(payload, output)}
+  defp deliver(%{failed: failed} = state, ref, _to, _output, _what) when is_map_key(failed, ref),
+    do: state
 
-  defp plain({:done, payload}, output) do
-    case Local.finish(payload, output) do
-      {:ok, result} -> {:done, result}
-      {:error, error} -> {:error, error}
+  defp deliver(state, ref, to, output, what) do
+    plain = plain(what, output)
+    send(to, {ref, plain})
+
+    # A part that cannot be read is the end, and what is on its way behind it is not sent.
+    if match?({{:part, _}, {:error, _}}, {what, plain}) do
+      send(state.server, {:gs_drop_stream, ref})
+      put_in(state.failed[ref], true)
+    else
+      state
     end
   end
 
+  defp plain({:part, payload}, output), do: named(:part, Local.part(payload, output))
+  defp plain({:done, payload}, output), do: named(:done, Local.finish(payload, output))
   defp plain({:error, error}, _output), do: {:error, error}
+
+  defp named(name, {:ok, map}), do: {name, map}
+  defp named(_name, {:error, error}), do: {:error, error}
 end

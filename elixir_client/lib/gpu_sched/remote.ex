@@ -4,7 +4,7 @@ defmodule GpuSched.Remote do
   # the work over there is done by a process of its own, and the calling process is the owner.
   @moduledoc false
 
-  alias GpuSched.{Error, Local, Msgpack, Options, Telemetry, Tensor}
+  alias GpuSched.{Encode, Error, Local, Msgpack, Options, Telemetry, Tensor}
 
   @spec call(node, atom, list, timeout) :: term
   def call(node, function, args, timeout) do
@@ -29,7 +29,7 @@ defmodule GpuSched.Remote do
   defp run(node, name, model, inputs, opts) do
     with {:ok, args} <- infer_args(name, model, inputs, opts),
          {:ok, result} <- call(node, :infer, args, opts.timeout),
-         do: {:ok, Tensor.outputs(result, opts.output)}
+         do: Tensor.outputs(result, opts.output)
   end
 
   # The arguments for the other node: Nx tensors are converted here, on both ways, because only here
@@ -44,8 +44,7 @@ defmodule GpuSched.Remote do
   defp plain(inputs) when is_map(inputs) and not is_struct(inputs) do
     {:ok, Map.new(inputs, fn {name, value} -> {name, Tensor.plain(value, [name, "inputs"])} end)}
   catch
-    {Msgpack, _path, what} ->
-      {:error, Error.exception(reason: :invalid_argument, message: what)}
+    {Msgpack, path, what} -> {:error, Encode.refused(path, what)}
   end
 
   defp plain(inputs), do: {:ok, inputs}

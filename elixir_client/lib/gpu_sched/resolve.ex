@@ -11,12 +11,23 @@ defmodule GpuSched.Resolve do
   def server(pid) when is_pid(pid) and node(pid) == node(), do: local(pid, pid)
   def server(pid) when is_pid(pid), do: {:remote, node(pid), pid}
 
+  # Before {name, node}, which it looks like where the term is an atom.
+  def server({:global, _term} = name), do: registered(name)
+
   def server({name, node}) when is_atom(name) and is_atom(node) and node != node(),
     do: {:remote, node, name}
 
   def server({name, node}) when is_atom(name) and is_atom(node), do: server(name)
+  def server({:via, module, _term} = name) when is_atom(module), do: registered(name)
+  def server(name) when is_atom(name), do: registered(name)
 
-  def server(name) do
+  def server(other) do
+    raise ArgumentError,
+          "the first argument names a scheduler: a name, a pid or {name, node}; got " <>
+            inspect(other, limit: 5, printable_limit: 80)
+  end
+
+  defp registered(name) do
     case GenServer.whereis(name) do
       pid when is_pid(pid) and node(pid) == node() -> local(pid, name)
       pid when is_pid(pid) -> {:remote, node(pid), pid}

@@ -49,7 +49,7 @@ defmodule GpuSched.Stream do
 
     receive do
       {^ref, :part, payload} ->
-        {[Local.part(payload, opts.output)], {:local, request, opts, taken + 1}}
+        {[part!(Local.part(payload, opts.output))], {:local, request, opts, taken + 1}}
 
       {^ref, payload} ->
         Local.close(request)
@@ -70,7 +70,7 @@ defmodule GpuSched.Stream do
 
     receive do
       {^ref, {:part, part}} ->
-        {[Tensor.outputs(part, opts.output)], {:remote, remote, opts, taken + 1}}
+        {[part!(Tensor.outputs(part, opts.output))], {:remote, remote, opts, taken + 1}}
 
       {^ref, {:done, result}} ->
         end_remote(remote)
@@ -90,6 +90,9 @@ defmodule GpuSched.Stream do
     end
   end
 
+  defp part!({:ok, part}), do: part
+  defp part!({:error, error}), do: raise(error)
+
   defp grant(taken, credit, fun) do
     if taken >= max(div(credit, 2), 1) do
       fun.(taken)
@@ -104,7 +107,7 @@ defmodule GpuSched.Stream do
 
   # The response carries what the last part did not: nothing, where there were parts.
   defp last({:ok, %{"outputs" => outputs} = result}, opts) when map_size(outputs) > 0,
-    do: {[Tensor.outputs(result, opts.output)], :done}
+    do: {[part!(Tensor.outputs(result, opts.output))], :done}
 
   defp last({:ok, _result}, _opts), do: {:halt, :done}
   defp last({:error, %Error{} = error}, _opts), do: raise(error)

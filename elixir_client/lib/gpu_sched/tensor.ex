@@ -5,7 +5,7 @@ defmodule GpuSched.Tensor do
 
   import Bitwise
 
-  alias GpuSched.{Msgpack, NxBridge}
+  alias GpuSched.{Error, Msgpack, NxBridge}
 
   # As Nx writes types: {:f, 32}. BYTES has no fixed size.
   @datatypes [
@@ -31,11 +31,19 @@ defmodule GpuSched.Tensor do
   # Nx tensors become plain maps; everything else stays as it is, and is checked when it is encoded.
   @spec plain(term, Msgpack.path()) :: term
   def plain(%{__struct__: Nx.Tensor} = tensor, path) do
-    if NxBridge.available?(),
-      do: NxBridge.to_plain(tensor),
-      else: Msgpack.refuse(path, Msgpack.struct_advice(Nx.Tensor))
-  rescue
-    e in ArgumentError -> Msgpack.refuse(path, Exception.message(e))
+    unless NxBridge.available?(), do: Msgpack.refuse(path, Msgpack.struct_advice(Nx.Tensor))
+
+    # One that was sent here as it is may live on the device of another node.
+    try do
+      NxBridge.to_plain(tensor)
+    rescue
+      e ->
+        Msgpack.refuse(
+          path,
+          "an Nx tensor that cannot be converted on #{node()}: #{Exception.message(e)}; " <>
+            Msgpack.tensor_advice()
+        )
+    end
   end
 
   def plain(other, _path), do: other
@@ -75,7 +83,7 @@ defmodule GpuSched.Tensor do
 
     unless is_binary(datatype), do: Msgpack.refuse(["datatype" | path], Msgpack.kind(datatype))
 
-    unless is_list(shape) and Enum.all?(shape, &(is_integer(&1) and &1 >= 0 and &1 < 1 <<< 62)),
+    unless sizes?(shape),
       do: Msgpack.refuse(["shape" | path], "a shape that is not a list of sizes")
 
     unless is_binary(data) or is_list(data),
@@ -84,15 +92,30 @@ defmodule GpuSched.Tensor do
     {:tensor, datatype, shape, data}
   end
 
+  defp sizes?([n | rest]) when is_integer(n) and n >= 0 and n < 1 <<< 62, do: sizes?(rest)
+  defp sizes?(rest), do: rest == []
+
   # ---- out
 
   # The outputs of a result or a part, as `output:` has it.
-  @spec outputs(map, :binary | :list | :nx) :: map
+  @spec outputs(map, :binary | :list | :nx) :: {:ok, map} | {:error, Error.t()}
   def outputs(%{"outputs" => outputs} = result, output) when is_map(outputs) do
-    %{result | "outputs" => Map.new(outputs, fn {name, t} -> {name, output(t, output)} end)}
+    {:ok,
+     %{result | "outputs" => Map.new(outputs, fn {name, t} -> {name, output(t, output)} end)}}
+  catch
+    # A type or a shape that Nx, or this node's backend of it, does not take.
+    kind, reason when output == :nx ->
+      {:error,
+       Error.exception(
+         reason: :not_supported,
+         message:
+           "the result does not become an Nx tensor: " <>
+             Exception.format_banner(kind, reason, __STACKTRACE__) <>
+             "; ask for output: :list or :binary"
+       )}
   end
 
-  def outputs(result, _output), do: result
+  def outputs(result, _output), do: {:ok, result}
 
   defp output(%{"data" => data} = tensor, :binary) when is_binary(data),
     do: %{tensor | "data" => settle(data)}

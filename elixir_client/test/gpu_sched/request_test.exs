@@ -29,6 +29,30 @@ defmodule GpuSched.RequestTest do
         do: assert({:ok, _} = GpuSched.infer(s, "echo", %{}))
   end
 
+  test "the name may be any that a GenServer takes" do
+    registry = start_supervised!({Registry, keys: :unique, name: __MODULE__.Registry})
+    assert is_pid(registry)
+
+    for name <- [
+          {:global, __MODULE__},
+          {:global, {:gpu, 1}},
+          {:via, Registry, {__MODULE__.Registry, "gpu"}},
+          {:via, :global, __MODULE__.Via}
+        ] do
+      start_supervised!({GpuSched, FakePort.options([], name: name)}, id: name)
+      assert {:ok, _} = GpuSched.infer(name, "echo", %{})
+      assert {:ok, _} = GpuSched.models(name)
+    end
+  end
+
+  test "what names no scheduler is refused" do
+    for server <- ["gpu", 1, {"gpu", node()}, {:gpu, "node"}, %{}] do
+      assert_raise ArgumentError, ~r/a name, a pid or {name, node}; got/, fn ->
+        GpuSched.infer(server, "echo", %{})
+      end
+    end
+  end
+
   test "without a scheduler of that name the error says so" do
     assert {:error, %Error{reason: :unavailable, message: text}} =
              GpuSched.infer(:nobody_here, "echo", %{})
@@ -64,6 +88,13 @@ defmodule GpuSched.RequestTest do
           {%{"x" => %{"shape" => [1]}},
            "inputs.x: this cannot be sent: a map that is not a tensor"},
           {%{"x" => %{__struct__: Nx.Tensor}}, "Nx.to_binary(t)"},
+          {%{"x" => [[%{__struct__: Nx.Tensor}]]}, "Nx.stack/1"},
+          {%{"x" => %{"datatype" => "FP32", "shape" => [1 | 2], "data" => ""}},
+           "inputs.x.shape: this cannot be sent: a shape"},
+          {%{"x" => [1 | 2]}, "inputs.x: this cannot be sent: an improper list"},
+          {%{"x" => deep(17)}, "a term nested more than 16 deep"},
+          {%{"x" => [1, deep(16)]}, "a term nested more than 16 deep"},
+          {%{__struct__: Nx.Tensor}, "inputs: this cannot be sent: a struct (Nx.Tensor)"},
           {%{1 => [1]}, "inputs: this cannot be sent: the name 1"},
           {[x: 1], "inputs: this cannot be sent: a list where a map"}
         ] do
@@ -77,6 +108,9 @@ defmodule GpuSched.RequestTest do
     assert taken(server) == {0, 0}
   end
 
+  defp deep(0), do: 1
+  defp deep(n), do: [deep(n - 1)]
+
   test "options are checked at the door" do
     {server, _pid} = start()
 
@@ -84,6 +118,7 @@ defmodule GpuSched.RequestTest do
           [timeout: -1],
           [timeout: 1.5],
           [output: :json],
+          [output: :nx],
           [priority: 8],
           [client: String.duplicate("x", 64)],
           [overload: :drop],
@@ -101,14 +136,23 @@ defmodule GpuSched.RequestTest do
 
   test "client, priority and deadline go along" do
     {server, _pid} = start()
-    {:ok, _} = GpuSched.infer(server, "echo", %{}, client: "me", priority: 3, timeout: 1_000)
+    {:ok, _} = GpuSched.infer(server, "echo", %{}, client: "me", priority: 3, timeout: 60_000)
     {:ok, _} = GpuSched.infer(server, "echo", %{}, timeout: :infinity)
 
     seen = seen(server)
     assert seen["clients"] == ["me", Atom.to_string(node())]
     assert seen["order"] == [3, nil]
     assert [deadline, nil] = seen["deadlines"]
-    assert_in_delta deadline, :os.perf_counter(:nanosecond), 2_000_000_000
+    assert_in_delta deadline, :os.perf_counter(:nanosecond), 60_000_000_000
+  end
+
+  test "a client is told by its node, also where that has a long name" do
+    assert GpuSched.Encode.share(:"gpu@10.0.0.2") == "gpu@10.0.0.2"
+    # As Fly has them: the application, its image, an IPv6 address.
+    long = &:"an-application-with-a-long-name-01J8ZK2W7Q3V5X9Y1A2B3C4D5E@fdaa:0:33b6:a7b::#{&1}"
+    assert byte_size(GpuSched.Encode.share(long.(1))) == 63
+    assert GpuSched.Encode.share(long.(1)) == GpuSched.Encode.share(long.(1))
+    assert GpuSched.Encode.share(long.(1)) != GpuSched.Encode.share(long.(2))
   end
 
   test "what is not done in time is cancelled, and no message comes late" do
@@ -166,10 +210,31 @@ defmodule GpuSched.RequestTest do
     assert taken(server) == {0, 0}
   end
 
-  test "a small result does not keep the frame of others alive" do
+  test "nothing but the data of a large result keeps its frame alive" do
     {server, _pid} = start()
-    {:ok, result} = GpuSched.infer(server, "big", %{}, parameters: [bytes: 3_000_000])
-    assert byte_size(result["outputs"]["data"]["data"]) == 3_000_000
+
+    for output <- [:binary, :list] do
+      opts = [parameters: [bytes: 300_000], output: output]
+      {:ok, result} = GpuSched.infer(server, "big", %{}, opts)
+      strings = Map.keys(result) ++ Map.keys(result["outputs"]) ++ [result["device"]]
+      for s <- strings, do: assert(:binary.referenced_byte_size(s) == byte_size(s))
+    end
+  end
+
+  test "requests that a frame cannot hold together go in several" do
+    {server, pid} = start("max-values": 5_000)
+    :sys.suspend(pid)
+    inputs = %{x: List.duplicate(1, 3_000)}
+    tasks = for _ <- 1..4, do: Task.async(fn -> GpuSched.infer(server, "echo", inputs) end)
+    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 4 end)
+    :sys.resume(pid)
+    assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
+    assert Enum.max(seen(server)["frames"]) == 1
+
+    assert {:error, %Error{reason: :too_large, message: text}} =
+             GpuSched.infer(server, "echo", %{x: List.duplicate(1, 6_000)})
+
+    assert text =~ "has 6003 values, and a frame takes 5000"
   end
 
   test "models, devices and stats answer plain terms" do

@@ -74,7 +74,7 @@ defmodule GpuSched.TensorTest do
     small = binary_part(frame, 10, 100)
     result = %{"outputs" => %{"x" => %{"datatype" => "UINT8", "shape" => [100], "data" => small}}}
 
-    %{"outputs" => %{"x" => %{"data" => data}}} = Tensor.outputs(result, :binary)
+    {:ok, %{"outputs" => %{"x" => %{"data" => data}}}} = Tensor.outputs(result, :binary)
     assert data == small
     assert :binary.referenced_byte_size(data) < 1_000
   end

@@ -29,12 +29,12 @@ defmodule GpuSched.FakePort do
 
   # What the fake port has seen.
   def seen(server) do
-    {:ok, seen} = GpuSched.stats(server)
+    {:ok, seen} = GpuSched.stats(server, timeout: 60_000)
     seen
   end
 
   # Asks until the answer pleases: for what is to be seen over there soon.
-  def until(fun, tries \\ 2_000) do
+  def until(fun, tries \\ 6_000) do
     cond do
       value = fun.() -> value
       tries == 0 -> ExUnit.Assertions.flunk("it did not come to pass")

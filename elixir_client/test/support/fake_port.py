@@ -159,6 +159,9 @@ def send_parts(id):
         s["sent"] += 1
         s["credit"] -= 1
         data = struct.pack("<I", s["sent"])
+        if s["sent"] == s["bad"]:
+            say([2, "part", [id, 7]])
+            continue
         say([2, "part", [id, {"outputs": {"part": {"datatype": "UINT32", "shape": [1], "data": data},
                                           "fill": {"datatype": "UINT8", "shape": [s["bytes"]],
                                                    "data": b"\x07" * s["bytes"]}}}]])
@@ -205,7 +208,8 @@ def infer(id, params, frame):
     elif model == "parts":
         streams[id] = {"parts": parameters["parts"], "credit": params["parts"], "sent": 0,
                        "bytes": parameters.get("bytes", 0),
-                       "die_after": parameters.get("die_after", -1)}
+                       "die_after": parameters.get("die_after", -1),
+                       "bad": parameters.get("bad", -1)}
         send_parts(id)
     elif model == "die":
         os._exit(3)
@@ -246,13 +250,19 @@ def call(id, method, params, frame):
         models.pop(text(params[0]["name"]), None)
         say([1, id, None, None])
     elif method == "wait_ready":
-        say([1, id, None, {"name": text(params[0]["name"]), "state": "ready"}])
+        name = text(params[0]["name"])
+        if name == "slow":
+            held[id] = True
+        else:
+            say([1, id, None, {"name": name, "state": "ready"}])
     elif method == "drain":
         drains.append(id)
     elif method == "lease":
         if option("no-leases", 0):
-            say([1, id, error("overloaded", -401, "no memory to lease"), None])
+            say([1, id, error("overloaded", -401, "no memory to lease", retry_after_ms=9), None])
             return
+        if option("die-at-lease", 0) and once("leased"):
+            os._exit(3)
         fd = os.memfd_create("lease", os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, params[0]["size"])
         leases[fd] = fd
@@ -301,7 +311,7 @@ def hello():
     protocol = 99 if kind == "version" else 1
     map = {"protocol": protocol, "version": "0.0.0", "pid": os.getpid(),
            "clock_ns": time.monotonic_ns(), "max_frame_bytes": option("max-frame", 64 << 20),
-           "max_nesting": 32, "devices": [], "models": [],
+           "max_nesting": 24, "max_values": option("max-values", 4 << 20), "devices": [], "models": [],
            "credit": {"requests": option("requests", 1000), "bytes": option("bytes", 1 << 30)}}
     if kind == "lacking":
         del map["credit"]

@@ -98,7 +98,7 @@ defmodule GpuSched.Server.Flight do
       frame < 0 ->
         state |> Reupload.stop_uploader(id) |> forget(id, e)
 
-      kind == :infer ->
+      kind in [:infer, :patient] ->
         state
         |> forget_stream(e)
         |> put(id, entry(e, to: nil))
@@ -132,11 +132,16 @@ defmodule GpuSched.Server.Flight do
     state
   end
 
-  def deliver(state, entry(to: {:relay, ref, pid, to, output, _deadline}), payload) do
+  def deliver(state, entry(to: {:relay, ref, pid, to, output, _deadline}) = e, payload) do
     state = Watch.ensure_relay(state, node(pid), :always)
     relay = Map.fetch!(state.relays, node(pid))
-    Relay.deliver(relay, {ref, to, output}, {:done, payload}, byte_size(payload))
-    state
+
+    if relay_full?(state, relay, payload) do
+      deliver_error(state, e, node_too_slow(state, node(pid)))
+    else
+      Relay.deliver(relay, {ref, to, output}, {:done, payload}, byte_size(payload))
+      state
+    end
   end
 
   def deliver(state, _e, _payload), do: state
@@ -154,6 +159,23 @@ defmodule GpuSched.Server.Flight do
   end
 
   def deliver_error(state, _e, _error), do: state
+
+  # A payload beyond the limit goes through where nothing waits before it.
+  @spec relay_full?(State.t(), Relay.t(), binary) :: boolean
+  def relay_full?(state, relay, payload) do
+    queued = Relay.queued(relay)
+    queued > 0 and queued + byte_size(payload) > state.opts.relay_bytes
+  end
+
+  @spec node_too_slow(State.t(), node) :: Error.t()
+  def node_too_slow(state, node) do
+    Error.exception(
+      reason: :overloaded,
+      message:
+        "#{node} does not take its results: #{state.opts.relay_bytes} bytes wait for it " <>
+          "(relay_bytes)"
+    )
+  end
 
   @spec answer_closing(State.t(), State.entry()) :: State.t()
   def answer_closing(state, e),

@@ -17,7 +17,7 @@ defmodule GpuSched.Server.Frames do
   def write(%{status: status} = state, message) when status in [:up, :closing] do
     size = IO.iodata_length(message)
 
-    if state.out_bytes + size > state.hello.max_frame and state.out != [] do
+    if state.out_bytes + size > state.hello.gather and state.out != [] do
       state = flush_frame(state)
       %{state | out: [message], out_bytes: size}
     else
@@ -138,9 +138,9 @@ defmodule GpuSched.Server.Frames do
         state = Watch.ensure_relay(state, node(pid), :always)
         relay = Map.fetch!(state.relays, node(pid))
 
-        if Relay.queued(relay) + byte_size(payload) > state.opts.relay_bytes do
+        if Flight.relay_full?(state, relay, payload) do
           state
-          |> Flight.deliver_error(e, node_too_slow(node(pid), state))
+          |> Flight.deliver_error(e, Flight.node_too_slow(state, node(pid)))
           |> Flight.cancel_entry(id, e)
         else
           Relay.deliver(relay, {ref, to, output}, {:part, payload}, byte_size(payload))
@@ -154,15 +154,6 @@ defmodule GpuSched.Server.Frames do
 
   defp parted(state, _id, entry(state: :parted)), do: state
   defp parted(state, id, e), do: Flight.put(state, id, entry(e, state: :parted))
-
-  defp node_too_slow(node, state) do
-    Error.exception(
-      reason: :overloaded,
-      message:
-        "#{node} does not take its results: #{state.opts.relay_bytes} bytes wait for it " <>
-          "(relay_bytes)"
-    )
-  end
 
   defp notification(%{status: :starting} = state, "hello", params) do
     case Protocol.hello(params, Admission.now()) do
