@@ -5,6 +5,8 @@ defmodule GpuSched.OsProcess do
   # somebody else's by then, hence the start time.
   @moduledoc false
 
+  alias GpuSched.Server.State
+
   @type t :: {pid :: pos_integer, start_time :: String.t() | nil}
 
   @spec of_port(port) :: t | nil
@@ -20,23 +22,21 @@ defmodule GpuSched.OsProcess do
   def alive?({_pid, nil}), do: false
   def alive?({pid, start}), do: start_time(pid) == start
 
-  # Whether it has ended within `ms`.
-  @spec await_exit(t | nil, non_neg_integer) :: boolean
-  def await_exit(process, ms) do
+  # Whether it has ended by then, a time of State.now_ms/0.
+  @spec await_exit(t | nil, integer) :: boolean
+  def await_exit(process, deadline) do
     cond do
       not alive?(process) ->
         true
 
-      ms <= 0 ->
+      State.now_ms() >= deadline ->
         false
 
       true ->
         receive do
         after
-          min(ms, 5) -> :ok
+          5 -> await_exit(process, deadline)
         end
-
-        await_exit(process, ms - 5)
     end
   end
 

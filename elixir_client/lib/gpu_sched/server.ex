@@ -81,8 +81,9 @@ defmodule GpuSched.Server do
     end
   end
 
-  @spec notify(Context.t(), iodata) :: :ok
-  def notify(ctx, message), do: tell(ctx, {:gs_notify, message})
+  # `ticket` is that of the lease's request.
+  @spec lease_write(Context.t(), reference | nil, iodata) :: :ok
+  def lease_write(ctx, ticket, message), do: tell(ctx, {:gs_lease_write, ticket, message})
 
   @spec cancel(Context.t(), non_neg_integer, reference) :: :ok
   def cancel(ctx, id, ref), do: tell(ctx, {:gs_cancel, id, ref})
@@ -122,16 +123,16 @@ defmodule GpuSched.Server do
     }
 
     with {:ok, path} <- Executable.find(opts.port_path),
-         state = Lifecycle.open(state, path),
+         {:ok, state} <- Lifecycle.open(state, path),
          {:ok, state, frame} <-
            Lifecycle.await_hello(state, path, State.now_ms() + opts.start_timeout),
+         state = state |> Frames.receive_frame(frame) |> flush(),
          :ok <- Directory.register(ctx) do
-      state = state |> Frames.receive_frame(frame) |> flush()
       tick_later(state)
       {:ok, state}
     else
+      # What was opened closes with this process.
       {:error, error} ->
-        Lifecycle.close_port(state)
         {:stop, error}
     end
   end
@@ -141,25 +142,35 @@ defmodule GpuSched.Server do
   def terminate(reason, state) do
     Admission.set_state(state.counters, :closing)
     if state.restart_timer, do: Process.cancel_timer(state.restart_timer)
-    deadline = shutdown_deadline(state.opts.shutdown)
+    begun = State.now_ms()
+    shutdown = state.opts.shutdown
 
     state =
       if state.status == :up and orderly?(reason),
-        do: drain(state, deadline),
+        do: drain(state, drain_until(shutdown, begun)),
         else: state
 
     Enum.each(state.pending, fn {_id, e} -> Flight.answer_closing(state, e) end)
     Lifecycle.close_port(state)
 
-    unless OsProcess.await_exit(state.process, 1_000), do: OsProcess.kill(state.process)
+    unless OsProcess.await_exit(state.process, exit_until(shutdown, begun)),
+      do: OsProcess.kill(state.process)
+
     Enum.each(state.relays, fn {_node, relay} -> Relay.stop(relay) end)
     :ok
   end
 
   defp orderly?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 
-  defp shutdown_deadline(:infinity), do: :infinity
-  defp shutdown_deadline(ms), do: State.now_ms() + max(ms - 1_000, div(ms, 2))
+  # Until when requests in flight are waited for, and until when for the end of sched-port. What is
+  # left is for killing it, before our supervisor loses its patience.
+  defp drain_until(:infinity, _begun), do: :infinity
+  defp drain_until(ms, begun), do: begun + ms - rest_of(ms)
+
+  defp exit_until(:infinity, _begun), do: State.now_ms() + 5_000
+  defp exit_until(ms, begun), do: begun + ms - div(rest_of(ms), 4)
+
+  defp rest_of(ms), do: min(2_000, div(ms, 2))
 
   defp drain(state, deadline) do
     state = %{state | status: :closing}
@@ -212,8 +223,10 @@ defmodule GpuSched.Server do
       {:gs_send, _, _, _, _, _, _} = m -> m |> handle(state) |> more(n - 1)
       {^port, {:data, frame}} -> state |> Frames.receive_frame(frame) |> more(n - 1)
       {:gs_call, _, _, _, _, _} = m -> m |> handle(state) |> more(n - 1)
+      {:gs_lease_write, _, _} = m -> m |> handle(state) |> more(n - 1)
       {:gs_grant, _, _, _} = m -> m |> handle(state) |> more(n - 1)
       {:DOWN, _, :process, _, _} = m -> m |> handle(state) |> more(n - 1)
+      {:gs_owner_down, _} = m -> m |> handle(state) |> more(n - 1)
       {:gs_cancel, _, _} = m -> m |> handle(state) |> more(n - 1)
     after
       0 -> state
@@ -281,12 +294,20 @@ defmodule GpuSched.Server do
 
   # The caller does not want to wait, or to go on after it waited or wrote, any more.
   defp handle({:gs_give_up, ticket, lease}, state) do
-    state = if lease, do: Frames.write(state, Protocol.lease_release(lease)), else: state
+    state =
+      if lease && Credit.lease_valid?(state, ticket),
+        do: Frames.write(state, Protocol.lease_release(lease)),
+        else: state
+
     state |> Credit.forget_waiting(ticket) |> Credit.release_reservation(ticket)
   end
 
-  defp handle({:gs_notify, message}, %{status: :up} = state), do: Frames.write(state, message)
-  defp handle({:gs_notify, _message}, state), do: state
+  # A lease of a port that is gone must not be written: its number may be somebody else's by now.
+  defp handle({:gs_lease_write, ticket, message}, state) do
+    if ticket == nil or Credit.lease_valid?(state, ticket),
+      do: Frames.write(state, message),
+      else: state
+  end
 
   defp handle({:gs_cancel, id, ref}, state) do
     case Flight.find(state, id, ref) do
@@ -299,6 +320,16 @@ defmodule GpuSched.Server do
     case Flight.find(state, id, ref) do
       {:ok, id, entry(frame: frame)} when frame >= 0 -> Frames.write(state, Protocol.grant(id, n))
       _ -> state
+    end
+  end
+
+  # Its receiver has been told already.
+  defp handle({:gs_drop_stream, ref}, state) do
+    with {:ok, id} <- Map.fetch(state.streams, ref),
+         {:ok, e} <- Map.fetch(state.pending, id) do
+      Flight.cancel_entry(state, id, e)
+    else
+      :error -> state
     end
   end
 
@@ -386,15 +417,9 @@ defmodule GpuSched.Server do
     |> Map.update(:state, nil, &%{status: &1.status, in_flight: map_size(&1.pending)})
   end
 
-  # ------------------------------------------------------------------------------- what is in flight
-
-  # ---- answers
-
-  # ------------------------------------------------------------------------------------ frames out
-
   # The end of a turn: what was gathered leaves, and what became free is given back.
   defp flush(state) do
-    state = Frames.flush_frame(state)
+    state = state |> Watch.abandon() |> Frames.flush_frame()
 
     if state.free_requests > 0 or state.free_bytes > 0 do
       Admission.give(state.counters, state.free_requests, state.free_bytes)
@@ -407,19 +432,6 @@ defmodule GpuSched.Server do
       state
     end
   end
-
-  # ------------------------------------------------------------------------------------- frames in
-
-  # --------------------------------------------------------------------- the port comes and goes
-
-  # ------------------------------------------------------------------------- waiting for the credit
-
-  # ---- credit that was taken for a request which has not come yet: its caller was told to go on, or
-  # writes its tensors. It is given back when the owner dies, and when it has been forgotten.
-
-  # ------------------------------------------------------------------------- leases written again
-
-  # ------------------------------------------------------------------------------- owners and relays
 
   # ---------------------------------------------------------------------------------- now and then
 
@@ -434,6 +446,8 @@ defmodule GpuSched.Server do
     |> Credit.estimate_retry()
     |> Credit.find_leak()
     |> Credit.expire_reservations()
+    # Callers that take what is not there hide for a moment what is.
+    |> Credit.grant_waiting()
     |> Flight.expire_streams()
     |> Watch.sweep_owners()
     |> Watch.sweep_relays()

@@ -12,15 +12,15 @@ defmodule GpuSched.Upload do
   @piece 256 * 1024
 
   # Answers the request, which knows its lease now, and the ticket under which the
-  # server keeps its credit. `again` encodes the request without a lease.
+  # server keeps its credit. `whole` encodes the request without a lease.
   @spec run(Context.t(), Encode.t(), reference | nil, pid, Local.deadline(), (() -> term)) ::
           {:ok, Encode.t(), reference} | {:error, Error.t()}
-  def run(ctx, request, ticket, owner, deadline, again) do
+  def run(ctx, request, ticket, owner, deadline, whole) do
     ticket = ticket || make_ref()
 
     case lease(ctx, request.upload_bytes, {ticket, request.bytes}, owner, deadline) do
       {:ok, lease} ->
-        case write(ctx, lease, request.uploads, owner, deadline) do
+        case write(ctx, lease, ticket, request.uploads, owner, deadline) do
           :ok ->
             {:ok, %{request | lease: lease["lease"]}, ticket}
 
@@ -34,19 +34,20 @@ defmodule GpuSched.Upload do
         send(ctx.server, {:gs_give_up, ticket, nil})
         {:error, error}
 
-      {:error, _no_lease_to_be_had} ->
-        through_the_pipe(ctx, ticket, again)
+      {:error, no_lease} ->
+        through_the_pipe(ctx, ticket, whole, no_lease)
     end
   end
 
-  defp through_the_pipe(ctx, ticket, again) do
-    case again.() do
+  defp through_the_pipe(ctx, ticket, whole, no_lease) do
+    case whole.() do
       {:ok, request} ->
         {:ok, request, ticket}
 
       {:error, error} ->
         send(ctx.server, {:gs_give_up, ticket, nil})
-        {:error, error}
+        # Too large for the pipe: then that there is no memory to lease at the moment says more.
+        {:error, if(no_lease.retry_after_ms, do: no_lease, else: error)}
     end
   end
 
@@ -66,12 +67,17 @@ defmodule GpuSched.Upload do
     end
   end
 
-  @spec write(Context.t(), map, [Encode.upload()], pid, Local.deadline()) ::
+  # `ticket` is nil where the lease is that of a request which the server has already.
+  @spec write(Context.t(), map, reference | nil, [Encode.upload()], pid, Local.deadline()) ::
           :ok | {:error, Error.t()}
-  def write(ctx, lease, uploads, owner, deadline) do
-    case write_memory(lease["path"], uploads) do
-      :ok -> :ok
-      {:error, _posix} -> write_pieces(ctx, lease["lease"], uploads, owner, deadline)
+  def write(ctx, lease, ticket, uploads, owner, deadline) do
+    with {:error, _posix} <- write_memory(lease["path"], uploads) do
+      Enum.reduce_while(uploads, :ok, fn {offset, data}, :ok ->
+        case write_pieces(ctx, {lease["lease"], ticket}, offset, data, owner, deadline) do
+          :ok -> {:cont, :ok}
+          {:error, error} -> {:halt, {:error, error}}
+        end
+      end)
     end
   end
 
@@ -89,21 +95,12 @@ defmodule GpuSched.Upload do
     end
   end
 
-  defp write_pieces(ctx, lease, uploads, owner, deadline) do
-    Enum.reduce_while(uploads, :ok, fn {offset, data}, :ok ->
-      case write_pieces(ctx, lease, offset, data, owner, deadline) do
-        :ok -> {:cont, :ok}
-        {:error, error} -> {:halt, {:error, error}}
-      end
-    end)
-  end
-
   defp write_pieces(_ctx, _lease, _offset, <<>>, _owner, _deadline), do: :ok
 
-  defp write_pieces(ctx, lease, offset, data, owner, deadline) do
+  defp write_pieces(ctx, {number, ticket} = lease, offset, data, owner, deadline) do
     size = min(byte_size(data), @piece)
     <<piece::binary-size(size), rest::binary>> = data
-    Server.notify(ctx, Protocol.lease_write(lease, offset, piece))
+    Server.lease_write(ctx, ticket, Protocol.lease_write(number, offset, piece))
 
     # The answer says that the piece has left the pipe.
     with {:ok, _} <- Server.call(ctx, "ping", 1, [Msgpack.int(0)], :plain, owner, deadline),

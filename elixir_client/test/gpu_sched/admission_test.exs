@@ -94,6 +94,29 @@ defmodule GpuSched.AdmissionTest do
     until(fn -> taken(server) == {0, 0} end)
   end
 
+  test "who waits for an owner that dies is told, and does not wait on" do
+    {server, pid} = start(requests: 1)
+    task = hold(server)
+    until(fn -> seen(server)["held"] == 1 end)
+    test = self()
+
+    owner =
+      spawn(fn ->
+        options = [overload: :wait, timeout: :infinity]
+        send(test, GpuSched.async(server, "echo", %{}, options))
+        receive(do: (:never -> :ok))
+      end)
+
+    assert_receive %GpuSched.Request{pid: worker}
+    until(fn -> waiting?(pid, 1) end)
+    monitor = Process.monitor(worker)
+    Process.exit(owner, :kill)
+    assert_receive {:DOWN, ^monitor, :process, ^worker, :normal}
+    assert waiting?(pid, 0)
+    Task.shutdown(task, :brutal_kill)
+    until(fn -> taken(server) == {0, 0} end)
+  end
+
   test "the queue of those who wait has a limit" do
     {server, pid} = start([requests: 1], max_waiting: 1)
     task = hold(server)
@@ -116,5 +139,30 @@ defmodule GpuSched.AdmissionTest do
     :ok = GpuSched.Admission.take(ctx.counters, 1_000)
     assert taken(server) == {1, 1_000}
     until(fn -> taken(server) == {0, 0} end)
+  end
+
+  test "credit that is found again goes to those who wait" do
+    {server, pid} = start([requests: 1], watchdog: 2_000)
+    {:ok, ctx} = GpuSched.Directory.fetch(pid)
+    :ok = GpuSched.Admission.take(ctx.counters, 1_000)
+    options = [overload: :wait, timeout: :infinity]
+    assert {:ok, _} = GpuSched.infer(server, "echo", %{}, options)
+  end
+
+  test "a caller that takes for a moment what is not there leaves nobody waiting" do
+    {server, pid} = start([requests: 1], watchdog: 2_000)
+    {:ok, ctx} = GpuSched.Directory.fetch(pid)
+    task = hold(server)
+    until(fn -> seen(server)["held"] == 1 end)
+    options = [overload: :wait, timeout: :infinity]
+    waiter = Task.async(fn -> GpuSched.infer(server, "echo", %{}, options) end)
+    until(fn -> waiting?(pid, 1) end)
+
+    # It has added its request, and has not seen yet that this is one too many.
+    :ok = GpuSched.Admission.take_anyway(ctx.counters, 0)
+    Task.shutdown(task, :brutal_kill)
+    until(fn -> taken(server) == {1, 0} end)
+    GpuSched.Admission.give(ctx.counters, 1, 0)
+    assert {:ok, _} = Task.await(waiter, :infinity)
   end
 end

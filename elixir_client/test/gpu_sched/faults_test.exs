@@ -60,6 +60,28 @@ defmodule GpuSched.FaultsTest do
       assert message =~ "not a program"
     end
 
+    test "a program of another machine is told", %{tmp_dir: dir} do
+      Process.flag(:trap_exit, true)
+      path = Path.join(dir, "sched-port")
+      File.write!(path, <<0x7F, "ELF", 0::512>>)
+      File.chmod!(path, 0o755)
+
+      assert {:error, %Error{reason: :start_failed, message: message}} =
+               GpuSched.start_link(port_path: path)
+
+      assert message =~ path
+    end
+
+    test "what is half started goes when its supervisor does" do
+      parent = spawn(fn -> GpuSched.start_link(FakePort.options(hello: "none")) end)
+      server = until(fn -> Enum.find(links(parent), &is_pid/1) end)
+      port = until(fn -> Enum.find(links(server), &is_port/1) end)
+      {:os_pid, os_pid} = Port.info(port, :os_pid)
+
+      Process.exit(parent, :kill)
+      until(fn -> not Process.alive?(server) and GpuSched.TestNode.gone?(os_pid) end)
+    end
+
     test "two owners of one name" do
       {server, pid} = start()
       Process.flag(:trap_exit, true)
@@ -139,33 +161,68 @@ defmodule GpuSched.FaultsTest do
       assert error.message =~ "parts of the result"
     end
 
-    test "meanwhile calls answer at once, or wait" do
-      {server, _pid} = start([], restart_backoff: {300, 300})
+    test "meanwhile calls answer at once, or wait as long as they chose", %{tmp_dir: dir} do
+      # It comes back when its file has gone, and not before.
+      {server, pid} = start([hello: "once", folder: dir], restart_backoff: {20, 50})
       GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
-
       until(fn -> FakePort.state(server) == :down end)
+
       assert {:error, error} = GpuSched.infer(server, "echo", %{})
-      assert %Error{reason: :unavailable, retry_after_ms: ms} = error
-      assert ms in 1..300
+      assert %Error{reason: :unavailable, scope: :scheduler, retry_after_ms: ms} = error
+      assert ms in 1..50
       assert {:error, %Error{reason: :unavailable}} = GpuSched.stats(server)
-      assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
-      assert taken(server) == {0, 0}
-    end
-
-    test "one that does not come back yet lets those who wait run into their timeout", %{
-      tmp_dir: dir
-    } do
-      {server, _pid} = start([hello: "once", folder: dir], restart_backoff: {20, 20})
-      GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
-
-      until(fn -> FakePort.state(server) == :down end)
+      assert {:error, %Error{reason: :unavailable}} = GpuSched.load(server, "a")
 
       assert {:error, %Error{reason: :deadline_exceeded}} =
                GpuSched.infer(server, "echo", %{}, unavailable: :wait, timeout: 100)
 
+      # All that `overload: :wait` says goes for this as well, unless it is told otherwise.
+      options = [overload: :wait, timeout: :infinity]
+      waiter = Task.async(fn -> GpuSched.infer(server, "echo", %{}, options) end)
+      until(fn -> map_size(:sys.get_state(pid).waiting) == 1 end)
+
+      assert {:error, %Error{reason: :unavailable}} =
+               GpuSched.infer(server, "echo", %{}, unavailable: :error, overload: :wait)
+
+      # What is asked about models waits by itself.
+      patient = Task.async(fn -> GpuSched.await_ready(server, "a", timeout: :infinity) end)
+
       # It failed to start many times meanwhile, and the server is the same.
       File.rm!(Path.join(dir, "started"))
-      assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
+      assert {:ok, _} = Task.await(waiter)
+      assert {:ok, %{"name" => "a"}} = Task.await(patient)
+      assert GenServer.whereis(server) == pid
+      assert taken(server) == {0, 0}
+    end
+
+    test "again and again spends nothing of the supervisor's patience" do
+      name = :"fake_#{System.unique_integer([:positive])}"
+      child = {GpuSched, FakePort.options([], name: name)}
+      arguments = [[child], [strategy: :one_for_one, max_restarts: 0]]
+      supervisor = start_supervised!(%{id: name, start: {Supervisor, :start_link, arguments}})
+
+      for _ <- 1..5 do
+        os_pid = seen(name)["pid"]
+        GpuSched.TestNode.signal(os_pid, "KILL")
+        until(fn -> new_port(name, os_pid) end)
+      end
+
+      assert Process.alive?(supervisor)
+    end
+
+    test "under a request that writes its tensors has these written again, if it waits", %{
+      tmp_dir: dir
+    } do
+      {server, _pid} = start("lease-min": 1_000, "die-at-lease": 1, folder: dir)
+      tensor = %{x: %{datatype: "UINT8", shape: [5_000], data: :binary.copy(<<7>>, 5_000)}}
+
+      assert {:ok, %{"outputs" => %{"x" => %{"data" => <<7, 7, _::binary>>}}}} =
+               GpuSched.infer(server, "echo", tensor, unavailable: :wait)
+
+      assert taken(server) == {0, 0}
+      File.rm!(Path.join(dir, "leased"))
+      assert {:error, %Error{reason: :unavailable}} = GpuSched.infer(server, "echo", tensor)
+      until(fn -> taken(server) == {0, 0} end)
     end
   end
 
@@ -192,7 +249,7 @@ defmodule GpuSched.FaultsTest do
     end
 
     test "one that hangs is ended by the watchdog, and what was in flight is sent again" do
-      {server, _pid} = start([], watchdog: 400)
+      {server, _pid} = start([], watchdog: 3_000)
       old = seen(server)["pid"]
       task = Task.async(fn -> GpuSched.infer(server, "hold", %{}, timeout: :infinity) end)
       until(fn -> seen(server)["held"] == 1 end)
@@ -204,11 +261,16 @@ defmodule GpuSched.FaultsTest do
     end
 
     test "one that has nothing to say is left alone" do
-      {server, _pid} = start([], watchdog: 200)
+      {server, pid} = start([], watchdog: 3_000)
       os_pid = seen(server)["pid"]
       # Its answers to the pings of the watchdog are all that comes.
-      until(fn -> Enum.count(seen_idle(server), &(&1 == "ping")) >= 3 end, 30)
-      assert seen(server)["pid"] == os_pid
+      for _ <- 1..2 do
+        until(fn -> :sys.get_state(pid).silent >= 1_500 end)
+        until(fn -> :sys.get_state(pid).silent == 0 end)
+      end
+
+      assert %{"pid" => ^os_pid, "methods" => methods} = seen(server)
+      assert Enum.count(methods, &(&1 == "ping")) >= 2
     end
   end
 
@@ -221,9 +283,7 @@ defmodule GpuSched.FaultsTest do
       assert {:error, _} = GenServer.call(pid, :nonsense)
       assert {:ok, _} = GpuSched.infer(server, "echo", %{})
 
-      {:links, links} = Process.info(pid, :links)
-      port = Enum.find(links, &is_port/1)
-      send(port, :malformed)
+      send(Enum.find(links(pid), &is_port/1), :malformed)
       assert {:ok, _} = GpuSched.infer(server, "echo", %{}, unavailable: :wait)
       assert GenServer.whereis(server) == pid
     end
@@ -251,7 +311,7 @@ defmodule GpuSched.FaultsTest do
       for _ <- 1..3, do: send(reader.pid, :go)
       assert length(Task.await(reader)) == 3
       assert Task.await(stopping) == :ok
-      refute File.exists?("/proc/#{os_pid}")
+      assert GpuSched.TestNode.gone?(os_pid)
     end
 
     test "ends within its time when what is in flight does not" do
@@ -261,7 +321,19 @@ defmodule GpuSched.FaultsTest do
       until(fn -> seen(server)["held"] == 1 end)
       :ok = stop_supervised(server)
       assert {:error, %Error{reason: :closing}} = Task.await(task)
-      refute File.exists?("/proc/#{os_pid}")
+      assert GpuSched.TestNode.gone?(os_pid)
+    end
+
+    test "kills a port that does not end, within its time" do
+      {server, pid} = start([], shutdown: 4_000)
+      os_pid = seen(server)["pid"]
+      GpuSched.TestNode.signal(os_pid, "STOP")
+      task = Task.async(fn -> GpuSched.infer(server, "echo", %{}, timeout: :infinity) end)
+      until(fn -> map_size(:sys.get_state(pid).pending) == 1 end)
+      # Where its supervisor were faster, nobody would be left to end it.
+      :ok = stop_supervised(server)
+      assert {:error, %Error{reason: :closing}} = Task.await(task)
+      until(fn -> GpuSched.TestNode.gone?(os_pid) end)
     end
 
     test "killed takes the port along, and its callers are told" do
@@ -271,7 +343,14 @@ defmodule GpuSched.FaultsTest do
       until(fn -> seen(server)["held"] == 1 end)
       Process.exit(pid, :kill)
       assert {:error, %Error{reason: :unavailable}} = Task.await(task)
-      until(fn -> not File.exists?("/proc/#{os_pid}") end)
+      until(fn -> GpuSched.TestNode.gone?(os_pid) end)
+    end
+  end
+
+  defp links(pid) do
+    case Process.info(pid, :links) do
+      {:links, links} -> links
+      nil -> []
     end
   end
 
@@ -280,14 +359,6 @@ defmodule GpuSched.FaultsTest do
     case GpuSched.stats(server, timeout: 200) do
       {:ok, %{"pid" => pid}} when pid != old -> true
       _ -> false
-    end
-  end
-
-  # Leaves it alone for longer than the watchdog takes to ask.
-  defp seen_idle(server) do
-    receive do
-    after
-      150 -> seen(server)["methods"]
     end
   end
 end

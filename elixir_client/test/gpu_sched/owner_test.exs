@@ -18,6 +18,14 @@ defmodule GpuSched.OwnerTest do
     until(fn -> taken(server) == {0, 0} end)
   end
 
+  test "one that waited for a model does not wait on over there" do
+    {server, _pid} = start()
+    caller = spawn(fn -> GpuSched.await_ready(server, "slow", timeout: :infinity) end)
+    until(fn -> seen(server)["held"] == 1 end)
+    Process.exit(caller, :kill)
+    until(fn -> seen(server)["held"] == 0 end)
+  end
+
   test "a caller is watched once, however much it asks, and let go when it is idle" do
     {server, pid} = start([], watchdog: 2_000)
     for _ <- 1..50, do: {:ok, _} = GpuSched.infer(server, "echo", %{})

@@ -130,6 +130,34 @@ defmodule GpuSched.StreamTest do
       until(fn -> taken(server) == {0, 0} end)
     end
 
+    test "results that wait for a node are bounded like parts, and a large one alone is not" do
+      {server, pid} = start([], relay_bytes: 100_000)
+      {:ok, ref} = GpuSched.stream_to(server, "echo", %{}, self())
+      assert_receive {^ref, {:done, _}}
+      {relay, _queued} = :sys.get_state(pid).relays[node()]
+      :sys.suspend(relay)
+      opts = [parameters: [bytes: 200_000]]
+      refs = for _ <- 1..3, do: elem(GpuSched.stream_to(server, "big", %{}, self(), opts), 1)
+      until(fn -> taken(server) == {0, 0} end)
+      :sys.resume(relay)
+      [first | others] = refs
+      assert_receive {^first, {:done, %{"outputs" => %{"data" => %{"data" => _}}}}}
+      for ref <- others, do: assert_receive({^ref, {:error, %Error{reason: :overloaded}}})
+    end
+
+    test "a part that cannot be read is the end" do
+      {server, _pid} = start()
+      opts = [parameters: [parts: 5, bad: 2], credit: 5]
+      {:ok, ref} = GpuSched.stream_to(server, "parts", %{}, self(), opts)
+      assert_receive {^ref, {:part, _}}
+      assert_receive {^ref, {:error, %Error{reason: :protocol_error}}}
+      until(fn -> taken(server) == {0, 0} end)
+      refute_received {^ref, _}
+      stream = GpuSched.stream(server, "parts", %{}, opts)
+      assert assert_raise(Error, fn -> Enum.to_list(stream) end).reason == :protocol_error
+      until(fn -> taken(server) == {0, 0} end)
+    end
+
     test "an expired one is told, also while there is no port" do
       {server, _pid} = start([], restart_backoff: {60_000, 60_000}, watchdog: 2_000)
       {:ok, ref} = GpuSched.stream_to(server, "hold", %{}, self(), timeout: 300)

@@ -40,11 +40,26 @@ defmodule GpuSched.UploadTest do
   end
 
   test "where there is no lease, the message carries them" do
-    {server, _pid} = start("lease-min": 100_000, "no-leases": 1)
+    {server, _pid} = start("lease-min": 100_000, "no-leases": 1, "max-frame": 400_000)
     {tensor, crc} = large()
     assert {:ok, result} = GpuSched.infer(server, "crc", %{data: tensor}, output: :list)
     assert crc(result) == crc
-    assert taken(server) == {0, 0}
+    # One that does not fit there is told when to come back.
+    {tensor, _crc} = large(500_000)
+
+    assert {:error, %Error{reason: :overloaded, retry_after_ms: 9}} =
+             GpuSched.infer(server, "crc", %{data: tensor})
+
+    until(fn -> taken(server) == {0, 0} end)
+  end
+
+  test "the memory of a port that is gone is written and released no more" do
+    {server, pid} = start()
+    # The number of a lease that another request may have by now.
+    piece = GpuSched.Protocol.lease_write(7, 0, "data")
+    send(pid, {:gs_lease_write, make_ref(), piece})
+    send(pid, {:gs_give_up, make_ref(), 7})
+    assert %{"lease_writes" => 0, "released" => []} = seen(server)
   end
 
   test "after the death of the port they are written again", %{tmp_dir: dir} do

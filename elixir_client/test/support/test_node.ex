@@ -30,13 +30,13 @@ defmodule GpuSched.TestNode do
   end
 
   # A node that has none of our code. Ends with the test.
-  def laptop, do: peer([])
+  def laptop(prefix \\ "laptop"), do: peer(prefix, [])
 
   # One that has this library, as a client.
-  def client, do: peer(Enum.flat_map(:code.get_path(), &[~c"-pa", &1]))
+  def client, do: peer("client", Enum.flat_map(:code.get_path(), &[~c"-pa", &1]))
 
-  defp peer(args) do
-    name = :"peer_#{System.unique_integer([:positive])}_#{System.pid()}"
+  defp peer(prefix, args) do
+    name = :"#{prefix}_#{System.unique_integer([:positive])}_#{System.pid()}"
 
     {:ok, pid, node} =
       :peer.start_link(%{
@@ -53,6 +53,14 @@ defmodule GpuSched.TestNode do
 
   # The operating system's number of a node's process.
   def os_pid(node), do: node |> :erpc.call(:os, :getpid, []) |> List.to_integer()
+
+  # Whether that process has ended; a zombie has, though nobody has asked for its status yet.
+  def gone?(os_pid) do
+    case File.read("/proc/#{os_pid}/stat") do
+      {:ok, stat} -> stat |> String.split(")") |> List.last() |> String.starts_with?(" Z")
+      {:error, _posix} -> true
+    end
+  end
 
   def signal(os_pid, signal),
     do: {_, 0} = System.cmd("/bin/sh", ["-c", "kill -#{signal} #{os_pid}"])

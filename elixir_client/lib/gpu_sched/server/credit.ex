@@ -184,11 +184,12 @@ defmodule GpuSched.Server.Credit do
   # A caller that was killed between taking its credit and sending its request took it along. What is
   # taken and not ours, at the least over a few ticks, belongs to nobody. Where that was wrong, the
   # caller having been asleep for so long, there is less taken than is ours as soon as it sends.
+  # Requests that lie in the mailbox are somebody's: while there are messages, nothing is concluded.
   @spec find_leak(State.t()) :: State.t()
   def find_leak(state) do
     {requests, bytes} = Admission.taken(state.counters)
     {our_requests, our_bytes} = credit_in_flight(state)
-    over = {requests - our_requests, bytes - our_bytes}
+    over = {requests - our_requests - state.free_requests, bytes - our_bytes - state.free_bytes}
 
     case {over, state.leak} do
       {{0, 0}, _} ->
@@ -198,16 +199,23 @@ defmodule GpuSched.Server.Credit do
         Admission.give(state.counters, min(r, 0), min(b, 0))
         %{state | leak: nil}
 
-      {over, nil} ->
-        %{state | leak: {1, over}}
-
-      {{r, b}, {n, {r0, b0}}} when n < @leak_ticks ->
-        %{state | leak: {n + 1, {min(r, r0), min(b, b0)}}}
-
-      {{r, b}, {_n, {r0, b0}}} ->
-        Admission.give(state.counters, min(r, r0), min(b, b0))
-        %{state | leak: nil}
+      {over, leak} ->
+        if Process.info(self(), :message_queue_len) == {:message_queue_len, 0},
+          do: watch_leak(state, over, leak),
+          else: state
     end
+  end
+
+  defp watch_leak(state, over, nil), do: %{state | leak: {1, over}}
+
+  defp watch_leak(state, {r, b}, {n, {r0, b0}}) when n < @leak_ticks,
+    do: %{state | leak: {n + 1, {min(r, r0), min(b, b0)}}}
+
+  # Given back as if a request had ended, so that those who wait for it get it.
+  defp watch_leak(state, {r, b}, {_n, {r0, b0}}) do
+    free_requests = state.free_requests + min(r, r0)
+    free_bytes = state.free_bytes + min(b, b0)
+    %{state | leak: nil, free_requests: free_requests, free_bytes: free_bytes}
   end
 
   defp credit_in_flight(state) do

@@ -41,7 +41,7 @@ defmodule GpuSched.Server.Lifecycle do
         {:error, Executable.start_failure(path, [], "its port closed: #{inspect(reason)}")}
 
       {:EXIT, _parent, reason} ->
-        close_port(state)
+        OsProcess.kill(state.process)
         exit(reason)
     after
       max(deadline - State.now_ms(), 0) ->
@@ -63,7 +63,7 @@ defmodule GpuSched.Server.Lifecycle do
      )}
   end
 
-  @spec open(State.t(), String.t()) :: State.t()
+  @spec open(State.t(), String.t()) :: {:ok, State.t()} | {:error, Error.t()}
   def open(state, path) do
     port =
       Port.open({:spawn_executable, path}, [
@@ -79,7 +79,12 @@ defmodule GpuSched.Server.Lifecycle do
         busy_limits_msgq: :disabled
       ])
 
-    %{state | port: port, process: OsProcess.of_port(port), status: :starting, frame: 0}
+    {:ok, %{state | port: port, process: OsProcess.of_port(port), status: :starting, frame: 0}}
+  rescue
+    # The system refuses a new process.
+    error in ErlangError ->
+      message = "#{path} was not started: #{Exception.message(error)}"
+      {:error, Error.exception(reason: :start_failed, message: message)}
   end
 
   @spec close_port(State.t()) :: :ok
@@ -223,18 +228,13 @@ defmodule GpuSched.Server.Lifecycle do
 
   @spec restart(State.t()) :: State.t()
   def restart(state) do
-    case Executable.find(state.opts.port_path) do
-      {:ok, path} ->
-        state = open(state, path)
-        Process.send_after(self(), {:start_timeout, state.port}, state.opts.start_timeout)
-        state
-
-      {:error, error} ->
-        port_down(state, error.message)
+    with {:ok, path} <- Executable.find(state.opts.port_path),
+         {:ok, state} <- open(state, path) do
+      Process.send_after(self(), {:start_timeout, state.port}, state.opts.start_timeout)
+      state
+    else
+      {:error, error} -> port_down(state, error.message)
     end
-  rescue
-    # The system refuses a new process.
-    error in ErlangError -> port_down(state, "it was not started: #{Exception.message(error)}")
   end
 
   @spec restart_in(State.t()) :: non_neg_integer

@@ -9,8 +9,6 @@ defmodule GpuSched.Server.Reupload do
   alias GpuSched.{Encode, Error, Local, Protocol, Upload}
   alias GpuSched.Server.{Flight, State}
 
-  # The memory a request referred to has gone with the port that leased it: its data, which we still
-  # refer to, is written again, by a process of its own.
   @spec upload_again(State.t(), State.id(), State.entry()) :: State.t()
   def upload_again(%{status: :up} = state, id, entry(leased: {_lease, _segments, uploads})) do
     %{ctx: ctx} = state
@@ -32,7 +30,7 @@ defmodule GpuSched.Server.Reupload do
     size = uploads |> Enum.map(fn {offset, data} -> offset + byte_size(data) end) |> Enum.max()
 
     with {:ok, lease} <- Upload.lease(ctx, size, nil, self(), deadline),
-         :ok <- Upload.write(ctx, lease, uploads, self(), deadline),
+         :ok <- Upload.write(ctx, lease, nil, uploads, self(), deadline),
          do: {:ok, lease["lease"]}
   end
 

@@ -60,6 +60,7 @@ defmodule GpuSched.Server.State do
     renamed: %{},
     streams: %{},
     owners: %{},
+    dead: [],
     relays: %{},
     waiting: %{},
     queue: :queue.new(),
@@ -79,8 +80,8 @@ defmodule GpuSched.Server.State do
   @type ticket :: reference
 
   # `frame` is the number of the frame that is gathered in `out`. `free_*` is credit to be given back
-  # at the end of the turn, `done` and `large` count since the last tick, `leak` is what find_leak/1
-  # has seen.
+  # at the end of the turn, and `dead` the owners whose requests are to be ended then; `done` and
+  # `large` count since the last tick, `leak` is what find_leak/1 has seen.
   @type t :: %__MODULE__{
           opts: map,
           ctx: Context.t(),
@@ -92,6 +93,7 @@ defmodule GpuSched.Server.State do
           renamed: %{(reference | relayed) => id},
           streams: %{reference => id},
           owners: Owners.t(),
+          dead: [pid],
           relays: %{node => Relay.t()},
           waiting: %{ticket => {reference, pid, non_neg_integer}},
           reservations: %{ticket => {pid, non_neg_integer, integer, integer}},

@@ -35,41 +35,46 @@ defmodule GpuSched.Server.Watch do
       else: %{state | relays: Map.put(relays, node, Relay.start_link(self()))}
   end
 
+  # What it had under way is ended by abandon/1, at the end of the turn.
   @spec owner_down(State.t(), pid) :: State.t()
   def owner_down(state, pid) do
     case Owners.drop(state.owners, pid) do
       {0, owners} -> %{state | owners: owners}
-      {_count, owners} -> abandon(%{state | owners: owners}, pid)
+      {_count, owners} -> %{state | owners: owners, dead: [pid | state.dead]}
     end
   end
 
-  # Cancels everything that a dead owner had under way.
-  defp abandon(state, pid) do
+  # Cancels everything that dead owners had under way: in one pass for all of them, because with a
+  # node thousands die at once. A process that :erpc or async/4 started for one still waits: it is
+  # told, so that it ends too.
+  @spec abandon(State.t()) :: State.t()
+  def abandon(%{dead: []} = state), do: state
+
+  def abandon(%{dead: dead} = state) do
+    dead = Map.new(dead, &{&1, true})
+    error = Error.exception(reason: :cancelled, message: "its owner died")
+
     state =
-      for {ticket, {_to, ^pid, _bytes}} <- state.waiting, reduce: state do
-        state -> Credit.forget_waiting(state, ticket)
+      for {ticket, {to, owner, _bytes}} <- state.waiting,
+          is_map_key(dead, owner),
+          reduce: state do
+        state ->
+          State.reply(to, {:error, error})
+          Credit.forget_waiting(state, ticket)
       end
 
     state =
-      for {ticket, {^pid, _bytes, _generation, _since}} <- state.reservations, reduce: state do
+      for {ticket, {owner, _bytes, _generation, _since}} <- state.reservations,
+          is_map_key(dead, owner),
+          reduce: state do
         state -> Credit.release_reservation(state, ticket)
       end
 
-    for {id, entry(owner: ^pid) = e} <- state.pending, reduce: state do
-      state -> abandon_entry(state, id, e)
+    for {id, entry(owner: owner) = e} when is_map_key(dead, owner) <- state.pending,
+        reduce: %{state | dead: []} do
+      state ->
+        state |> Flight.deliver_error(e, error) |> Flight.cancel_entry(id, entry(e, owner: nil))
     end
-  end
-
-  # A process that :erpc started for a dead owner still waits: it is told, so that it ends too.
-  defp abandon_entry(state, id, e) do
-    state =
-      Flight.deliver_error(
-        state,
-        e,
-        Error.exception(reason: :cancelled, message: "its owner died")
-      )
-
-    Flight.cancel_entry(state, id, entry(e, owner: nil))
   end
 
   @spec child_down(State.t(), pid, term) :: State.t()
