@@ -20,7 +20,8 @@ defmodule GpuSched.DistributionTest do
     test "gets plain terms" do
       {server, _pid} = start()
       {_peer, laptop} = TestNode.laptop()
-      refute :erpc.call(laptop, :code, :which, [GpuSched]) != :non_existing
+      assert :erpc.call(laptop, :code, :which, [GpuSched]) == :non_existing
+      assert :erpc.call(laptop, :code, :which, [Enum]) == :non_existing
 
       assert {:ok, %{"outputs" => %{"text" => %{"data" => ["hello"]}}, "device" => "fake:0"}} =
                from_laptop(laptop, :infer, [server, "echo", %{"text" => ["hello"]}])
@@ -70,6 +71,77 @@ defmodule GpuSched.DistributionTest do
       until(fn -> taken(server) == {0, 0} end)
     end
 
+    test "is the owner: a node that dies takes hundreds of requests along" do
+      {server, _pid} = start()
+      {_peer, laptop} = TestNode.laptop()
+      os_pid = TestNode.os_pid(laptop)
+      for _ <- 1..300, do: spawn_on(laptop, :infer, [server, "hold", %{}, [timeout: :infinity]])
+      until(fn -> seen(server)["held"] == 300 end)
+      Process.flag(:trap_exit, true)
+      TestNode.signal(os_pid, "KILL")
+      until(fn -> seen(server)["held"] == 0 and taken(server) == {0, 0} end)
+    end
+
+    test "has what was in flight sent again when sched-port dies" do
+      {server, _pid} = start()
+      {_peer, laptop} = TestNode.laptop()
+      test = self()
+      args = [server, "hold", %{}, [timeout: :infinity]]
+      spawn_link(fn -> send(test, from_laptop(laptop, :infer, args)) end)
+      until(fn -> seen(server)["held"] == 1 end)
+      TestNode.signal(seen(server)["pid"], "KILL")
+      until(fn -> match?({:ok, %{"held" => 1}}, GpuSched.stats(server)) end)
+      {:ok, _} = GpuSched.infer(server, "release", %{})
+      assert_receive {:ok, %{"device" => "fake:0"}}
+    end
+
+    test "meets the credit that others have used up" do
+      {server, pid} = start(requests: 2)
+      {_peer, greedy} = TestNode.laptop()
+      {_peer, laptop} = TestNode.laptop()
+      os_pid = TestNode.os_pid(greedy)
+      for _ <- 1..2, do: spawn_on(greedy, :infer, [server, "hold", %{}, [timeout: :infinity]])
+      until(fn -> seen(server)["held"] == 2 end)
+
+      # At once, with the time to come back.
+      assert {:error, %{reason: :overloaded, retry_after_ms: ms}} =
+               from_laptop(laptop, :infer, [server, "echo", %{}, [timeout: :infinity]])
+
+      assert ms > 0
+      # Waiting, for as long as it said.
+      short = [server, "echo", %{}, [overload: :wait, timeout: 50]]
+      assert {:error, %{reason: :deadline_exceeded}} = from_laptop(laptop, :infer, short)
+      assert map_size(:sys.get_state(pid).waiting) == 0
+
+      # One that waits and dies gives its place up, and is not waited for here.
+      args = [server, "echo", %{}, [overload: :wait, timeout: :infinity]]
+      dead = spawn_on(laptop, :infer, args)
+      until(fn -> map_size(:sys.get_state(pid).waiting) == 1 end)
+      Process.exit(dead, :kill)
+      until(fn -> map_size(:sys.get_state(pid).waiting) == 0 end)
+
+      test = self()
+      spawn_link(fn -> send(test, {:waited, from_laptop(laptop, :infer, args)}) end)
+      until(fn -> map_size(:sys.get_state(pid).waiting) == 1 end)
+
+      # What the other laptop held is free when that is gone.
+      Process.flag(:trap_exit, true)
+      TestNode.signal(os_pid, "KILL")
+      assert_receive {:waited, {:ok, _}}
+      until(fn -> taken(server) == {0, 0} end)
+    end
+
+    test "leaves no process behind here, however it ends" do
+      {server, _pid} = start([requests: 2], watchdog: 2_000)
+      {_peer, laptop} = TestNode.laptop()
+      before = waiting_processes()
+      opts = [overload: :wait, timeout: :infinity]
+      pids = for _ <- 1..6, do: spawn_on(laptop, :infer, [server, "hold", %{}, opts])
+      until(fn -> seen(server)["held"] == 2 and waiting_processes() == before + 6 end)
+      for pid <- pids, do: Process.exit(pid, :kill)
+      until(fn -> waiting_processes() == before and taken(server) == {0, 0} end)
+    end
+
     test "watches a result in parts" do
       {server, _pid} = start()
       {_peer, laptop} = TestNode.laptop()
@@ -103,23 +175,26 @@ defmodule GpuSched.DistributionTest do
       # Results of 16 MiB and parts of 1 MiB are on their way to it when it stops reading, and what
       # its other processes own is begun and cancelled meanwhile.
       opts = [parameters: [parts: 64, bytes: 1_048_576], credit: 64, timeout: :infinity]
-      for _ <- 1..2, do: spawn_on(laptop, :infer, [server, "hold", %{}, [timeout: :infinity]])
+      {_peer, other} = TestNode.laptop()
+      other_box = Node.spawn(other, :timer, :sleep, [:infinity])
+      owed = [parameters: [bytes: 16_777_216], timeout: :infinity]
+      for _ <- 1..2, do: spawn_on(laptop, :infer, [server, "hold", %{}, owed])
       until(fn -> seen(server)["held"] == 2 end)
       TestNode.signal(os_pid, "STOP")
 
       try do
-        for _ <- 1..2 do
-          big = [parameters: [bytes: 16_777_216], timeout: :infinity]
-          # As the process that :erpc starts here for it.
-          spawn(fn -> send(box, GpuSched.infer(server, "big", %{}, big)) end)
-          {:ok, _ref} = GpuSched.stream_to(server, "parts", %{}, box, opts)
-        end
-
+        {:ok, _} = GpuSched.infer(server, "release", %{})
+        for _ <- 1..2, do: {:ok, _ref} = GpuSched.stream_to(server, "parts", %{}, box, opts)
         until(fn -> relay_backlog(pid, laptop) > 1_000_000 end)
 
         for _ <- 1..200, do: {:ok, _} = GpuSched.infer(server, "echo", %{})
-        {:ok, _} = GpuSched.infer(server, "release", %{})
         {:ok, _} = GpuSched.models(server)
+
+        # Another laptop is served like this node, in parts as well.
+        for _ <- 1..50, do: {:ok, _} = from_laptop(other, :infer, [server, "echo", %{}])
+        few = [parameters: [parts: 4], credit: 8]
+        {:ok, _ref} = from_laptop(other, :stream_to, [server, "parts", %{}, other_box, few])
+        until(fn -> mailbox(other, other_box) == 5 end)
         assert Process.info(pid, :status) != {:status, :suspended}
         assert relay_backlog(pid, laptop) > 1_000_000
       after
@@ -128,6 +203,18 @@ defmodule GpuSched.DistributionTest do
 
       until(fn -> relay_backlog(pid, laptop) == 0 end)
     end
+  end
+
+  defp mailbox(node, pid),
+    do: elem(:erpc.call(node, :erlang, :process_info, [pid, :message_queue_len]), 1)
+
+  # Those that :erpc started here and that are in the middle of a request.
+  defp waiting_processes do
+    Enum.count(Process.list(), fn pid ->
+      with {:current_stacktrace, stack} <- Process.info(pid, :current_stacktrace) do
+        Enum.any?(stack, &match?({GpuSched.Local, _, _, _}, &1))
+      end
+    end)
   end
 
   defp relay_backlog(pid, node) do

@@ -78,15 +78,82 @@ defmodule GpuSched.PortTest do
       assert text =~ part
     end
 
+    # A number that none is can be computed, but not be sent as one in a list.
+    assert {:error, %Error{reason: :invalid_argument}} = infer.("noop", %{data: [:nan]}, [])
+    both = %{:data => [1], "data" => [1]}
+    assert {:error, %Error{reason: :invalid_argument}} = infer.("noop", both, [])
+
     assert {:error, %Error{reason: :unknown_model, scope: :model}} =
              infer.("none", %{data: [1]}, [])
 
     assert {:error, %Error{reason: :bad_model}} = GpuSched.load(server, "m", path: "/nonexistent")
-    assert {:error, %Error{}} = GpuSched.load(server, "noop", engine: "synthetic")
-    assert {:error, %Error{}} = GpuSched.load(server, "e", engine: "no such engine")
+    again = GpuSched.load(server, "noop", engine: "synthetic")
+    assert {:error, %Error{reason: :already_loaded}} = again
+    assert {:error, %Error{scope: :model}} = GpuSched.load(server, "e", engine: "no such engine")
+    library = [engine: "plugin", library: "/nonexistent/plugin.so"]
+    assert {:error, %Error{scope: :model}} = GpuSched.load(server, "p", library)
     assert {:error, %Error{reason: :unknown_model}} = GpuSched.unload(server, "none")
     assert {:ok, _} = infer.("noop", %{data: [1]}, [])
     assert taken(server) == {0, 0}
+  end
+
+  test "no request spoils the frame that it shares with others" do
+    {server, pid} = RealPort.start()
+    {:ok, _} = GpuSched.await_ready(server)
+    many = List.duplicate(1, 3_000_000)
+    nested = Enum.reduce(1..30, 1, fn _, x -> [x] end)
+    :sys.suspend(pid)
+
+    [bad | good] =
+      for data <- [nested, [1], many, many, [2]] do
+        Task.async(fn -> GpuSched.infer(server, "noop", %{data: data}, timeout: 60_000) end)
+      end
+
+    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 4 end)
+    :sys.resume(pid)
+    assert {:error, %Error{reason: :invalid_argument, message: text}} = Task.await(bad)
+    assert text =~ "nested"
+    for task <- good, do: assert({:ok, _} = Task.await(task, 60_000))
+
+    assert {:error, %Error{reason: :too_large, message: text}} =
+             GpuSched.infer(server, "noop", %{data: many ++ many})
+
+    assert text =~ "values"
+    assert {:ok, %{"port" => %{"bad_frames" => 0}}} = GpuSched.stats(server)
+  end
+
+  test "the credit that sched-port gives is kept" do
+    slow = [name: "slow", engine: "synthetic", parameters: [a_us: 300_000]]
+    {server, _pid} = RealPort.start(models: [slow], port_options: [max_requests: 4])
+    {:ok, _} = GpuSched.await_ready(server)
+    held = for _ <- 1..4, do: GpuSched.async(server, "slow", %{data: [1]}, timeout: 60_000)
+    until(fn -> elem(taken(server), 0) == 4 end)
+
+    assert {:error, %Error{reason: :overloaded, retry_after_ms: ms, scope: :scheduler}} =
+             GpuSched.infer(server, "slow", %{data: [1]})
+
+    assert ms > 0
+    options = [overload: :wait, timeout: 60_000]
+    assert {:ok, _} = GpuSched.infer(server, "slow", %{data: [1]}, options)
+    assert Enum.all?(GpuSched.await_many(held), &match?({:ok, _}, &1))
+
+    results =
+      server
+      |> GpuSched.infer_many("slow", List.duplicate(%{data: [1]}, 20), timeout: 60_000)
+      |> Enum.to_list()
+
+    assert Enum.all?(results, &match?({:ok, _}, &1))
+    assert {:ok, %{"port" => %{"bad_frames" => 0}}} = GpuSched.stats(server)
+  end
+
+  if reason = TestNode.missing(), do: @tag(skip: reason)
+
+  test "a laptop whose name is long is served" do
+    {server, _pid} = RealPort.start()
+    {_peer, laptop} = TestNode.laptop(String.duplicate("a-long-name-", 6))
+    assert byte_size(Atom.to_string(laptop)) > 63
+    args = [node(), GpuSched, :infer, [server, "noop", %{"data" => [1]}, [timeout: 60_000]]]
+    assert {:ok, %{"device" => "cpu:0"}} = :erpc.call(laptop, :erpc, :call, args)
   end
 
   test "parts come under credit, and halting cancels" do
@@ -120,8 +187,9 @@ defmodule GpuSched.PortTest do
       |> Enum.map(fn _ -> GpuSched.async(server, "slow", %{data: [1]}, timeout: 120) end)
       |> GpuSched.await_many()
 
-    assert Enum.count(results, &match?({:ok, _}, &1)) in 1..3
-    assert Enum.any?(results, &match?({:error, %Error{reason: :deadline_exceeded}}, &1))
+    # How many were done in time is a matter of this machine's mood; all would take a second.
+    late = Enum.count(results, &match?({:error, %Error{reason: :deadline_exceeded}}, &1))
+    assert late > 0 and late + Enum.count(results, &match?({:ok, _}, &1)) == 20
     until(fn -> running(server, "slow") == 0 and taken(server) == {0, 0} end)
     assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
   end
@@ -166,18 +234,21 @@ defmodule GpuSched.PortTest do
 
   test "the death of sched-port costs nobody an error either, and leaves no worker" do
     {server, pid} =
-      RealPort.start(models: [[name: "m", engine: "synthetic", parameters: [a_us: 20_000]]])
+      RealPort.start(models: [[name: "m", engine: "synthetic", parameters: [a_us: 1_000_000]]])
 
     {:ok, _} = GpuSched.await_ready(server)
     {:ok, [%{"pid" => worker} | _]} = GpuSched.devices(server)
     large = bytes(:binary.copy(<<3>>, 2_000_000))
-    small = for _ <- 1..20, do: GpuSched.async(server, "m", %{data: [1]}, timeout: 60_000)
+    # The first is in its batch for a second, in which the others come.
+    first = GpuSched.async(server, "m", %{data: [1]}, timeout: 60_000)
+    until(fn -> running(server, "m") == 1 end)
     leased = for _ <- 1..3, do: GpuSched.async(server, "m", %{data: large}, timeout: 60_000)
-    until(fn -> running(server, "m") == 23 or running(server, "m") == 0 end)
+    small = for _ <- 1..20, do: GpuSched.async(server, "m", %{data: [1]}, timeout: 60_000)
+    until(fn -> map_size(:sys.get_state(pid).pending) >= 23 end)
 
     TestNode.signal(port_pid(pid), "KILL")
-    assert Enum.all?(GpuSched.await_many(small ++ leased), &match?({:ok, _}, &1))
-    until(fn -> not File.exists?("/proc/#{worker}") end)
+    assert Enum.all?(GpuSched.await_many([first | small ++ leased]), &match?({:ok, _}, &1))
+    until(fn -> TestNode.gone?(worker) end)
     assert GenServer.whereis(server) == pid
     until(fn -> taken(server) == {0, 0} end)
   end
@@ -188,18 +259,19 @@ defmodule GpuSched.PortTest do
     {:ok, pid} =
       GpuSched.start_link(
         port_path: RealPort.path(),
-        models: [[name: "m", engine: "synthetic", parameters: [a_us: 100_000]]]
+        models: [[name: "m", engine: "synthetic", parameters: [a_us: 1_000_000]]]
       )
 
     {:ok, _} = GpuSched.await_ready(pid)
     {:ok, [%{"pid" => worker} | _]} = GpuSched.devices(pid)
     port = port_pid(pid)
-    requests = for _ <- 1..5, do: GpuSched.async(pid, "m", %{data: [1]})
-    until(fn -> running(pid, "m") == 5 end)
+    requests = for _ <- 1..5, do: GpuSched.async(pid, "m", %{data: [1]}, timeout: 60_000)
+    until(fn -> elem(taken(pid), 0) == 5 and map_size(:sys.get_state(pid).pending) == 5 end)
     :ok = GenServer.stop(pid, :shutdown)
     assert Enum.all?(GpuSched.await_many(requests), &match?({:ok, _}, &1))
-    refute File.exists?("/proc/#{port}")
-    refute File.exists?("/proc/#{worker}")
+    assert TestNode.gone?(port)
+    # It has a second from the end of sched-port on.
+    until(fn -> TestNode.gone?(worker) end)
   end
 
   test "an option that sched-port does not know is told in its words" do
@@ -220,22 +292,30 @@ defmodule GpuSched.PortTest do
 
   test "memory is back at its baseline after a soak" do
     {server, _pid} = RealPort.start(watchdog: 2_000)
+    {:ok, _} = GpuSched.await_ready(server)
     data = :binary.copy(<<1>>, 16_777_216)
-    opts = [parameters: [echo: true], timeout: 60_000]
-
-    soak = fn ->
-      for _ <- 1..5, do: {:ok, _} = GpuSched.infer(server, "noop", %{data: bytes(data)}, opts)
-    end
-
-    soak.()
+    opts = [parameters: [echo: true], timeout: 60_000, overload: :wait]
+    # Before anything large was sent: nothing of what follows may stay.
     :erlang.garbage_collect()
     before = :erlang.memory(:binary)
-    for _ <- 1..5, do: soak.()
+
+    # By a lease in and through the pipe out, one after the other and several at once.
+    for _ <- 1..10, do: {:ok, _} = GpuSched.infer(server, "noop", %{data: bytes(data)}, opts)
+
+    [_ | kept] =
+      for _ <- 1..4 do
+        GpuSched.async(server, "noop", %{data: bytes(data)}, opts)
+      end
+      |> GpuSched.await_many()
+      |> Enum.map(fn {:ok, result} -> Map.delete(result, "outputs") end)
 
     until(fn ->
       :erlang.garbage_collect()
-      :erlang.memory(:binary) < before + 8 * 1024 * 1024
+      :erlang.memory(:binary) < before + 1024 * 1024
     end)
+
+    # What was kept of the results does not keep their data.
+    assert Enum.all?(kept, &(&1["device"] == "cpu:0"))
   end
 
   describe "minilm" do
@@ -263,6 +343,30 @@ defmodule GpuSched.PortTest do
 
         assert byte_size(data) == 384 * 4
       end
+    end
+
+    test "a text over the limit is cut or refused, as the request says" do
+      {server, _pid} = RealPort.start(models: [[name: "minilm", path: RealPort.minilm()]])
+      {:ok, _} = GpuSched.await_ready(server)
+      long = %{"text" => ["short", String.duplicate("word ", 2_000)]}
+      infer = &GpuSched.infer(server, "minilm", &1, [timeout: 60_000] ++ &2)
+      assert {:ok, _} = infer.(long, [])
+      refuse = [parameters: [truncate: false]]
+
+      assert {:error, %Error{reason: reason, scope: :request, message: text}} =
+               infer.(long, refuse)
+
+      assert reason in [:invalid_argument, :too_large]
+      assert text =~ "truncate"
+
+      assert {:error, %Error{reason: :invalid_argument, message: text}} =
+               infer.(%{"text" => [<<0xFF, 0xFE>>]}, [])
+
+      assert text =~ "UTF-8"
+      odd = [parameters: %{"trunkate" => true}]
+      assert {:error, %Error{reason: :invalid_argument, message: text}} = infer.(long, odd)
+      assert text =~ "trunkate"
+      assert {:ok, _} = infer.(%{"text" => ["short"]}, refuse)
     end
 
     defp dot(a, b), do: Enum.zip_reduce(a, b, 0.0, fn x, y, sum -> sum + x * y end)

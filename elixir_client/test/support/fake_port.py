@@ -193,11 +193,12 @@ def infer(id, params, frame):
         say([1, id, None, result({"crc": {"datatype": "UINT32", "shape": [1],
                                           "data": struct.pack("<I", crc)}})])
     elif model == "hold":
-        held[id] = True
+        held[id] = parameters.get("bytes", 0)
     elif model == "release":
         for other in list(held):
-            del held[other]
-            say([1, other, None, result({})])
+            n = held.pop(other)
+            data = {"datatype": "UINT8", "shape": [n], "data": b"\x05" * n}
+            say([1, other, None, result({"data": data} if n else {})])
         say([1, id, None, result({})])
     elif model == "big":
         n = parameters["bytes"]
@@ -252,7 +253,7 @@ def call(id, method, params, frame):
     elif method == "wait_ready":
         name = text(params[0]["name"])
         if name == "slow":
-            held[id] = True
+            held[id] = 0
         else:
             say([1, id, None, {"name": name, "state": "ready"}])
     elif method == "drain":
@@ -281,7 +282,7 @@ drains = []
 def notified(method, params):
     if method == "cancel":
         seen["cancels"].append(params[0])
-        if held.pop(params[0], None) or streams.pop(params[0], None):
+        if held.pop(params[0], None) is not None or streams.pop(params[0], None):
             say([1, params[0], error("cancelled", -103, "cancelled"), None])
     elif method == "grant":
         seen["grants"].append(params[1])
