@@ -19,7 +19,7 @@ defmodule GpuSched.Msgpack do
   @int64_min Bitwise.bsl(-1, 63)
   @uint64_max Bitwise.bsl(1, 64) - 1
 
-  @type path :: [String.t() | non_neg_integer]
+  @type path :: [String.t() | atom | non_neg_integer]
 
   # ---- encoding
 
@@ -195,7 +195,9 @@ defmodule GpuSched.Msgpack do
     path
     |> Enum.map(fn
       i when is_integer(i) -> "[#{i}]"
-      name -> [".", name]
+      name when is_atom(name) -> [".", Atom.to_string(name)]
+      name when is_binary(name) -> [".", name]
+      other -> [".", inspect(other, limit: 5)]
     end)
     |> IO.iodata_to_binary()
     |> String.trim_leading(".")

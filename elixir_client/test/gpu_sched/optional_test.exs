@@ -69,6 +69,48 @@ defmodule GpuSched.OptionalTest do
       assert text =~ "{:c, 64}"
     end
 
+    test "a tensor that cannot be converted here is refused with the cure" do
+      stand_in("nx.exs")
+      {server, _pid} = start()
+      # Sent as it is from a node on whose device it lives.
+      tensor = %{
+        __struct__: Nx.Tensor,
+        data: :elsewhere,
+        shape: {1},
+        type: {:f, 32},
+        names: [nil]
+      }
+
+      assert {:error, %Error{reason: :invalid_argument, message: text}} =
+               GpuSched.infer(server, "echo", %{x: tensor})
+
+      assert text =~ "inputs.x" and text =~ "it is elsewhere" and text =~ "Nx.to_binary(t)"
+      # So it is where the scheduler is on another node.
+      assert {:error, %Error{reason: :invalid_argument, message: text}} =
+               GpuSched.infer({server, :"nobody@127.0.0.1"}, "echo", %{x: tensor})
+
+      assert text =~ "inputs.x" and text =~ "it is elsewhere"
+    end
+
+    test "a result that does not become a tensor is an error, and nothing is left behind" do
+      stand_in("nx.exs")
+      {server, _pid} = start()
+      odd = %{x: %{datatype: "NONSENSE", shape: [1], data: "a"}}
+
+      assert {:error, %Error{reason: :not_supported, message: text}} =
+               GpuSched.infer(server, "echo", odd, output: :nx)
+
+      assert text =~ "NONSENSE" and text =~ "output: :list"
+      request = GpuSched.async(server, "echo", odd, output: :nx)
+      assert {:error, %Error{reason: :not_supported}} = GpuSched.await(request)
+      many = GpuSched.infer_many(server, "echo", [odd, odd], output: :nx)
+      assert [{:error, %Error{}}, {:error, %Error{}}] = Enum.to_list(many)
+      stream = GpuSched.stream(server, "echo", odd, output: :nx)
+      assert assert_raise(Error, fn -> Enum.to_list(stream) end).reason == :not_supported
+      until(fn -> taken(server) == {0, 0} end)
+      assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
+    end
+
     test "without Nx a tensor that arrives is refused with the cure" do
       {server, _pid} = start()
       tensor = %{__struct__: Nx.Tensor, data: "", shape: {1}, type: {:f, 32}, names: [nil]}
@@ -105,6 +147,21 @@ defmodule GpuSched.OptionalTest do
 
       {:error, _} = GpuSched.infer(server, "nothing", %{})
       assert_receive {:telemetry, [:gpu_sched, :infer, :stop], %{}, %{reason: :unknown_model}}
+    end
+
+    @tag :tmp_dir
+    test "the pauses between restarts grow to their limit", %{tmp_dir: dir} do
+      options = [restart_backoff: {5, 40}]
+      {server, _pid} = start([hello: "once", folder: dir], options)
+      GpuSched.TestNode.signal(seen(server)["pid"], "KILL")
+
+      pauses =
+        for _ <- 1..6 do
+          assert_receive {:telemetry, [:gpu_sched, :port, :down], _, %{restart_ms: ms}}
+          ms
+        end
+
+      assert pauses == [5, 10, 20, 40, 40, 40]
     end
 
     test "refusals and the end of the port are told" do

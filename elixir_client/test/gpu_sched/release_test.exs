@@ -53,6 +53,55 @@ defmodule GpuSched.ReleaseTest do
     assert output =~ ~s(till: completed on cpu:0)
   end
 
+  if System.find_executable("git") == nil or not File.exists?(Path.join(@repository, ".git")) do
+    @tag skip: "needs git, and the source as a git checkout"
+  end
+
+  test "without a C toolchain it compiles, as a client, and says what a scheduler takes", %{
+    folder: folder
+  } do
+    source = Path.join(folder, "source")
+    write_umbrella(source)
+    env = [{"PATH", path_without_toolchain(folder)}]
+    {_, status} = System.cmd("/bin/sh", ["-c", "command -v cc || command -v cmake"], env: env)
+    assert status != 0
+
+    run!("mix", ["deps.get"], source, env)
+    run!("mix", ["compile"], source, env)
+
+    client = """
+    {:error, error} = GpuSched.infer({GpuSched, :"nobody@127.0.0.1"}, "m", %{})
+    IO.puts("as a client: \#{error.reason}")
+    """
+
+    assert run!("mix", ["run", "--no-start", "-e", client], source, env) =~ "as a client: unavail"
+
+    # Its application starts a scheduler.
+    assert {output, 1} = command("mix", ["run", "-e", ":ok"], source, env)
+    assert output =~ "sched-port was not found: run `mix gpu_sched.build`"
+    assert output =~ "{name, node}"
+
+    assert {output, 1} = command("mix", ["gpu_sched.build"], source, env)
+    assert output =~ "cmake was not found"
+  end
+
+  # A folder with links to all programs that can be run here, but for those that compile C.
+  defp path_without_toolchain(folder) do
+    bin = Path.join(folder, "bin")
+    File.mkdir_p!(bin)
+    compilers = ~r/^(cc|c\+\+|c[89]9|cmake|make|gmake|ninja|ld|as|.*(gcc|g\+\+|clang|tcc).*)$/
+
+    for place <- String.split(System.get_env("PATH"), ":", trim: true),
+        {:ok, names} <- [File.ls(place)],
+        name <- names,
+        not Regex.match?(compilers, name) do
+      # The first of a name is the one that would be run.
+      File.ln_s(Path.join(place, name), Path.join(bin, name))
+    end
+
+    bin
+  end
+
   defp write_umbrella(source) do
     write(source, "mix.exs", """
     defmodule Shop.MixProject do
@@ -118,11 +167,15 @@ defmodule GpuSched.ReleaseTest do
   end
 
   # Runs a command to its end and answers what it printed; fails with that if it fails.
-  defp run!(command, args, folder) do
-    {output, status} =
-      System.cmd(command, args, cd: folder, env: @clean_env, stderr_to_stdout: true)
-
+  defp run!(command, args, folder, env \\ []) do
+    {output, status} = command(command, args, folder, env)
     assert status == 0, "#{command} #{Enum.join(args, " ")} exited with #{status}:\n#{output}"
     output
+  end
+
+  # With a home of mix that is empty: there is no hex.
+  defp command(command, args, folder, env) do
+    env = [{"MIX_HOME", Path.join(folder, ".mix")} | env] ++ @clean_env
+    System.cmd(command, args, cd: folder, env: env, stderr_to_stdout: true)
   end
 end
