@@ -13,7 +13,7 @@ defmodule GpuSched.Upload do
 
   # Answers the request, which knows its lease now, and the ticket under which the
   # server keeps its credit. `whole` encodes the request without a lease.
-  @spec run(Context.t(), Encode.t(), reference | nil, pid, Local.deadline(), (() -> term)) ::
+  @spec run(Context.t(), Encode.t(), reference | nil, pid, Local.deadline(), fun) ::
           {:ok, Encode.t(), reference} | {:error, Error.t()}
   def run(ctx, request, ticket, owner, deadline, whole) do
     ticket = ticket || make_ref()

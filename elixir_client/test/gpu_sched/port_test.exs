@@ -325,9 +325,10 @@ defmodule GpuSched.PortTest do
       {server, _pid} = RealPort.start(models: [[name: "minilm", path: RealPort.minilm()]])
       assert {:ok, %{"name" => "minilm"}} = GpuSched.await_ready(server, "minilm")
       texts = ["A cat sits on the mat.", "A feline rests on a rug.", "Interest rates rose today."]
+      opts = [output: :list, timeout: 30_000]
 
       assert {:ok, %{"outputs" => %{"embedding" => [a, b, c]}}} =
-               GpuSched.infer(server, "minilm", %{"text" => texts}, output: :list, timeout: 30_000)
+               GpuSched.infer(server, "minilm", %{"text" => texts}, opts)
 
       assert length(a) == 384
       assert_in_delta dot(a, a), 1.0, 1.0e-4

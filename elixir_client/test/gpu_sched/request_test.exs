@@ -217,7 +217,7 @@ defmodule GpuSched.RequestTest do
       opts = [parameters: [bytes: 300_000], output: output]
       {:ok, result} = GpuSched.infer(server, "big", %{}, opts)
       strings = Map.keys(result) ++ Map.keys(result["outputs"]) ++ [result["device"]]
-      for s <- strings, do: assert(:binary.referenced_byte_size(s) == byte_size(s))
+      for s <- strings, do: assert(:binary.referenced_byte_size(s) < 1_000)
     end
   end
 
