@@ -227,8 +227,12 @@ defmodule GpuSched do
 
       iex> GpuSched.infer!(MyApp.Gpu, "minilm", %{"text" => ["hello"]})["batch"]
       1
-      iex> GpuSched.infer!(MyApp.Gpu, "no such model", %{})
-      ** (GpuSched.Error) no model "no such model" is loaded
+      iex> try do
+      ...>   GpuSched.infer!(MyApp.Gpu, "no such model", %{})
+      ...> rescue
+      ...>   error in GpuSched.Error -> error.reason
+      ...> end
+      :unknown_model
   """
   @spec infer!(server, model, inputs, [infer_option]) :: result
   def infer!(server, model, inputs, opts \\ []) do
@@ -430,6 +434,10 @@ defmodule GpuSched do
 
   @doc """
   Counters of the scheduler as a whole, of each model and each device, and of the port.
+
+      iex> {:ok, stats} = GpuSched.stats(MyApp.Gpu)
+      iex> Map.keys(stats["models"])
+      ["minilm", "ticker"]
   """
   @spec stats(server, [{:timeout, timeout}]) :: {:ok, map} | {:error, Error.t()}
   def stats(server, opts \\ []), do: Admin.call(server, :stats, [], opts)
