@@ -171,7 +171,8 @@ defmodule GpuSched do
       the bare option;
     * `:port_env` - environment variables of `sched-port`, as `[{"NAME", "value"}]`;
     * `:start_timeout` - how long `sched-port` may take to come up, in ms; 30 000;
-    * `:shutdown` - how long the end may take, in ms, or `:infinity`; 10 000. New requests are
+    * `:shutdown` - how long the end may take, in ms, or `:infinity`; 10 000. The child
+      specification has it too, so say it here and not to `Supervisor.child_spec/2`. New requests are
       refused, those in flight are waited for until two seconds before that (until the half of
       what is less than four), then `sched-port` is closed and its end is waited for;
     * `:restart_backoff` - `{min, max}` in ms between restarts of `sched-port`, doubling from one

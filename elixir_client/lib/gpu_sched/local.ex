@@ -39,7 +39,7 @@ defmodule GpuSched.Local do
           {:ok, map} | {:error, Error.t()}
   def infer(ctx, model, inputs, opts, owner \\ Owner.current(), stop \\ nil) do
     if Telemetry.available?() do
-      Telemetry.infer(model, fn -> run(ctx, model, inputs, opts, owner, stop) end)
+      Telemetry.infer(ctx.server, model, fn -> run(ctx, model, inputs, opts, owner, stop) end)
     else
       run(ctx, model, inputs, opts, owner, stop)
     end

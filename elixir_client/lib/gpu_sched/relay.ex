@@ -23,6 +23,11 @@ defmodule GpuSched.Relay do
   @spec queued(t) :: integer
   def queued({_pid, queued}), do: :atomics.get(queued, 1)
 
+  # A stream to `to` begins; it ends with what is delivered last. Should the server end before that,
+  # its receiver is told.
+  @spec open(t, reference, pid | reference) :: :ok
+  def open({relay, _queued}, ref, to), do: cast(relay, {:open, ref, to})
+
   @spec watch(t, pid) :: :ok
   def watch({relay, _queued}, pid), do: cast(relay, {:watch, pid})
 
@@ -51,10 +56,14 @@ defmodule GpuSched.Relay do
   @impl true
   def init({server, queued}) do
     Process.flag(:message_queue_data, :off_heap)
-    {:ok, %{server: server, queued: queued, watched: %{}, failed: %{}}}
+    # For terminate/2.
+    Process.flag(:trap_exit, true)
+    {:ok, %{server: server, queued: queued, watched: %{}, open: %{}}}
   end
 
   @impl true
+  def handle_info({:open, ref, to}, state), do: {:noreply, put_in(state.open[ref], to)}
+
   def handle_info({:watch, pid}, state) do
     if is_map_key(state.watched, pid),
       do: {:noreply, state},
@@ -84,21 +93,33 @@ defmodule GpuSched.Relay do
   def handle_info(:stop, state), do: {:stop, :normal, state}
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp deliver(%{failed: failed} = state, ref, _to, _output, _what) when is_map_key(failed, ref),
-    do: state
+  @impl true
+  def terminate(reason, state) do
+    error = Local.server_down(reason)
+    for {ref, to} <- state.open, do: send(to, {ref, {:error, error}})
+    :ok
+  end
 
-  defp deliver(state, ref, to, output, what) do
+  # Nothing comes after the end.
+  defp deliver(%{open: open} = state, ref, to, output, what) when is_map_key(open, ref) do
     plain = plain(what, output)
     send(to, {ref, plain})
 
-    # A part that cannot be read is the end, and what is on its way behind it is not sent.
-    if match?({{:part, _}, {:error, _}}, {what, plain}) do
-      send(state.server, {:gs_drop_stream, ref})
-      put_in(state.failed[ref], true)
-    else
-      state
+    case {what, plain} do
+      {{:part, _payload}, {:part, _part}} ->
+        state
+
+      # It cannot be read.
+      {{:part, _payload}, {:error, _error}} ->
+        send(state.server, {:gs_drop_stream, ref})
+        %{state | open: Map.delete(open, ref)}
+
+      _the_end ->
+        %{state | open: Map.delete(open, ref)}
     end
   end
+
+  defp deliver(state, _ref, _to, _output, _what), do: state
 
   defp plain({:part, payload}, output), do: named(:part, Local.part(payload, output))
   defp plain({:done, payload}, output), do: named(:done, Local.finish(payload, output))

@@ -20,7 +20,8 @@ defmodule GpuSched.Remote do
           {:ok, map} | {:error, Error.t()}
   def infer(node, name, model, inputs, opts) do
     if Telemetry.available?() do
-      Telemetry.infer(model, fn -> run(node, name, model, inputs, opts) end)
+      server = if is_pid(name), do: name, else: {name, node}
+      Telemetry.infer(server, model, fn -> run(node, name, model, inputs, opts) end)
     else
       run(node, name, model, inputs, opts)
     end

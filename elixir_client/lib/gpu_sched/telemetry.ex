@@ -8,9 +8,9 @@ defmodule GpuSched.Telemetry do
 
   | event | measurements | metadata |
   |---|---|---|
-  | `[:gpu_sched, :infer, :start]` | `system_time`, `monotonic_time` | `model` |
-  | `[:gpu_sched, :infer, :stop]` | `duration`, `monotonic_time` and, of a result, `queue_us`, `compute_us`, `batch` | `model`, `result` (`:ok` or `:error`), `reason` (of an error), `device` (of a result) |
-  | `[:gpu_sched, :infer, :exception]` | `duration`, `monotonic_time` | `model`, `kind`, `reason`, `stacktrace` |
+  | `[:gpu_sched, :infer, :start]` | `system_time`, `monotonic_time` | `server`, `model` |
+  | `[:gpu_sched, :infer, :stop]` | `duration`, `monotonic_time` and, of a result, `queue_us`, `compute_us`, `batch` | `server`, `model`, `result` (`:ok` or `:error`), `reason` (of an error), `device` (of a result) |
+  | `[:gpu_sched, :infer, :exception]` | `duration`, `monotonic_time` | `server`, `model`, `kind`, `reason`, `stacktrace` |
   | `[:gpu_sched, :admission, :refused]` | `count` (1), `retry_after_ms` | `reason` |
   | `[:gpu_sched, :port, :up]` | `count` (1) | `server`, `version`, `os_pid` |
   | `[:gpu_sched, :port, :down]` | `count` (1), `in_flight` | `server`, `reason`, `restart_ms` |
@@ -18,7 +18,11 @@ defmodule GpuSched.Telemetry do
   | `[:gpu_sched, :device, :state]` | `count` (1) | `server`, `device`, `state`, `reason` |
 
   The span `:infer` is that of `GpuSched.infer/4` and of `GpuSched.async/4`, and is emitted in the
-  process that waits for the result; `server` is the pid of the scheduler.
+  process that waits for the result. `server` is the pid of the scheduler; of a request to another
+  node it is what names it there, as `{name, node}`.
+
+  The events of ports, models and devices are emitted by the owner of the port, on which everybody
+  waits: a handler of theirs must not block.
   """
 
   @compile {:no_warn_undefined, :telemetry}
@@ -33,13 +37,14 @@ defmodule GpuSched.Telemetry do
   end
 
   @doc false
-  def infer(model, fun) do
+  def infer(server, model, fun) do
+    about = %{server: server, model: model}
     start = System.monotonic_time()
 
     :telemetry.execute(
       [:gpu_sched, :infer, :start],
       %{system_time: System.system_time(), monotonic_time: start},
-      %{model: model}
+      about
     )
 
     try do
@@ -49,7 +54,7 @@ defmodule GpuSched.Telemetry do
         :telemetry.execute(
           [:gpu_sched, :infer, :exception],
           ended(start),
-          %{model: model, kind: kind, reason: reason, stacktrace: __STACKTRACE__}
+          Map.merge(about, %{kind: kind, reason: reason, stacktrace: __STACKTRACE__})
         )
 
         :erlang.raise(kind, reason, __STACKTRACE__)
@@ -61,12 +66,12 @@ defmodule GpuSched.Telemetry do
               into: ended(start),
               do: {name, result[key]}
 
-        metadata = %{model: model, result: :ok, device: result["device"]}
+        metadata = Map.merge(about, %{result: :ok, device: result["device"]})
         :telemetry.execute([:gpu_sched, :infer, :stop], measured, metadata)
         ok
 
       {:error, error} = failed ->
-        metadata = %{model: model, result: :error, reason: error.reason}
+        metadata = Map.merge(about, %{result: :error, reason: error.reason})
         :telemetry.execute([:gpu_sched, :infer, :stop], ended(start), metadata)
         failed
     end

@@ -134,12 +134,12 @@ defmodule GpuSched.OptionalTest do
     end
 
     test "a request is a span" do
-      {server, _pid} = start()
+      {server, pid} = start()
       assert_receive {:telemetry, [:gpu_sched, :port, :up], %{count: 1}, %{version: "0.0.0"}}
       {:ok, _} = GpuSched.infer(server, "echo", %{})
 
       assert_receive {:telemetry, [:gpu_sched, :infer, :start], %{system_time: _},
-                      %{model: "echo"}}
+                      %{server: ^pid, model: "echo"}}
 
       assert_receive {:telemetry, [:gpu_sched, :infer, :stop],
                       %{duration: _, queue_us: 1, compute_us: 2, batch: 1},

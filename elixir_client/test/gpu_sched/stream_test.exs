@@ -145,6 +145,24 @@ defmodule GpuSched.StreamTest do
       for ref <- others, do: assert_receive({^ref, {:error, %Error{reason: :overloaded}}})
     end
 
+    test "the end comes also when the scheduler is killed, or its relay" do
+      {server, pid} = start()
+      options = [timeout: :infinity]
+      {:ok, ref} = GpuSched.stream_to(server, "hold", %{}, self(), options)
+      until(fn -> seen(server)["held"] == 1 end)
+      {relay, _queued} = :sys.get_state(pid).relays[node()]
+      Process.exit(relay, :kill)
+      assert_receive {^ref, {:error, %Error{reason: :unknown, message: text}}}
+      assert text =~ "relay"
+      until(fn -> seen(server)["held"] == 0 and taken(server) == {0, 0} end)
+
+      {:ok, ref} = GpuSched.stream_to(server, "hold", %{}, self(), options)
+      until(fn -> seen(server)["held"] == 1 end)
+      Process.exit(pid, :kill)
+      assert_receive {^ref, {:error, %Error{reason: :unavailable}}}
+      refute_received {^ref, _}
+    end
+
     test "a part that cannot be read is the end" do
       {server, _pid} = start()
       opts = [parameters: [parts: 5, bad: 2], credit: 5]

@@ -41,11 +41,11 @@ defmodule GpuSched.Server.Flight do
     put(state, id, entry(e, frame: state.frame))
   end
 
-  defp remember_stream(state, id, entry(to: {:relay, ref, pid, _to, _output, _deadline})),
-    do: %{
-      Watch.ensure_relay(state, node(pid), :always)
-      | streams: Map.put(state.streams, ref, id)
-    }
+  defp remember_stream(state, id, entry(to: {:relay, ref, pid, to, _output, _deadline})) do
+    state = Watch.ensure_relay(state, node(pid), :always)
+    Relay.open(Map.fetch!(state.relays, node(pid)), ref, to)
+    %{state | streams: Map.put(state.streams, ref, id)}
+  end
 
   defp remember_stream(state, _id, _e), do: state
 

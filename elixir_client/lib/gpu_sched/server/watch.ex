@@ -92,10 +92,21 @@ defmodule GpuSched.Server.Watch do
     end
   end
 
+  # What lay in it is lost, so the streams to that node cannot go on.
   defp watch_anew(state, node) do
     state = ensure_relay(state, node, :always)
-    for owner <- Owners.on(state.owners, node), do: Relay.watch(state.relays[node], owner)
-    state
+    relay = state.relays[node]
+    for owner <- Owners.on(state.owners, node), do: Relay.watch(relay, owner)
+    error = Error.exception(reason: :unknown, message: "the relay to #{node} failed")
+
+    for {ref, id} <- state.streams,
+        entry(to: {:relay, _ref, pid, to, _output, _deadline}) = e <- [state.pending[id]],
+        node(pid) == node,
+        reduce: state do
+      state ->
+        Relay.open(relay, ref, to)
+        state |> Flight.deliver_error(e, error) |> Flight.cancel_entry(id, e)
+    end
   end
 
   @spec sweep_owners(State.t()) :: State.t()
