@@ -156,6 +156,66 @@ defmodule GpuSched.PortTest do
     assert {:ok, %{"device" => "cpu:0"}} = :erpc.call(laptop, :erpc, :call, args)
   end
 
+  if reason = TestNode.missing(), do: @tag(skip: reason)
+
+  test "a laptop that dies in the middle of a call takes its request along, and no other" do
+    slow = [name: "slow", engine: "synthetic", parameters: [a_us: 500_000], max_batch_requests: 1]
+    {server, _pid} = RealPort.start(models: [slow])
+    {:ok, _} = GpuSched.await_ready(server)
+    {_peer, laptop} = TestNode.laptop()
+    os_pid = TestNode.os_pid(laptop)
+    mine = GpuSched.async(server, "slow", %{data: [1]}, timeout: 60_000)
+    until(fn -> running(server, "slow") == 1 end)
+    args = [node(), GpuSched, :infer, [server, "slow", %{data: [1]}, [timeout: :infinity]]]
+    for _ <- 1..40, do: Node.spawn(laptop, :erpc, :call, args)
+    until(fn -> elem(taken(server), 0) >= 40 end)
+    Process.flag(:trap_exit, true)
+    TestNode.signal(os_pid, "KILL")
+    assert {:ok, _} = GpuSched.await(mine)
+    # All of them would take 20 seconds, but for the one or two that were running.
+    until(fn -> running(server, "slow") == 0 and taken(server) == {0, 0} end)
+    {:ok, [%{"completed" => completed, "cancelled" => cancelled}]} = GpuSched.models(server)
+    assert completed + cancelled == 41
+    assert cancelled >= 30
+  end
+
+  if reason = TestNode.missing(), do: @tag(skip: reason)
+
+  test "a laptop that is stopped while it is owed 16 MiB slows nobody down" do
+    {server, pid} = RealPort.start()
+    {:ok, _} = GpuSched.await_ready(server)
+    {_peer, stopped} = TestNode.laptop()
+    {_peer, other} = TestNode.laptop()
+    os_pid = TestNode.os_pid(stopped)
+    box = Node.spawn(stopped, :timer, :sleep, [:infinity])
+    large = %{data: bytes(:binary.copy(<<1>>, 16_777_216))}
+    opts = [parameters: [echo: true], timeout: :infinity]
+    TestNode.signal(os_pid, "STOP")
+
+    try do
+      # One by the relay, and one by a process like that which :erpc starts here.
+      {:ok, _ref} = GpuSched.stream_to(server, "noop", large, box, opts)
+      sender = spawn(fn -> send(box, GpuSched.infer(server, "noop", large, opts)) end)
+      until(fn -> suspended?(sender) and suspended?(relay(pid, stopped)) end)
+
+      for _ <- 1..100, do: {:ok, _} = GpuSched.infer(server, "noop", %{data: [1]})
+      args = [node(), GpuSched, :infer, [server, "noop", %{data: [1]}]]
+      for _ <- 1..100, do: {:ok, _} = :erpc.call(other, :erpc, :call, args)
+      {:ok, _} = GpuSched.infer(server, "noop", large, opts)
+      assert suspended?(sender) and suspended?(relay(pid, stopped))
+    after
+      TestNode.signal(os_pid, "CONT")
+    end
+
+    until(fn ->
+      :erpc.call(stopped, :erlang, :process_info, [box, :message_queue_len]) ==
+        {:message_queue_len, 2}
+    end)
+  end
+
+  defp suspended?(pid), do: Process.info(pid, :status) == {:status, :suspended}
+  defp relay(pid, node), do: elem(Map.fetch!(:sys.get_state(pid).relays, node), 0)
+
   test "parts come under credit, and halting cancels" do
     {server, _pid} =
       RealPort.start(models: [[name: "parts", engine: "synthetic", parameters: [stream: true]]])

@@ -26,6 +26,9 @@ defmodule GpuSched.ClientScript do
     expected = for n <- 1..50, do: ["#{n}"]
     ^expected = Enum.map(many, fn {:ok, r} -> r["outputs"]["x"] end)
 
+    endless = GpuSched.infer_many(server, "echo", Stream.cycle([%{}]), max_concurrency: 8)
+    [{:ok, _}, {:ok, _}] = Enum.take(endless, 2)
+
     {:message_queue_len, 0} = Process.info(self(), :message_queue_len)
     {:monitors, []} = Process.info(self(), :monitors)
     :ok
