@@ -14,6 +14,9 @@ defmodule GpuSched.ClientScript do
     {:error, %GpuSched.Error{reason: :deadline_exceeded}} =
       GpuSched.await(GpuSched.async(server, "hold", %{}, timeout: 50))
 
+    {:error, %GpuSched.Error{reason: :deadline_exceeded}} =
+      GpuSched.infer(server, "hold", %{}, timeout: 50)
+
     stream =
       GpuSched.stream(server, "parts", %{}, parameters: [parts: 20], credit: 4, output: :list)
 
