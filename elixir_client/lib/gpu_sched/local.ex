@@ -137,15 +137,24 @@ defmodule GpuSched.Local do
 
         case Upload.run(ctx, request, ticket, owner, deadline, whole) do
           {:error, %Error{reason: :unavailable} = error} ->
-            # The port ended under it.
-            if opts.unavailable == :wait and Process.alive?(ctx.server),
-              do: prepare(ctx, model, inputs, opts, owner, deadline, stop),
-              else: {:error, error}
+            upload_again(error, ctx, request, whole, owner, opts, deadline, stop)
 
           other ->
             other
         end
       end
+    end
+  end
+
+  # sched-port ended under a request that was being written. Like one that had been sent it goes to
+  # the next sched-port, once.
+  defp upload_again(error, ctx, request, whole, owner, opts, deadline, stop) do
+    with true <- Process.alive?(ctx.server),
+         {:ok, ticket} <- wait(ctx, request.bytes, owner, opts, deadline, stop) do
+      Upload.run(ctx, request, ticket, owner, deadline, whole)
+    else
+      false -> {:error, error}
+      {:error, error} -> {:error, error}
     end
   end
 

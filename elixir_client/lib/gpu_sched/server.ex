@@ -151,19 +151,23 @@ defmodule GpuSched.Server do
         else: state
 
     Enum.each(state.pending, fn {_id, e} -> Flight.answer_closing(state, e) end)
-    Lifecycle.close_port(state)
-
-    unless OsProcess.await_exit(state.process, exit_until(shutdown, begun)),
-      do: OsProcess.kill(state.process)
-
     Enum.each(state.relays, fn {_node, relay} -> Relay.stop(relay) end)
+    Lifecycle.close_port(state)
+    %{process: process} = state
+
+    unless OsProcess.await_exit(process, exit_until(shutdown, begun)) do
+      # By a process of its own, in case our supervisor loses its patience before that is done.
+      spawn(fn -> OsProcess.kill(process) end)
+      OsProcess.await_exit(process, exit_until(:infinity, begun))
+    end
+
     :ok
   end
 
   defp orderly?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 
   # Until when requests in flight are waited for, and until when for the end of sched-port. What is
-  # left is for killing it, before our supervisor loses its patience.
+  # left is for killing it.
   defp drain_until(:infinity, _begun), do: :infinity
   defp drain_until(ms, begun), do: begun + ms - rest_of(ms)
 

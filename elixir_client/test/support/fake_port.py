@@ -262,7 +262,7 @@ def call(id, method, params, frame):
         if option("no-leases", 0):
             say([1, id, error("overloaded", -401, "no memory to lease", retry_after_ms=9), None])
             return
-        if option("die-at-lease", 0) and once("leased"):
+        if option("die-at-lease", "") == "always" or (option("die-at-lease", "") and once("leased")):
             os._exit(3)
         fd = os.memfd_create("lease", os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, params[0]["size"])
