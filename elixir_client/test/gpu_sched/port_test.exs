@@ -3,7 +3,7 @@ defmodule GpuSched.PortTest do
   # The whole of it: this library, sched-port and its workers.
   use ExUnit.Case, async: false
 
-  import GpuSched.FakePort, only: [until: 1, taken: 1]
+  import GpuSched.FakePort, only: [until: 1, taken: 1, queued: 1]
   import GpuSched.RealPort, only: [bytes: 1, checksum: 1]
 
   alias GpuSched.{Error, RealPort, TestNode}
@@ -109,7 +109,7 @@ defmodule GpuSched.PortTest do
         Task.async(fn -> GpuSched.infer(server, "noop", %{data: data}, timeout: 60_000) end)
       end
 
-    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 4 end)
+    until(fn -> queued(pid) == 4 end)
     :sys.resume(pid)
     assert {:error, %Error{reason: :invalid_argument, message: text}} = Task.await(bad)
     assert text =~ "nested"

@@ -183,7 +183,7 @@ defmodule GpuSched.RequestTest do
     :sys.suspend(pid)
 
     tasks = for _ <- 1..50, do: Task.async(fn -> GpuSched.infer(server, "echo", %{}) end)
-    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 50 end)
+    until(fn -> queued(pid) == 50 end)
     :sys.resume(pid)
 
     assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
@@ -195,7 +195,7 @@ defmodule GpuSched.RequestTest do
     :sys.suspend(pid)
     data = %{datatype: "UINT8", shape: [1000], data: :binary.copy(<<1>>, 1000)}
     tasks = for _ <- 1..20, do: Task.async(fn -> GpuSched.infer(server, "echo", %{x: data}) end)
-    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 20 end)
+    until(fn -> queued(pid) == 20 end)
     :sys.resume(pid)
 
     assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
@@ -226,7 +226,7 @@ defmodule GpuSched.RequestTest do
     :sys.suspend(pid)
     inputs = %{x: List.duplicate(1, 3_000)}
     tasks = for _ <- 1..4, do: Task.async(fn -> GpuSched.infer(server, "echo", inputs) end)
-    until(fn -> elem(Process.info(pid, :message_queue_len), 1) >= 4 end)
+    until(fn -> queued(pid) == 4 end)
     :sys.resume(pid)
     assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
     assert Enum.max(seen(server)["frames"]) == 1

@@ -9,7 +9,7 @@ defmodule GpuSched.FakePortCase do
   using do
     quote do
       import GpuSched.FakePort,
-        only: [start: 0, start: 1, start: 2, seen: 1, until: 1, until: 2, taken: 1]
+        only: [start: 0, start: 1, start: 2, seen: 1, until: 1, until: 2, taken: 1, queued: 1]
 
       alias GpuSched.{Error, FakePort}
 

@@ -49,6 +49,12 @@ defmodule GpuSched.FakePort do
     end
   end
 
+  # Requests that lie in the mailbox of a scheduler's process, among other messages.
+  def queued(pid) do
+    {:messages, messages} = Process.info(pid, :messages)
+    Enum.count(messages, &match?({:gs_send, _, _, _, _, _, _}, &1))
+  end
+
   # Credit that is taken: {requests, bytes}.
   def taken(server), do: server |> counters() |> GpuSched.Admission.taken()
 
