@@ -39,11 +39,16 @@ defmodule GpuSched do
 
   ## A first request
 
-      iex> GpuSched.await_ready(MyApp.Gpu, "minilm")
-      {:ok, %{"name" => "minilm", "state" => "ready", ...}}
+      iex> {:ok, model} = GpuSched.await_ready(MyApp.Gpu, "minilm")
+      iex> model["state"]
+      "ready"
       iex> {:ok, result} = GpuSched.infer(MyApp.Gpu, "minilm", %{"text" => ["hello", "world"]})
-      iex> result["outputs"]["embedding"]
-      %{"datatype" => "FP32", "shape" => [2, 384], "data" => <<...>>}
+      iex> %{"datatype" => "FP32", "shape" => [2, 384], "data" => data} = result["outputs"]["embedding"]
+      iex> byte_size(data)
+      3072
+      iex> {:error, error} = GpuSched.infer(MyApp.Gpu, "minilm", %{"txet" => ["hello"]})
+      iex> error.reason
+      :invalid_argument
 
   ## The server
 
@@ -52,8 +57,8 @@ defmodule GpuSched do
 
   ## From a node that has none of our code
 
-      iex> :erpc.call(:"gpu@10.0.0.2", GpuSched, :infer, [MyApp.Gpu, "minilm", %{"text" => ["hello"]}])
-      {:ok, %{"outputs" => %{"embedding" => %{"datatype" => "FP32", ...}}, "device" => "cpu:0", ...}}
+      arguments = [MyApp.Gpu, "minilm", %{"text" => ["hello"]}]
+      {:ok, result} = :erpc.call(:"gpu@10.0.0.2", GpuSched, :infer, arguments)
 
   The answer holds nothing but maps, lists, binaries and numbers. An error is a `GpuSched.Error`,
   which arrives there as a map: `error.reason` and `error.message` can be read. A result in parts
@@ -190,7 +195,11 @@ defmodule GpuSched do
   @doc """
   Runs one request and waits for its result.
 
-      GpuSched.infer(MyApp.Gpu, "minilm", %{"text" => ["hello"]}, output: :list, timeout: 500)
+      iex> inputs = %{"text" => ["hello"]}
+      iex> {:ok, result} = GpuSched.infer(MyApp.Gpu, "minilm", inputs, output: :list, timeout: 10_000)
+      iex> [vector] = result["outputs"]["embedding"]
+      iex> length(vector)
+      384
 
   The options are those of the section "Options of a request" above.
   """
@@ -207,6 +216,9 @@ defmodule GpuSched do
 
   @doc """
   As `infer/4`, but answers the result itself and raises the error.
+
+      iex> GpuSched.infer!(MyApp.Gpu, "minilm", %{"text" => ["hello"]})["attempts"]
+      1
   """
   @spec infer!(server, model, inputs, [infer_option]) :: result
   def infer!(server, model, inputs, opts \\ []) do
@@ -219,6 +231,11 @@ defmodule GpuSched do
   @doc """
   Begins a request and answers a `GpuSched.Request` to come back to with `await/2`, `yield/2` or
   `cancel/1`.
+
+      iex> request = GpuSched.async(MyApp.Gpu, "minilm", %{"text" => ["hello"]})
+      iex> {:ok, result} = GpuSched.await(request)
+      iex> result["outputs"]["embedding"]["shape"]
+      [1, 384]
 
   As with a `Task`, the caller gets the message `{request.ref, result}`, `result` being what
   `infer/4` would answer, unless it takes it with one of these functions: a `GenServer` may just
@@ -284,6 +301,11 @@ defmodule GpuSched do
       |> GpuSched.stream("story", %{"text" => "Once"}, timeout: 60_000)
       |> Enum.each(fn part -> IO.write(part["outputs"]["token"]["data"]) end)
 
+      iex> inputs = %{"data" => [1, 2, 3]}
+      iex> parts = GpuSched.stream(MyApp.Gpu, "noop", inputs, parameters: %{"parts" => 4}, output: :list)
+      iex> Enum.map(parts, & &1["outputs"]["part"])
+      [[1], [2], [3], [4]]
+
   Each element is a map with `"outputs"`, like a result. A model that does not work in parts gives
   one element. Nothing is sent before the enumeration begins, and each enumeration is a request of
   its own. An error is raised as `GpuSched.Error`. Whoever halts the enumeration cancels the
@@ -303,10 +325,11 @@ defmodule GpuSched do
   @doc """
   Runs one request for each element of `enumerable`, lazily and with bounded concurrency.
 
-      texts
-      |> Stream.map(&%{"text" => [&1]})
-      |> then(&GpuSched.infer_many(MyApp.Gpu, "minilm", &1, output: :list))
-      |> Enum.map(fn {:ok, result} -> hd(result["outputs"]["embedding"]) end)
+      iex> inputs = Stream.map(["first", "second", "third"], &%{"text" => [&1]})
+      iex> results = GpuSched.infer_many(MyApp.Gpu, "minilm", inputs, output: :list)
+      iex> vectors = Enum.map(results, fn {:ok, result} -> hd(result["outputs"]["embedding"]) end)
+      iex> Enum.map(vectors, &length/1)
+      [384, 384, 384]
 
   Yields `{:ok, result}` or `{:error, error}` for each; one that fails does not end the others. If
   the enumeration is halted, what is in flight is cancelled.
@@ -315,8 +338,8 @@ defmodule GpuSched do
   is for each request:
 
     * `:max_concurrency` - how many requests are in flight at once; 256;
-    * `:ordered` - whether the results come in the order of the inputs; `true`. `false` yields
-      each as soon as it is there, as `{index, result}` pairs cannot be told apart otherwise:
+    * `:ordered` - whether the results come in the order of the inputs; `true`. With `false` each
+      comes as soon as it is there, beside the place of its input, counted from 0:
       `{index, {:ok, result}}`.
   """
   @spec infer_many(server, model, Enumerable.t(), [
@@ -383,6 +406,10 @@ defmodule GpuSched do
 
   @doc """
   Counters of the scheduler as a whole, of each model and each device, and of the port.
+
+      iex> {:ok, stats} = GpuSched.stats(MyApp.Gpu)
+      iex> stats["models"]["noop"]["failed"]
+      0
   """
   @spec stats(server, [{:timeout, timeout}]) :: {:ok, map} | {:error, Error.t()}
   def stats(server, opts \\ []), do: Admin.call(server, :stats, [], opts)
@@ -404,6 +431,12 @@ defmodule GpuSched do
 
   @doc """
   Unloads a model: its waiting requests end with `:unknown_model`, running ones run to their end.
+
+      iex> {:ok, model} = GpuSched.load(MyApp.Gpu, "idle", engine: "synthetic")
+      iex> model["state"]
+      "ready"
+      iex> GpuSched.unload(MyApp.Gpu, "idle")
+      :ok
   """
   @spec unload(server, model, [{:timeout, timeout}]) :: :ok | {:error, Error.t()}
   def unload(server, model, opts \\ []) when is_binary(model),

@@ -3,6 +3,10 @@ defmodule GpuSched.Error do
   @moduledoc """
   What every function of `GpuSched` answers when something did not work.
 
+      iex> {:error, error} = GpuSched.infer(MyApp.Gpu, "nobody", %{"text" => ["hello"]})
+      iex> {error.reason, error.scope}
+      {:unknown_model, :model}
+
   The fields:
 
     * `:reason` - an atom of the table below, to match on;
