@@ -19,6 +19,9 @@ defmodule GpuSched.ReleaseTest do
     {"MIX_ENV", "prod"}
   ]
 
+  # In a container the source often belongs to somebody else, and git serves it only if told to.
+  @git_config Path.expand("../support/gitconfig", __DIR__)
+
   setup do
     folder =
       Path.join(System.tmp_dir!(), "gpu_sched-release-#{System.unique_integer([:positive])}")
@@ -119,8 +122,8 @@ defmodule GpuSched.ReleaseTest do
 
   # Runs a command to its end and answers what it printed; fails with that if it fails.
   defp run!(command, args, folder) do
-    {output, status} =
-      System.cmd(command, args, cd: folder, env: @clean_env, stderr_to_stdout: true)
+    env = [{"GIT_CONFIG_GLOBAL", @git_config} | @clean_env]
+    {output, status} = System.cmd(command, args, cd: folder, env: env, stderr_to_stdout: true)
 
     assert status == 0, "#{command} #{Enum.join(args, " ")} exited with #{status}:\n#{output}"
     output
