@@ -11,9 +11,12 @@ defmodule GpuSched.Upload do
 
   @piece 256 * 1024
 
+  # Encodes the request without a lease.
+  @type again :: (... -> {:ok, Encode.t()} | {:error, Error.t()})
+
   # Answers the request, which knows its lease now, and the ticket under which the
-  # server keeps its credit. `again` encodes the request without a lease.
-  @spec run(Context.t(), Encode.t(), reference | nil, pid, Local.deadline(), (() -> term)) ::
+  # server keeps its credit.
+  @spec run(Context.t(), Encode.t(), reference | nil, pid, Local.deadline(), again) ::
           {:ok, Encode.t(), reference} | {:error, Error.t()}
   def run(ctx, request, ticket, owner, deadline, again) do
     ticket = ticket || make_ref()

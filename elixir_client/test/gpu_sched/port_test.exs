@@ -246,8 +246,9 @@ defmodule GpuSched.PortTest do
       assert {:ok, %{"name" => "minilm"}} = GpuSched.await_ready(server, "minilm")
       texts = ["A cat sits on the mat.", "A feline rests on a rug.", "Interest rates rose today."]
 
-      assert {:ok, %{"outputs" => %{"embedding" => [a, b, c]}}} =
-               GpuSched.infer(server, "minilm", %{"text" => texts}, output: :list, timeout: 30_000)
+      opts = [output: :list, timeout: 30_000]
+      assert {:ok, result} = GpuSched.infer(server, "minilm", %{"text" => texts}, opts)
+      assert %{"embedding" => [a, b, c]} = result["outputs"]
 
       assert length(a) == 384
       assert_in_delta dot(a, a), 1.0, 1.0e-4
