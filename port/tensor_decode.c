@@ -248,6 +248,12 @@ static int read_typed(struct decoder *d, const msgpack_object *o, libsched_tenso
     return refuse(d, "data (or lease) is missing");
 }
 
+/* An input that takes several datatypes has a spec for each, one behind the other. */
+static bool is_alternative(const libsched_tensor_spec *specs, uint32_t i)
+{
+    return i > 0 && strcmp(specs[i].name, specs[i - 1].name) == 0;
+}
+
 /* The model's spec for the input at hand. */
 static int find_spec(const struct decoder *d, const libsched_tensor_spec **out)
 {
@@ -261,8 +267,9 @@ static int find_spec(const struct decoder *d, const libsched_tensor_spec **out)
     char known[160] = "";
     size_t used = 0;
     for (uint32_t i = 0; i < n && used < sizeof(known); i++)
-        used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "",
-                                 specs[i].name);
+        if (!is_alternative(specs, i))
+            used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "",
+                                     specs[i].name);
     return libsched_error_set(d->err, LIBSCHED_EINVAL,
                               "inputs.%s: model \"%s\" takes no such input; it takes %s", d->name,
                               d->model, known);

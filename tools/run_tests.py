@@ -392,6 +392,8 @@ def main():
         "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     }
+    # What runs is in sessions of its own, and ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     totals = Totals()
     with PrivateEpmd():
         if "format" in chosen:

@@ -169,8 +169,9 @@ TEST_F(Installed, IsFoundByCmake)
 {
     std::string build = folder->path() + "/consumer";
     succeeds(CMAKE_COMMAND " -S " + shell_quoted(CONSUMER_DIR) + " -B " + build +
-             " -DCMAKE_C_COMPILER=" C_COMPILER " -DCMAKE_CXX_COMPILER=" CXX_COMPILER
-             " -DCMAKE_C_FLAGS='" SANITIZE_FLAGS "' -DCMAKE_CXX_FLAGS='" SANITIZE_FLAGS "'"
+             " -G '" GENERATOR "' -DCMAKE_C_COMPILER=" C_COMPILER
+             " -DCMAKE_CXX_COMPILER=" CXX_COMPILER " -DCMAKE_C_FLAGS='" SANITIZE_FLAGS
+             "' -DCMAKE_CXX_FLAGS='" SANITIZE_FLAGS "'"
              " -DCMAKE_PREFIX_PATH=" +
              shell_quoted(prefix()) + " && " CMAKE_COMMAND " --build " + build);
     succeeds(build + "/consumer_c " + build);

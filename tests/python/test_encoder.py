@@ -44,7 +44,12 @@ class Encoder(PortCase):
         self.assert_error("invalid_argument", self.client.infer, "minilm", {"text": [b"\xff\xfe"]})
         self.assert_error("invalid_argument", self.client.infer, "minilm", {"text": [1]})
         self.assert_error("invalid_argument", self.client.infer, "minilm", {})
-        self.assert_error("invalid_argument", self.client.infer, "minilm", {"nope": ["x"]})
+
+    def test_an_input_that_takes_several_datatypes_is_named_once(self):
+        error = self.assert_error(
+            "invalid_argument", self.client.infer, "minilm", {"nope": ["x"]}
+        )
+        self.assertIn("it takes text, input_ids, attention_mask", error.message)
 
 
 if __name__ == "__main__":

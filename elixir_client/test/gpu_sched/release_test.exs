@@ -19,6 +19,9 @@ defmodule GpuSched.ReleaseTest do
     {"MIX_ENV", "prod"}
   ]
 
+  # In a container the source often belongs to somebody else, and git serves it only if told to.
+  @git_config Path.expand("../support/gitconfig", __DIR__)
+
   setup do
     folder =
       Path.join(System.tmp_dir!(), "gpu_sched-release-#{System.unique_integer([:positive])}")
@@ -175,7 +178,8 @@ defmodule GpuSched.ReleaseTest do
 
   # With a home of mix that is empty: there is no hex.
   defp command(command, args, folder, env) do
-    env = [{"MIX_HOME", Path.join(folder, ".mix")} | env] ++ @clean_env
+    own = [{"MIX_HOME", Path.join(folder, ".mix")}, {"GIT_CONFIG_GLOBAL", @git_config}]
+    env = own ++ env ++ @clean_env
     System.cmd(command, args, cd: folder, env: env, stderr_to_stdout: true)
   end
 end

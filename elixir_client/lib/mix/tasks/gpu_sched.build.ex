@@ -40,9 +40,12 @@ defmodule Mix.Tasks.GpuSched.Build do
     build = Path.join(Mix.Project.build_path(), "gpu_sched-native")
     jobs = Keyword.get(opts, :jobs, System.schedulers_online())
 
+    # Left by a try that failed, it would keep a compiler or a generator that are not there.
+    unless configured?(build), do: File.rm(Path.join(build, "CMakeCache.txt"))
+
     configure = ["-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
     configure = configure ++ ["-DGPU_SCHED_TESTS=OFF", "-DGPU_SCHED_BENCH=OFF"]
-    cmake!(cmake, configure, "configuring")
+    cmake!(cmake, configure ++ generator(build), "configuring")
     cmake!(cmake, ["--build", build, "--parallel", "#{jobs}"], "compiling")
 
     for priv <- privs(source) do
@@ -108,6 +111,16 @@ defmodule Mix.Tasks.GpuSched.Build do
       {:error, _} -> path
     end
   end
+
+  # Ninja where it is installed, since `./dev setup` installs no make. A folder that is configured
+  # already, and a user's own CMAKE_GENERATOR, keep what they have.
+  defp generator(build) do
+    chosen? = configured?(build) or System.get_env("CMAKE_GENERATOR") != nil
+    if not chosen? and System.find_executable("ninja"), do: ["-G", "Ninja"], else: []
+  end
+
+  defp configured?(build),
+    do: Enum.any?(["build.ninja", "Makefile"], &File.exists?(Path.join(build, &1)))
 
   defp cmake!(cmake, args, doing) do
     Mix.shell().info("gpu_sched: #{doing}")
