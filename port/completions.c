@@ -237,7 +237,7 @@ static void announce_device(struct port *p, const libsched_completion *c)
     encode_key(w, "state");
     encode_str(w, describe_device_state(c->state));
     encode_key(w, "reason");
-    encode_str(w, c->message);
+    encode_words(w, c->message);
     notify_end(p);
 }
 

@@ -100,7 +100,8 @@ static void put_model(struct port *p, const libsched_model_info *info)
     PUT_STR(w, "name", info->name);
     PUT_STR(w, "state", describe_model_state(info->state));
     PUT_STR(w, "engine", info->engine);
-    PUT_STR(w, "text", info->text);
+    encode_key(w, "text");
+    encode_words(w, info->text);
     if (failed) {
         encode_key(w, "error");
         encode_error(w, info->error.status, info->error.message, 0);
@@ -152,10 +153,12 @@ void describe_devices(struct port *p)
         encode_map(w, info.pci[0] != '\0' ? 15 : 14);
         PUT_STR(w, "name", info.name);
         PUT_STR(w, "kind", info.kind == LIBSCHED_DEVICE_GPU ? "gpu" : "cpu");
-        PUT_STR(w, "model", info.model);
+        encode_key(w, "model");
+        encode_words(w, info.model);
         encode_key(w, "usable");
         encode_bool(w, usable);
-        PUT_STR(w, "reason", info.reason);
+        encode_key(w, "reason");
+        encode_words(w, info.reason);
         PUT_STR(w, "state", describe_device_state(info.state));
         encode_key(w, "numa_node");
         encode_int(w, info.numa_node);

@@ -2,12 +2,19 @@
 /*
  * A frame is carried out as a whole or not at all: it is checked, then the ids of its requests are
  * listed, and only then is each message decoded and handed to its method.
+ *
+ * A frame of a few megabytes holds hundreds of thousands of messages whose answers are larger than
+ * they are. So it is left in the middle, and the loop given its turn, when enough has been done or
+ * enough waits to be read.
  */
 #include <stdio.h>
 
 #include "decode.h"
 #include "port.h"
 #include "reply.h"
+
+/* Messages of one frame that are carried out before libsched and the output get their turn. */
+#define MESSAGES_AT_ONCE 4096
 
 typedef void method_fn(struct port *p, const struct message *m);
 
@@ -106,27 +113,44 @@ static int list_requests(struct port *p, char *reason, size_t reason_size)
     return 0;
 }
 
-void dispatch_frame(struct port *p, const struct frame *frame)
+bool dispatch_frame(struct port *p, const struct frame *frame)
 {
     struct message_list *list = &p->messages;
     char reason[LIBSCHED_MESSAGE_SIZE];
 
+    p->next_message = 0;
     if (frame_check(frame->data, frame->size, list, reason, sizeof(reason)) < 0 ||
         list_requests(p, reason, sizeof(reason)) < 0) {
+        list->n = 0;
         notify_bad_frame(p, frame->number, reason);
-        return;
+        return true;
     }
-    for (size_t i = 0; i < list->n; i++) {
-        const struct message_ref *ref = &list->items[i];
+    p->frame = *frame;
+    return dispatch_rest(p);
+}
+
+bool dispatch_rest(struct port *p)
+{
+    const struct message_list *list = &p->messages;
+    const struct frame *frame = &p->frame;
+
+    for (int n = 0; p->next_message < list->n; n++) {
+        if (n == MESSAGES_AT_ONCE || frame_writer_backlog(&p->writer) >= PORT_MAX_BACKLOG)
+            return false;
+        const struct message_ref *ref = &list->items[p->next_message++];
         run_message(p, frame, frame->data + ref->offset, ref->size,
                     ref->kind == MESSAGE_REQUEST ? ref->id : REQUEST_NONE);
         msgpack_zone_clear(&p->zone);
     }
+    return true;
 }
 
 void dispatch_held(struct port *p, uint32_t index, const uint8_t *data, size_t size)
 {
-    request_table_at(&p->requests, index)->state = REQUEST_NEW;
+    struct request *request = request_table_at(&p->requests, index);
+    request->state = REQUEST_NEW;
+    lease_let_go(&p->leases, request->leases);
+    request->leases = REQUEST_NONE;
     run_message(p, NULL, data, size, index);
     msgpack_zone_clear(&p->zone);
 }

@@ -51,12 +51,22 @@ static void compact(struct frame_reader *r)
     r->start = 0;
 }
 
+/* How much is read into the buffer. */
+static size_t buffer_share(const struct frame_reader *r)
+{
+    size_t room = READER_BUFFER_SIZE - r->end;
+    size_t share = r->wanted > READER_AHEAD ? r->wanted : READER_AHEAD;
+    if (r->drain > 0) /* nothing of it is kept */
+        share = room;
+    return share < room ? share : room;
+}
+
 ptrdiff_t frame_reader_fill(struct frame_reader *r)
 {
     release_lent(r);
     if (r->start == r->end)
         r->start = r->end = 0;
-    else if (r->end == READER_BUFFER_SIZE)
+    else if (READER_BUFFER_SIZE - r->end < READER_AHEAD)
         compact(r);
 
     struct iovec iov[2];
@@ -66,7 +76,7 @@ ptrdiff_t frame_reader_fill(struct frame_reader *r)
         direct = r->large_size - r->large_filled;
         iov[n++] = (struct iovec){r->large + r->large_filled, direct};
     }
-    iov[n++] = (struct iovec){r->data + r->end, READER_BUFFER_SIZE - r->end};
+    iov[n++] = (struct iovec){r->data + r->end, buffer_share(r)};
     if (direct == 0 && r->end == READER_BUFFER_SIZE)
         return 0; /* full of complete frames: nothing is read before they are taken */
 
@@ -135,6 +145,7 @@ enum frame_reader_result frame_reader_next(struct frame_reader *r, struct frame 
                                            size_t reason_size)
 {
     release_lent(r);
+    r->wanted = 0;
     for (;;) {
         size_t there = r->end - r->start;
 
@@ -197,6 +208,7 @@ enum frame_reader_result frame_reader_next(struct frame_reader *r, struct frame 
         if (there < size) {
             if (HEADER_SIZE + (size_t)size > READER_BUFFER_SIZE - r->start)
                 compact(r);
+            r->wanted = size - there;
             return FRAME_READER_MORE;
         }
         *out = (struct frame){.number = r->next_number++, .data = at + HEADER_SIZE, .size = size};

@@ -2,10 +2,11 @@
 /*
  * From bytes to frames: {packet, 4} framing over a non-blocking descriptor.
  *
- * Frames come out of one buffer that is filled by large reads. One that carries a large payload is
- * read straight into the arena instead, placed so that the payload is aligned there: its tensor is
- * then submitted where it lies. A frame longer than the limit is refused at its header, before
- * anything is allocated for it, and passed over.
+ * Small frames come out of one buffer, many of them a read. One that carries a large payload is
+ * read straight into the arena instead, all but what the read that found it had brought along, and
+ * placed so that the payload is aligned there: its tensor is then submitted where it lies. A frame
+ * longer than the limit is refused at its header, before anything is allocated for it, and passed
+ * over.
  */
 #ifndef PORT_FRAME_READER_H
 #define PORT_FRAME_READER_H
@@ -16,8 +17,10 @@
 
 #include <libsched.h>
 
-/* At least the size of the pipe, so that one read empties it. */
 #define READER_BUFFER_SIZE ((size_t)1 << 20)
+/* So much is read when nothing is known about what comes: what turns out to be a large payload has
+ * to be copied out of the buffer. */
+#define READER_AHEAD ((size_t)64 << 10)
 /* From this size on a payload is not copied: see the design of the arena. */
 #define READER_LARGE_PAYLOAD ((size_t)64 << 10)
 #define READER_ALIGNMENT 64
@@ -38,6 +41,7 @@ struct frame_reader {
 
     uint8_t *data; /* READER_BUFFER_SIZE bytes, of which start..end are unread */
     size_t start, end;
+    size_t wanted; /* bytes that the frame at start still lacks, where it belongs into the buffer */
 
     uint64_t drain; /* bytes of a refused frame still to come */
 

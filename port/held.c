@@ -92,6 +92,17 @@ bool held_cancel(struct port *p, uint32_t index)
     return false;
 }
 
+void held_refuse(struct port *p)
+{
+    while (p->held.n > 0) {
+        struct held_request request = take(&p->held, p->held.n - 1);
+        free(request.data);
+        reply_failure(p, request.index, LIBSCHED_ECLOSING,
+                      "the scheduler is shutting down, and model \"%s\" is still loading",
+                      request.model);
+    }
+}
+
 uint64_t held_expire(struct port *p)
 {
     struct held *h = &p->held;

@@ -45,6 +45,9 @@ void held_model_changed(struct port *p, const char *model);
 /* Answers one as cancelled; false where it is not here. */
 bool held_cancel(struct port *p, uint32_t index);
 
+/* Answers all: the scheduler is closing. */
+void held_refuse(struct port *p);
+
 /* Answers those whose deadline passed; when the next one does. */
 uint64_t held_expire(struct port *p);
 

@@ -151,7 +151,7 @@ int lease_open(struct lease_table *t, uint64_t size, uint64_t now, const struct 
     return LIBSCHED_OK;
 }
 
-/* The lease of an id that can still be written, or NULL. */
+/* The lease of an id that has not been committed, or NULL. */
 static struct lease *find(const struct lease_table *t, uint32_t id)
 {
     if (t->leases == NULL || id == 0)
@@ -178,6 +178,13 @@ void lease_write(struct lease_table *t, uint32_t id, uint64_t offset, const void
     struct lease *lease = find(t, id);
     if (lease == NULL || lease->broken.status != LIBSCHED_OK)
         return;
+    if (size > LEASE_MAX_PIECE) {
+        libsched_error_set(&lease->broken, LIBSCHED_EINVAL,
+                           "lease %" PRIu32 ": a piece of %" PRIu32 " bytes, at most %" PRIu32
+                           " are taken",
+                           id, size, LEASE_MAX_PIECE);
+        return;
+    }
     if (offset > lease->size || size > lease->size - offset) {
         libsched_error_set(&lease->broken, LIBSCHED_EINVAL,
                            "lease %" PRIu32 ": %" PRIu32 " bytes written at %" PRIu64
@@ -201,11 +208,40 @@ void lease_write(struct lease_table *t, uint32_t id, uint64_t offset, const void
     }
 }
 
+void lease_refuse_piece(struct lease_table *t, uint32_t id, const char *why)
+{
+    struct lease *lease = find(t, id);
+    if (lease != NULL && lease->broken.status == LIBSCHED_OK)
+        libsched_error_set(&lease->broken, LIBSCHED_EINVAL, "lease %" PRIu32 ": %s", id, why);
+}
+
 void lease_give_back(struct lease_table *t, uint32_t id)
 {
     struct lease *lease = find(t, id);
-    if (lease != NULL)
+    if (lease != NULL && !lease->kept)
         forget(t, lease);
+}
+
+void lease_keep(struct lease_table *t, uint32_t id, uint32_t *list)
+{
+    struct lease *lease = find(t, id);
+    if (lease == NULL || lease->kept)
+        return;
+    lease->kept = true;
+    lease->next = *list;
+    *list = (uint32_t)(lease - t->leases);
+}
+
+void lease_let_go(struct lease_table *t, uint32_t list)
+{
+    while (list != REQUEST_NONE) {
+        struct lease *lease = &t->leases[list];
+        list = lease->next;
+        lease->kept = false;
+        lease->next = REQUEST_NONE;
+        if (lease->expires < t->next_expiry)
+            t->next_expiry = lease->expires;
+    }
 }
 
 static int seal(const struct lease *lease, libsched_error *err)
@@ -229,7 +265,7 @@ int lease_commit(struct lease_table *t, libsched *sched, uint32_t id, uint32_t *
                  libsched_buffer **out, libsched_error *err)
 {
     struct lease *lease = find(t, id);
-    if (lease == NULL)
+    if (lease == NULL || lease->kept)
         return libsched_error_set(
             err, LIBSCHED_ENOENT,
             "lease %" PRIu32 ": there is none; it expired, was used, or was given back", id);
@@ -251,7 +287,7 @@ int lease_commit(struct lease_table *t, libsched *sched, uint32_t id, uint32_t *
     return LIBSCHED_OK;
 }
 
-void lease_release_committed(struct lease_table *t, uint32_t list)
+void lease_release_all(struct lease_table *t, uint32_t list)
 {
     while (list != REQUEST_NONE) {
         struct lease *lease = &t->leases[list];
@@ -267,7 +303,7 @@ uint64_t lease_expire(struct lease_table *t, uint64_t now)
     t->next_expiry = UINT64_MAX;
     for (uint32_t i = 0; t->count > 0 && i < LEASE_MAX; i++) {
         struct lease *lease = &t->leases[i];
-        if (lease->fd < 0)
+        if (lease->fd < 0 || lease->kept)
             continue;
         if (lease->expires <= now)
             forget(t, lease);

@@ -36,18 +36,20 @@ struct loop {
     bool input_armed;  /* the input's data wakes us, not only its end */
     bool output_armed; /* room in the output wakes us */
     bool sched_armed;  /* libsched wakes us */
-    bool more;         /* the reader holds complete frames that have not been carried out */
+    bool more;         /* complete frames, or messages of one, have not been carried out */
     bool ended;        /* the input has ended, or the output has nobody who reads it */
     bool failed;
 };
 
-static int signal_fd = -1;
+static int signal_fd = -1;                  /* wakes the loop */
+static volatile sig_atomic_t was_signalled; /* ends it, though it may never sleep */
 
 static void on_signal(int number)
 {
     int saved = errno;
     uint64_t one = 1;
     (void)number;
+    was_signalled = 1;
     ssize_t ignored = write(signal_fd, &one, sizeof(one));
     (void)ignored;
     errno = saved;
@@ -68,6 +70,7 @@ static int watch(struct loop *l, int op, int fd, uint32_t events, enum source so
 static int open_loop(struct loop *l, struct port *p)
 {
     *l = (struct loop){.p = p, .input_armed = true, .sched_armed = true};
+    was_signalled = 0;
     l->epoll = epoll_create1(EPOLL_CLOEXEC);
     signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (l->epoll < 0 || signal_fd < 0 ||
@@ -111,20 +114,24 @@ static bool may_read(const struct loop *l)
     return frame_writer_backlog(&l->p->writer) < PORT_MAX_BACKLOG;
 }
 
-/* Carries out the frames that are there. Whether there were any. */
-static bool run_frames(struct loop *l, char *reason, size_t reason_size)
+/* Carries out the frames that are there. */
+static void run_frames(struct loop *l, char *reason, size_t reason_size)
 {
     struct port *p = l->p;
     struct frame frame;
     size_t bytes = 0;
 
-    l->more = false;
+    l->more = true;
+    if (!dispatch_rest(p))
+        return;
     while (bytes < READ_PER_ROUND && may_read(l)) {
         switch (frame_reader_next(&p->reader, &frame, reason, reason_size)) {
         case FRAME_READER_MORE:
-            return bytes > 0;
+            l->more = false;
+            return;
         case FRAME_READER_FRAME:
-            dispatch_frame(p, &frame);
+            if (!dispatch_frame(p, &frame))
+                return;
             bytes += frame.size;
             break;
         case FRAME_READER_BAD:
@@ -133,8 +140,6 @@ static bool run_frames(struct loop *l, char *reason, size_t reason_size)
             break;
         }
     }
-    l->more = true;
-    return true;
 }
 
 /* Reads once, unless frames are left from before. Whether there was something to do. */
@@ -155,10 +160,9 @@ static bool read_input(struct loop *l)
         }
         if (got == 0)
             return false;
-        run_frames(l, reason, sizeof(reason));
-        return true;
     }
-    return run_frames(l, reason, sizeof(reason));
+    run_frames(l, reason, sizeof(reason));
+    return true;
 }
 
 /* While the input is not read, its end has to be asked for. */
@@ -240,9 +244,6 @@ static void sleep_until(struct loop *l, uint64_t until)
             if ((what & EPOLLERR) != 0)
                 l->ended = true;
             break;
-        case SOURCE_SIGNAL:
-            l->ended = true;
-            break;
         default:
             break;
         }
@@ -291,7 +292,7 @@ int loop_run(struct port *p)
 
     uint64_t idle_since = 0, spin = 0;
     bool idle = false;
-    while (!l.ended && !l.failed) {
+    while (!l.ended && !l.failed && !was_signalled) {
         p->now = libsched_now();
         uint64_t next = timers_run(p);
         if (work(&l)) {
@@ -313,7 +314,7 @@ int loop_run(struct port *p)
         int done = libsched_process(p->sched, 0);
         if (done < 0)
             fail(&l, "the scheduler cannot go on");
-        else if (done > 0 || completions_reap(p) > 0 || l.more)
+        else if (done > 0 || completions_reap(p) > 0 || (l.more && may_read(&l)))
             idle = false;
         else
             sleep_until(&l, next);

@@ -4,6 +4,7 @@
  */
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -13,9 +14,9 @@
 
 #define EXIT_USAGE_WRONG 64
 #define EXIT_NOT_STARTED 70
-/* libsched_close() takes less than a second; should it ever not, we end all the same, and the
- * workers, who notice that, do too. */
-#define CLOSE_LIMIT_S 1
+/* All is over within a second of the end of the input. libsched_close() takes a fraction of that;
+ * should it ever not, we end all the same, and the workers, who notice that, do too. */
+#define CLOSE_LIMIT_US 700000
 
 static int exit_code;
 
@@ -49,8 +50,9 @@ int main(int argc, char **argv)
     hello_send(&port);
     exit_code = loop_run(&port);
 
+    const struct itimerval limit = {.it_value = {.tv_usec = CLOSE_LIMIT_US}};
     signal(SIGALRM, on_alarm);
-    alarm(CLOSE_LIMIT_S);
+    setitimer(ITIMER_REAL, &limit, NULL);
     port_close(&port);
     return exit_code;
 }

@@ -87,6 +87,23 @@ static int read_infer(struct port *p, const struct message *m, struct infer *out
     return LIBSCHED_OK;
 }
 
+/* The leases it names do not expire while it waits: the time for writing them is over. */
+static void keep_leases(struct port *p, uint32_t index, const msgpack_object_map *inputs)
+{
+    struct request *request = request_table_at(&p->requests, index);
+    for (uint32_t i = 0; i < inputs->size; i++) {
+        const msgpack_object *input = &inputs->ptr[i].val;
+        for (uint32_t k = 0; input->type == MSGPACK_OBJECT_MAP && k < input->via.map.size; k++) {
+            struct text key = {0};
+            uint64_t id;
+            decode_text(&input->via.map.ptr[k].key, &key);
+            if (text_is(key, "lease") && decode_uint(&input->via.map.ptr[k].val, &id) &&
+                id <= UINT32_MAX)
+                lease_keep(&p->leases, (uint32_t)id, &request->leases);
+        }
+    }
+}
+
 /* The model's description is not known yet: the request is kept until it is. */
 static void hold(struct port *p, const struct message *m, const struct infer *infer,
                  libsched_error *err)
@@ -105,6 +122,7 @@ static void hold(struct port *p, const struct message *m, const struct infer *in
     if (held_add(&p->held, m->index, infer->request.model, infer->deadline, m->data, m->size) ==
         0) {
         request_table_at(&p->requests, m->index)->state = REQUEST_HELD;
+        keep_leases(p, m->index, &infer->inputs->via.map);
         return;
     }
     libsched_error_set(err, LIBSCHED_ENOTREADY,

@@ -69,9 +69,14 @@ void method_lease_write(struct port *p, const struct message *m)
 {
     uint64_t id, offset;
     struct text piece;
-    if (m->n_params != 3 || !decode_uint(&m->params[0], &id) || id > UINT32_MAX ||
-        !decode_uint(&m->params[1], &offset) || !decode_text(&m->params[2], &piece))
+    if (m->n_params == 0 || !decode_uint(&m->params[0], &id) || id > UINT32_MAX)
         return;
+    if (m->n_params != 3 || !decode_uint(&m->params[1], &offset) ||
+        !decode_text(&m->params[2], &piece)) {
+        lease_refuse_piece(&p->leases, (uint32_t)id,
+                           "a piece that is not [lease, offset, binary] was sent for it");
+        return;
+    }
     lease_write(&p->leases, (uint32_t)id, offset, piece.data, piece.size);
 }
 

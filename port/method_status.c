@@ -100,6 +100,7 @@ void method_drain(struct port *p, const struct message *m)
     if (!p->draining)
         libsched_drain(p->sched);
     p->draining = true;
+    held_refuse(p);
     waiters_add(p, WAITER_DRAIN, m->index, NULL, UINT64_MAX);
     waiters_idle(p);
 }

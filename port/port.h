@@ -47,8 +47,11 @@ struct port {
     struct lease_table leases;
     struct waiters waiters;
     struct held held;
-    struct message_list messages; /* of the frame at hand */
-    msgpack_zone zone;            /* its decoded values, and what is converted from them */
+    /* The frame at hand, and which of its messages is to be carried out next. */
+    struct frame frame;
+    struct message_list messages;
+    size_t next_message;
+    msgpack_zone zone; /* its decoded values, and what is converted from them */
     struct port_counters counters;
     uint64_t now;       /* libsched_now(), as of this round of the loop */
     uint32_t in_flight; /* requests that libsched has */
@@ -75,8 +78,11 @@ struct message {
 
 /* ---------------------------------------------------------------------------------- dispatch.c */
 
-/* Carries out a frame, or answers that it is bad. */
-void dispatch_frame(struct port *p, const struct frame *frame);
+/* Carries out a frame, or answers that it is bad. False where some of its messages are left: their
+ * answers would be more than may wait to be read. It has to stay valid until they are done. */
+bool dispatch_frame(struct port *p, const struct frame *frame);
+/* Goes on with the frame at hand; the same answer. True where there is none. */
+bool dispatch_rest(struct port *p);
 /* Decodes a request that had been held, and carries it out as if it had just come. */
 void dispatch_held(struct port *p, uint32_t index, const uint8_t *data, size_t size);
 

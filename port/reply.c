@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "utf8.h"
+
 static const char *scope_of(int status)
 {
     switch (-status / 100) {
@@ -18,6 +20,13 @@ static const char *scope_of(int status)
     }
 }
 
+void encode_words(struct frame_writer *w, const char *words)
+{
+    char clean[LIBSCHED_MESSAGE_SIZE];
+    utf8_clean(clean, sizeof(clean), words);
+    encode_str(w, clean);
+}
+
 void encode_error(struct frame_writer *w, int status, const char *message, uint64_t retry_ns)
 {
     encode_map(w, retry_ns > 0 ? 5 : 4);
@@ -28,7 +37,7 @@ void encode_error(struct frame_writer *w, int status, const char *message, uint6
     encode_key(w, "scope");
     encode_str(w, scope_of(status));
     encode_key(w, "message");
-    encode_str(w, message != NULL && *message != '\0' ? message : libsched_status_name(status));
+    encode_words(w, message != NULL && *message != '\0' ? message : libsched_status_name(status));
     if (retry_ns > 0) {
         encode_key(w, "retry_after_ms");
         encode_uint(w, (retry_ns + 999999) / 1000000);
@@ -45,7 +54,7 @@ static void response_head(struct port *p, uint32_t index)
 static void finish(struct port *p, uint32_t index)
 {
     frame_writer_end(&p->writer);
-    lease_release_committed(&p->leases, request_table_at(&p->requests, index)->leases);
+    lease_release_all(&p->leases, request_table_at(&p->requests, index)->leases);
     request_table_remove(&p->requests, index);
 }
 

@@ -28,6 +28,8 @@ void notify_begin(struct port *p, const char *method);
 void notify_end(struct port *p);
 void notify_bad_frame(struct port *p, uint64_t number, const char *reason);
 
+/* Words for people that somebody else has chosen, as UTF-8; at most as many as a message has. */
+void encode_words(struct frame_writer *w, const char *words);
 /* The map that stands for an error wherever one is told. */
 void encode_error(struct frame_writer *w, int status, const char *message, uint64_t retry_ns);
 

@@ -26,7 +26,7 @@ struct request {
     uint32_t id;
     uint32_t state;      /* request_state */
     uint64_t handle;     /* libsched's id */
-    uint32_t leases;     /* committed ones: the first of a list, see lease.h */
+    uint32_t leases;     /* committed or kept: the first of a list, see lease.h */
     int32_t failed_part; /* why a part of its answer could not be sent; LIBSCHED_OK */
     uint32_t next_free;
 };

@@ -130,8 +130,9 @@ LIBSCHED_API int libsched_open(libsched **out, const libsched_options *options,
  * completions and buffers not released become invalid. NULL is allowed. */
 LIBSCHED_API void libsched_close(libsched *s);
 
-/* From now on libsched_submit() and libsched_model_load() answer LIBSCHED_ECLOSING; what is in
- * flight goes on. stats.queued and stats.running tell when it is done. */
+/* From now on libsched_submit() and libsched_model_load() answer LIBSCHED_ECLOSING, and requests
+ * that wait for a model to load end with it; what is queued or runs goes on. stats.queued and
+ * stats.running tell when it is done. */
 LIBSCHED_API void libsched_drain(libsched *s);
 
 /* -------------------------------------------------------------------------------- the pending */

@@ -100,6 +100,10 @@ void libsched_drain(libsched *s)
     runtime_lock(s);
     s->draining = true;
     core_handle(s->core, runtime_now(s), &event);
+    /* The core would not take them any more once their models are there. */
+    libsched_error why = {.status = LIBSCHED_ECLOSING, .message = "the scheduler is closing"};
+    for (uint32_t i = 0; i < s->n_models; i++)
+        runtime_held_fail(s, s->models[i], &why);
     runtime_settle(s);
     runtime_unlock(s);
 }

@@ -94,6 +94,18 @@ TEST_P(Life, Drains)
         EXPECT_EQ(done.status(), LIBSCHED_OK);
 }
 
+TEST_P(Life, DrainsWithoutWaitingForAModelToLoad)
+{
+    Scheduler s(GetParam());
+    ASSERT_EQ(s.begin_load("m", Parameters().integer("load_us", 500000)), LIBSCHED_OK);
+    Request request("m");
+    uint64_t id = s.submit(request);
+    libsched_drain(s.get());
+    s.run_until([&] { return s.n_ends == 1; });
+    EXPECT_EQ(s.ends.at(id).status(), LIBSCHED_ECLOSING);
+    EXPECT_EQ(s.model("m").state, LIBSCHED_MODEL_LOADING);
+}
+
 TEST_P(Life, OfTwoSchedulersInOneProcess)
 {
     Scheduler a(GetParam()), b(GetParam());

@@ -63,7 +63,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(out >= 0 && in >= 0);
     FUZZ_CHECK(port_open(&port, &options, in, out, nullptr) == LIBSCHED_OK);
     struct frame frame = {0, data, size, nullptr};
-    dispatch_frame(&port, &frame);
+    for (bool done = dispatch_frame(&port, &frame); !done; done = dispatch_rest(&port))
+        while (frame_writer_flush(&port.writer) > 0)
+            ;
 
     size_t requests = 0;
     if (port.counters.bad_frames == 0)

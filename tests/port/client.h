@@ -238,6 +238,37 @@ class WholePort : public testing::Test
         return message;
     }
 
+    /* The messages of the next frame, as they lie in it: for tests of many. */
+    std::vector<std::string> ReceiveFrame()
+    {
+        std::string header = Read(4);
+        if (header.empty())
+            return {};
+        auto *h = reinterpret_cast<const uint8_t *>(header.data());
+        std::string frame =
+            Read((size_t)h[0] << 24 | (size_t)h[1] << 16 | (size_t)h[2] << 8 | h[3]);
+        std::vector<std::string> out;
+        msgpack_zone zone;
+        msgpack_zone_init(&zone, 65536);
+        for (size_t at = 0, begin = 0; at < frame.size(); begin = at) {
+            msgpack_object object;
+            EXPECT_GT(msgpack_unpack(frame.data(), frame.size(), &at, &zone, &object), 0);
+            out.push_back(frame.substr(begin, at - begin));
+            msgpack_zone_clear(&zone);
+        }
+        msgpack_zone_destroy(&zone);
+        return out;
+    }
+
+    /* A number behind a key of the last stats. */
+    static uint64_t Number(const std::string &text, const std::string &key)
+    {
+        size_t at = text.find("\"" + key + "\"=>");
+        EXPECT_NE(at, std::string::npos) << key << " in " << text;
+        return at == std::string::npos ? 0
+                                       : strtoull(text.c_str() + at + key.size() + 4, nullptr, 10);
+    }
+
     std::string Call(const std::string &message)
     {
         Send(message);

@@ -60,6 +60,7 @@ struct libsched {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static libsched *the_scheduler;
 static atomic_int n_buffers, n_completions, in_place;
+static atomic_ullong spin_budget = 20000;
 
 static const libsched_tensor_spec inputs[] = {
     {"text", LIBSCHED_BYTES, 1, {-1}, true},      {"ids", LIBSCHED_INT64, 2, {-1, -1}, true},
@@ -268,7 +269,12 @@ int libsched_process(libsched *s, uint32_t flags)
 uint64_t libsched_spin_budget(const libsched *s)
 {
     (void)s;
-    return 20000;
+    return spin_budget;
+}
+
+void fake_set_spin_budget(uint64_t ns)
+{
+    spin_budget = ns;
 }
 
 /* --------------------------------------------------------------------------------------- devices

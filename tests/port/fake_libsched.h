@@ -32,6 +32,9 @@ void fake_finish_load(const char *name, int status);
 int fake_buffers(void);
 int fake_completions(void);
 
+/* What libsched_spin_budget() answers; 20 us if nothing was set. */
+void fake_set_spin_budget(uint64_t ns);
+
 /* How many inputs of the last request were given in place (in a buffer). */
 int fake_inputs_in_place(void);
 

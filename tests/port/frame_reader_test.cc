@@ -171,6 +171,36 @@ TEST_F(FrameReader, LargePayloadsLieAlignedInTheArena)
     EXPECT_GE(payload, libsched_buffer_data(frame.buffer));
 }
 
+TEST_F(FrameReader, ALargePayloadIsReadStraightIntoTheArena)
+{
+    fcntl(fds[1], F_SETPIPE_SZ, 1 << 20);
+    std::string message = Message(900000), bytes = Framed("small") + Framed(message);
+    ASSERT_EQ(write(fds[1], bytes.data(), bytes.size()), (ssize_t)bytes.size());
+    // Nothing is known yet: little is read, and of that what belongs to the payload is copied.
+    EXPECT_EQ(frame_reader_fill(&reader), (ptrdiff_t)READER_AHEAD);
+    frame frame;
+    ASSERT_EQ(frame_reader_next(&reader, &frame, reason, sizeof(reason)), FRAME_READER_FRAME);
+    ASSERT_EQ(frame_reader_next(&reader, &frame, reason, sizeof(reason)), FRAME_READER_MORE);
+    ASSERT_NE(reader.large_buffer, nullptr);
+    EXPECT_EQ(frame_reader_fill(&reader), (ptrdiff_t)(bytes.size() - READER_AHEAD));
+    EXPECT_EQ(reader.start, reader.end); // nothing of it went through the buffer
+    ASSERT_EQ(frame_reader_next(&reader, &frame, reason, sizeof(reason)), FRAME_READER_FRAME);
+    EXPECT_EQ(std::string((const char *)frame.data, frame.size), message);
+}
+
+TEST_F(FrameReader, AFrameOfManySmallMessagesIsReadAtOnce)
+{
+    fcntl(fds[1], F_SETPIPE_SZ, 1 << 20);
+    std::string bytes = Framed(std::string(600000, '\x90'));
+    ASSERT_EQ(write(fds[1], bytes.data(), bytes.size()), (ssize_t)bytes.size());
+    frame frame;
+    EXPECT_EQ(frame_reader_fill(&reader), (ptrdiff_t)READER_AHEAD);
+    ASSERT_EQ(frame_reader_next(&reader, &frame, reason, sizeof(reason)), FRAME_READER_MORE);
+    EXPECT_EQ(frame_reader_fill(&reader), (ptrdiff_t)(bytes.size() - READER_AHEAD));
+    ASSERT_EQ(frame_reader_next(&reader, &frame, reason, sizeof(reason)), FRAME_READER_FRAME);
+    EXPECT_EQ(frame.buffer, nullptr);
+}
+
 TEST_F(FrameReader, AFrameOverTheLimitIsPassedOver)
 {
     std::string bytes = Framed("one") + Framed(std::string(kMaxFrame + 1, 'x')) + Framed("two");

@@ -31,7 +31,7 @@ class Lease : public testing::Test
 
     void TearDown() override
     {
-        lease_release_committed(&table, list);
+        lease_release_all(&table, list);
         EXPECT_EQ(fake_buffers(), 0);
         lease_table_free(&table);
         libsched_close(sched);
@@ -73,7 +73,7 @@ TEST_F(Lease, WhatIsWrittenIsWhatTheBufferHolds)
     EXPECT_EQ(memcmp((char *)libsched_buffer_data(buffer) + 64, "hello", 5), 0);
     libsched_buffer_release(buffer);
     EXPECT_EQ(table.bytes, 100000u); // it counts until the request ends
-    lease_release_committed(&table, list);
+    lease_release_all(&table, list);
     list = REQUEST_NONE;
     EXPECT_EQ(table.bytes, 0u);
     EXPECT_EQ(table.count, 0u);
@@ -167,6 +167,58 @@ TEST_F(Lease, PiecesAreCheckedAndTheirFaultIsToldAtTheCommit)
     ASSERT_EQ(lease_commit(&table, sched, id, &list, &buffer, &err), 0);
     EXPECT_EQ(memcmp((char *)libsched_buffer_data(buffer) + 97, "abc", 3), 0);
     libsched_buffer_release(buffer);
+}
+
+TEST_F(Lease, APieceHasALimit)
+{
+    std::string piece(LEASE_MAX_PIECE + 1, 'x');
+    uint32_t id = Open(1 << 20)->id;
+    lease_write(&table, id, 0, piece.data(), LEASE_MAX_PIECE);
+    lease_write(&table, id, 0, piece.data(), LEASE_MAX_PIECE + 1);
+    lease_refuse_piece(&table, id, "the first fault is the one that is told");
+    EXPECT_EQ(lease_commit(&table, sched, id, &list, &buffer, &err), LIBSCHED_EINVAL);
+    EXPECT_THAT(err.message, HasSubstr("a piece of 262145 bytes, at most 262144"));
+
+    id = Open(10)->id;
+    lease_refuse_piece(&table, id, "no piece");
+    EXPECT_EQ(lease_commit(&table, sched, id, &list, &buffer, &err), LIBSCHED_EINVAL);
+    EXPECT_THAT(err.message, HasSubstr("no piece"));
+    lease_refuse_piece(&table, id, "there is none"); // ignored
+}
+
+TEST_F(Lease, KeptForARequestItNeitherExpiresNorIsAnybodyElses)
+{
+    uint32_t id = Open(10, 0)->id, other = Open(10, 500)->id, others = REQUEST_NONE;
+    lease_keep(&table, id, &list);
+    lease_keep(&table, id, &list);    // named twice by the request,
+    lease_keep(&table, id, &others);  // and by another
+    lease_keep(&table, 12345, &list); // there is none
+    EXPECT_EQ(others, REQUEST_NONE);
+    EXPECT_EQ(lease_expire(&table, 1200), 1500u);
+    lease_give_back(&table, id); // ignored
+    EXPECT_EQ(lease_commit(&table, sched, id, &others, &buffer, &err), LIBSCHED_ENOENT);
+    EXPECT_EQ(table.count, 2u);
+
+    lease_let_go(&table, list);
+    list = REQUEST_NONE;
+    ASSERT_EQ(lease_commit(&table, sched, id, &list, &buffer, &err), 0) << err.message;
+    libsched_buffer_release(buffer);
+    lease_release_all(&table, list);
+
+    list = REQUEST_NONE;
+    lease_keep(&table, other, &list);
+    lease_release_all(&table, list); // the request ended while it waited
+    list = REQUEST_NONE;
+    EXPECT_EQ(table.count, 0u);
+    EXPECT_EQ(table.bytes, 0u);
+
+    id = Open(10, 0)->id;
+    lease_keep(&table, id, &list);
+    lease_expire(&table, 2000);
+    lease_let_go(&table, list); // and it was not committed
+    list = REQUEST_NONE;
+    EXPECT_EQ(lease_expire(&table, 2000), UINT64_MAX);
+    EXPECT_EQ(table.count, 0u);
 }
 
 TEST_F(Lease, BytesAndNumberHaveLimits)

@@ -293,6 +293,99 @@ TEST_F(WholePort, AFrameThatTheEndCutsIsTold)
     thread = std::thread([] {});
 }
 
+TEST_F(WholePort, WhatIsQuotedIsUtf8)
+{
+    SendBytes(Framed(std::string("\x94\x00\x01\xa3"
+                                 "a\xff\xc3\x90",
+                                 8)));
+    EXPECT_THAT(Receive(), HasSubstr("there is no method \"a??\""));
+}
+
+/* -------------------------------------------------------------------------------------- floods */
+
+TEST_F(WholePort, WhatIsReadyIsGatheredIntoOneFrame)
+{
+    std::vector<std::string> requests;
+    for (int i = 0; i < 500; i++)
+        requests.push_back(Infer(i, R"({"ids": [[1, 2, 3]]})"));
+    SendAll(requests);
+    EXPECT_EQ(ReceiveFrame().size(), 500u);
+    EXPECT_EQ(Number(Call(R"([0, 1, "stats", []])"), "frames_out"), 2u); // the hello, and they
+}
+
+TEST_F(WholePort, AFrameOfSmallRequestsWithLargeAnswersFillsNoMemory)
+{
+    // 50,000 lists of models: half a megabyte of requests, nearly 200 MB of answers.
+    constexpr size_t kRequests = 50000;
+    std::string payload;
+    for (size_t i = 0; i < kRequests; i++)
+        payload += JsonPacker::Pack("[0, " + std::to_string(i) + R"(, "models", []])");
+    payload += JsonPacker::Pack("[0, " + std::to_string(kRequests) + R"(, "stats", []])");
+    SendBytes(Framed(payload));
+
+    size_t responses = 0, bytes = 0;
+    std::string last;
+    while (responses < kRequests + 1)
+        for (auto &message : ReceiveFrame()) {
+            responses++;
+            bytes += message.size();
+            last = message;
+        }
+    EXPECT_GT(bytes, 10 * PORT_MAX_BACKLOG);
+    size_t key = last.find("backlog_bytes");
+    ASSERT_NE(key, std::string::npos);
+    auto *number = reinterpret_cast<const uint8_t *>(last.data()) + key + strlen("backlog_bytes");
+    msgpack_object object;
+    msgpack_zone zone;
+    msgpack_zone_init(&zone, 1024);
+    ASSERT_GT(msgpack_unpack(reinterpret_cast<const char *>(number), 9, nullptr, &zone, &object),
+              0);
+    EXPECT_LT(object.via.u64, PORT_MAX_BACKLOG + 65536);
+    msgpack_zone_destroy(&zone);
+}
+
+TEST_F(WholePort, HellosAndOtherWordsOutOfTurnAreIgnored)
+{
+    std::vector<std::string> flood;
+    for (int i = 0; i < 20000; i++)
+        flood.push_back(i % 2 ? R"([2, "hello", [{"protocol": 1}]])" : R"([2, "part", [1, {}]])");
+    for (int i = 0; i < 10; i++)
+        SendAll(flood);
+    EXPECT_THAT(Call(R"([0, 1, "hello", [{"protocol": 1}]])"),
+                IsError(1, -405, "not_supported", "scheduler", "there is no method"));
+    EXPECT_EQ(Call(R"([0, 2, "ping", [1]])"), "[1, 2, nil, 1]");
+}
+
+/* ------------------------------------------------------------------------------------ spinning */
+
+TEST_F(WholePort, SpinsAfterTrafficAsLongAsItMay)
+{
+    TearDown();
+    fake_set_spin_budget(60000000000);
+    Start({"--spin-us=1000000"});
+    uint64_t before = Number(Call(R"([0, 1, "stats", []])"), "sleeps");
+    for (int i = 0; i < 100; i++)
+        EXPECT_EQ(Call(R"([0, 1, "ping", [1]])"), "[1, 1, nil, 1]");
+    EXPECT_EQ(Number(Call(R"([0, 1, "stats", []])"), "sleeps"), before);
+    TearDown();
+    fake_set_spin_budget(20000);
+}
+
+TEST_F(WholePort, SleepsWhereTheSchedulerOrTheUserWantsNoSpinning)
+{
+    for (bool user : {false, true}) {
+        TearDown();
+        fake_set_spin_budget(user ? 60000000000 : 0);
+        Start({user ? "--spin-us=0" : "--spin-us=1000000"});
+        uint64_t before = Number(Call(R"([0, 1, "stats", []])"), "sleeps");
+        // Each sleep counts one; one may be missed where the next request comes at once.
+        while (Number(Call(R"([0, 1, "stats", []])"), "sleeps") < before + 10)
+            ;
+    }
+    TearDown();
+    fake_set_spin_budget(20000);
+}
+
 /* ------------------------------------------------------------------------------- large payloads */
 
 TEST_F(WholePort, ALargeTensorIsSubmittedWhereItWasRead)
@@ -356,6 +449,62 @@ TEST_F(WholePort, ALeaseThroughThePipe)
         Call(Infer(2, R"({"small": {"datatype": "UINT8", "shape": [8], "size": 8, "lease": )" + id +
                           "}}")),
         HasSubstr("\"abcdefgh\""));
+}
+
+TEST_F(WholePort, APieceThatIsNoneIsToldByTheInfer)
+{
+    int next = 10;
+    for (const char *piece : {R"(, -1, "ab")", R"(, 0, 7)", R"(, 0)", R"(, "x", "ab")", ""}) {
+        std::string lease = Call(R"([0, 1, "lease", [{"size": 8}]])");
+        std::string id = lease.substr(strlen("[1, 1, nil, {\"lease\"=>"));
+        id = id.substr(0, id.find(','));
+        Send(R"([2, "lease_write", [)" + id + piece + "]]");
+        next++;
+        EXPECT_THAT(Call(Infer(next, R"({"small": {"datatype": "UINT8", "shape": [8], "size": 8,
+                                         "lease": )" +
+                                         id + "}}")),
+                    IsInvalid(next, "a piece that is not"));
+    }
+    SendAll({R"([2, "lease_write", []])", R"([2, "lease_write", ["x", 0, "ab"]])",
+             R"([2, "lease_write", [99, 0, "ab"]])", R"([2, "lease_release", []])",
+             R"([2, "lease_release", ["x"]])"});
+    EXPECT_EQ(Call(R"([0, 1, "ping", [1]])"), "[1, 1, nil, 1]");
+}
+
+TEST_F(WholePort, ALeaseDoesNotExpireUnderARequestThatWaitsForItsModel)
+{
+    TearDown();
+    Start({"--lease-expiry-ms=1"});
+    Send(R"([0, 1, "load", [{"name": "m"}]])");
+    // A lease may have expired before its infer was there, when this thread was not running; then
+    // another is tried.
+    bool waits = false;
+    for (int attempt = 0; attempt < 200 && !waits; attempt++) {
+        std::string lease = Call(R"([0, 9, "lease", [{"size": 4096}]])");
+        std::string id = lease.substr(strlen("[1, 9, nil, {\"lease\"=>"));
+        id = id.substr(0, id.find(','));
+        std::string tensor = R"({"datatype": "UINT8", "shape": [2], "size": 2, "lease": )" + id;
+        SendAll(
+            {R"([2, "lease_write", [)" + id + R"(, 0, "AB"]])",
+             Infer(2, R"({"text": ["a"], "small": )" + tensor + R"(}, "half": )" + tensor + "}}",
+                   "", "m")});
+        for (uint64_t until = libsched_now() + 5000000; libsched_now() < until;)
+            EXPECT_EQ(Call(R"([0, 9, "ping", [1]])"), "[1, 9, nil, 1]");
+        waits = Number(Call(R"([0, 9, "stats", []])"), "leases") == 1;
+        if (!waits || attempt == 0) {
+            // What is cancelled while it waits leaves no lease behind.
+            Send(R"([2, "cancel", [2]])");
+            EXPECT_THAT(Receive(), IsError(2, -103, "cancelled", "request", "loading"));
+            EXPECT_EQ(Number(Call(R"([0, 9, "stats", []])"), "leases"), 0u);
+            waits = false;
+        }
+    }
+    ASSERT_TRUE(waits);
+    fake_finish_load("m", LIBSCHED_OK);
+    EXPECT_THAT(Receive(), HasSubstr("event"));
+    EXPECT_THAT(Receive(), StartsWith("[1, 1, nil"));
+    EXPECT_THAT(Receive(), AllOf(StartsWith("[1, 2, nil"), HasSubstr("\"AB\"")));
+    EXPECT_EQ(Number(Call(R"([0, 9, "stats", []])"), "leases"), 0u);
 }
 
 TEST_F(WholePort, LeasesExpire)

@@ -32,9 +32,11 @@ class SchedError(Exception):
 
 
 class Client:
-    """A sched-port that was started for us."""
+    """A sched-port that was started for us. `stdio`: with its standard input and output as the
+    stream, rather than descriptors of their own; `command`: what starts it, in place of its name."""
 
-    def __init__(self, program, *options, timeout=20):
+    def __init__(self, program, *options, timeout=20, stdio=False, command=None,
+                 stderr=None):
         self.timeout = timeout
         self.next_id = 1
         self.frames_sent = 0
@@ -44,9 +46,15 @@ class Client:
         self.in_, their_out = os.pipe()
         # The program is told which descriptors to use, since a shell may have used 3 and 4.
         self.process = subprocess.Popen(
-            [program, f"--fds={their_in},{their_out}", *options],
-            pass_fds=(their_in, their_out),
-            stdin=subprocess.DEVNULL,
+            [
+                *(command or [program]),
+                "--fds=0,1" if stdio else f"--fds={their_in},{their_out}",
+                *options,
+            ],
+            pass_fds=() if stdio else (their_in, their_out),
+            stdin=their_in if stdio else subprocess.DEVNULL,
+            stdout=their_out if stdio else None,
+            stderr=stderr,
         )
         os.close(their_in)
         os.close(their_out)
@@ -89,9 +97,7 @@ class Client:
         """Reads one frame and keeps what is in it."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         (size,) = struct.unpack(">I", self._read(4, deadline))
-        unpacker = msgpack.Unpacker(
-            raw=False, max_buffer_size=0, unicode_errors="surrogateescape"
-        )
+        unpacker = msgpack.Unpacker(raw=False, max_buffer_size=0)
         unpacker.feed(self._read(size, deadline))
         for message in unpacker:
             if message[0] == 1:

@@ -26,6 +26,16 @@ def find_model():
     return path if os.path.isdir(path) else None
 
 
+def find_test_plugin(name):
+    """A plugin that the tests in C build beside sched-port."""
+    port = find_port()
+    path = port and os.path.join(
+        os.path.dirname(os.path.dirname(os.path.abspath(port))),
+        "tests", "worker", "plugin", f"libsched-engine-{name}.so",
+    )
+    return path if path and os.path.isfile(path) else None
+
+
 def wait_until(condition, what, seconds=10):
     """Asks until it is so. What is waited for is another process, which sends nothing here."""
     until = time.monotonic() + seconds
@@ -73,9 +83,9 @@ class PortCase(unittest.TestCase):
             self.skipTest("no sched-port here: build it, or set GPU_SCHED_PORT")
         self.client = self.start(*self.options)
 
-    def start(self, *options):
+    def start(self, *options, **how):
         # One small device, so that tests may run beside others.
-        client = Client(self.program, "--cpu-devices=1", "--cores-per-device=1", *options)
+        client = Client(self.program, "--cpu-devices=1", "--cores-per-device=1", *options, **how)
         self.addCleanup(self.end, client)
         return client
 

@@ -242,6 +242,21 @@ class Basics(PortCase):
         self.assert_error("closing", self.client.infer, "synthetic", {"data": [1]})
         self.client.wait(running)
         self.assertIsNone(self.client.wait(drain))
+        self.assert_error("closing", self.client.load, "other", engine="synthetic")
+        self.assert_error("closing", self.client.lease, 100)
+
+    def test_drain_does_not_wait_for_a_model_to_load(self):
+        load = self.client.submit(
+            "load", {"name": "late", "engine": "synthetic", "parameters": {"load_us": 5_000_000}}
+        )
+        waiting = [
+            self.client.submit_infer("late", {"data": form})
+            for form in ([1], tensor("UINT8", [1], b"x"))
+        ]
+        self.assertIsNone(self.client.call("drain"))
+        for id_ in waiting:
+            self.assert_error("closing", self.client.wait, id_)
+        self.assertNotIn(load, self.client.responses)
 
 
 class BadInput(PortCase):

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How sched-port ends, and what it leaves: nothing, within a second."""
 
+import fcntl
 import os
 import signal
 import struct
+import termios
+import threading
 import time
 import unittest
 
@@ -78,28 +81,38 @@ class SlowReaders(PortCase):
         super().setUp()
         self.client.load("synthetic", engine="synthetic")
 
-    def flood(self, n, size):
-        """Asks for n times `size` bytes, and reads nothing."""
+    def flood(self, n, size=2_000_000):
+        """Asks for n times `size` bytes and reads nothing; comes back when the pipe to us is full."""
         data = bytes(size)
-        ids = []
-        for _ in range(n):
-            message = self.client.request(
+        messages = [
+            self.client.request(
                 "infer",
                 {"model": "synthetic", "inputs": {"data": tensor("UINT8", [size], data)},
                  "parameters": {"echo": True}},
             )
-            ids.append(message[1])
-            self.client.send(message)
-        return ids
+            for _ in range(n)
+        ]
+        # On a thread: with more than 16 MiB unread it is not read from either.
+        writer = threading.Thread(target=lambda: [self.client.send(m) for m in messages])
+        writer.start()
+        wait_until(lambda: self.unread() >= 1 << 20, "the pipe is full")
+        return [message[1] for message in messages], writer
+
+    def unread(self):
+        (n,) = struct.unpack("i", fcntl.ioctl(self.client.in_, termios.FIONREAD, bytes(4)))
+        return n
 
     def test_what_was_not_read_comes_later(self):
-        ids = self.flood(12, 2_000_000)
+        ids, writer = self.flood(30)
         for id_ in ids:
             result = self.client.wait(id_)
             self.assertEqual(result["outputs"]["data"]["shape"], [2_000_000])
+        writer.join()
 
     def test_the_end_is_seen_while_nobody_reads(self):
-        self.flood(12, 2_000_000)
+        # Less than what it stops reading at, so that all is sent.
+        _, writer = self.flood(8)
+        writer.join()
         workers = children(self.client.process.pid)
         began = time.monotonic()
         os.close(self.client.out)
