@@ -22,6 +22,8 @@ const char *libsched_status_name(int status)
         return "poisoned";
     case LIBSCHED_ENOENT:
         return "not_found";
+    case LIBSCHED_ECLIENTFULL:
+        return "client_limit";
     case LIBSCHED_ENOMODEL:
         return "unknown_model";
     case LIBSCHED_ENOTREADY:

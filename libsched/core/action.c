@@ -145,9 +145,12 @@ static void placement_action(struct core *core, uint32_t model, uint32_t device,
 static bool timer_action(struct core *core, struct core_action *out)
 {
     core_action_unlink(core, CORE_NODE_TIMER);
-    if (core->n_deadlines == 0 || (core->armed != 0 && core->armed <= core->deadlines[0].at))
+    if (core->n_deadlines == 0)
         return false;
-    core->armed = core->deadlines[0].at;
+    uint64_t at = core_deadline_first(core);
+    if (core->armed != 0 && core->armed <= at)
+        return false;
+    core->armed = at;
     out->type = CORE_ARM_TIMER;
     out->at = core->armed;
     return true;

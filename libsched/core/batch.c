@@ -3,39 +3,45 @@
  * What a device does next, and who is in it.
  *
  * A device that may begin a step has two kinds of choice: to go on with a session that is between
- * steps (the one that has waited longest), or to begin one, for the model whose oldest request was
- * submitted first. Where there are both they alternate; so neither a long generation nor a long
+ * steps (the one that has waited longest), or to begin one, as plan.c chooses. Where there are both
+ * they alternate; so neither a long generation nor a long
  * queue keeps the other waiting for more than a step. Within a session, members whose step limits
  * leave some out take turns.
  */
 #include "core/internal.h"
+
+#define NO_DEADLINE (UINT64_MAX - 1)
 
 static bool alone(const struct core_request *r)
 {
     return (r->flags & CORE_ALONE) != 0;
 }
 
-/* The request that a device of this kind would begin with, or NULL. */
-static struct core_request *batch_head(struct core *core, struct core_model_state *m, bool prepare)
+/* Who is next in a lane, or NULL. */
+static struct core_request *batch_head(struct core *core, uint16_t lane)
 {
-    const struct core_list *list = prepare ? &m->unprepared : &m->ready;
+    const struct core_model_state *m = core->models[core->lanes[lane].model];
 
-    while (list->n > 0) {
-        struct core_request *r = &core->requests[list->head];
-        if (prepare || !(m->config.flags & CORE_MODEL_STEPS) || !core_request_stalled(r))
+    for (;;) {
+        struct core_request *r = core_lane_next(core, lane);
+        if (r == NULL || core->lanes[lane].prepare || !(m->config.flags & CORE_MODEL_STEPS) ||
+            !core_request_stalled(r))
             return r;
         /* Its model has become one of steps since it was queued. */
         core_request_unqueue(core, r);
         core_request_wait(core, r);
     }
-    return NULL;
 }
 
-/* Whether somebody older waits for memory there. */
-static bool batch_claimed(const struct core_device_state *d, uint32_t model,
-                          const struct core_request *r)
+/* Whether somebody waits for memory there who came before all that wait for the model. */
+static bool batch_claimed(const struct core *core, const struct core_device_state *d,
+                          uint32_t model)
 {
-    return d->claim != CORE_NONE && d->claim != model && core_id_before(d->claim_since, r->id);
+    const struct core_model_state *m = core->models[model];
+    const struct core_list *list = d->config.kind == CORE_PREPARE ? &m->unprepared : &m->ready;
+
+    return d->claim != CORE_NONE && d->claim != model && list->n > 0 &&
+           core_id_before(d->claim_since, core->requests[list->head].id);
 }
 
 static bool batch_fits(struct core *core, const struct core_device_state *d,
@@ -47,6 +53,24 @@ static bool batch_fits(struct core *core, const struct core_device_state *d,
     return false;
 }
 
+/* The most urgent of those that would not make a padded batch longer, or NULL. */
+static struct core_request *batch_shorter(struct core *core, uint16_t of)
+{
+    const struct core_lane *lane = &core->lanes[of];
+    struct core_request *best = NULL;
+
+    for (uint16_t i = core->models[lane->model]->lanes; i != UINT16_MAX; i = core->lanes[i].next) {
+        const struct core_lane *other = &core->lanes[i];
+        if (other->prepare || other->batch_key != lane->batch_key ||
+            other->length >= lane->length || other->n == 0)
+            continue;
+        struct core_request *r = batch_head(core, i);
+        if (r != NULL && (best == NULL || r->key < best->key))
+            best = r;
+    }
+    return best;
+}
+
 /* The next who may join a session, or NULL. */
 static struct core_request *batch_joiner(struct core *core, uint32_t device,
                                          const struct core_session *s)
@@ -55,45 +79,69 @@ static struct core_request *batch_joiner(struct core *core, uint32_t device,
 
     if (m->removing || s->members.n >= CORE_MAX_BATCH || !(m->resident & core_bit(device)))
         return NULL;
-    struct core_request *r = batch_head(core, m, s->prepare);
+    struct core_request *r = batch_head(core, s->lane);
+    if (r == NULL && core->lanes[s->lane].length != 0)
+        r = batch_shorter(core, s->lane);
     if (r == NULL || alone(r) != s->alone || (s->alone && s->members.n > 0))
         return NULL;
     /* A claim lets a batch begin with all who wait for it, but not a session go on for ever. */
-    if (s->step > 0 && batch_claimed(core->devices[device], s->model, r))
+    if (s->step > 0 && batch_claimed(core, core->devices[device], s->model))
         return NULL;
     if (!batch_fits(core, core->devices[device], s->memory_per_unit, r))
         return NULL;
     return r;
 }
 
-/* The number of items and of units that a step may still take. */
+/* The number of items and of units that a step may still take, and by when it has to end. */
 struct room {
     uint32_t n, max_n;
     uint64_t units, max_units;
+    uint64_t longest; /* item; 0: the units of a batch are the sum of its items' */
+    uint64_t deadline;
 };
 
-static bool room_take(struct room *room, const struct core_request *r)
+static bool room_take(struct core *core, struct room *room, const struct core_model_state *m,
+                      uint32_t device, const struct core_request *r)
 {
     uint32_t max_n = room->max_n;
+    uint64_t units = room->units + r->units, longest = room->longest;
+    uint64_t deadline = room->deadline;
 
+    if (m->config.flags & CORE_MODEL_PADS) {
+        longest = longest > r->units ? longest : r->units;
+        units = core_multiply(longest, room->n + 1);
+    }
     if (r->batch_cap != 0 && r->batch_cap < max_n)
         max_n = r->batch_cap;
-    if (room->n >= max_n || (room->n > 0 && (room->units > room->max_units ||
-                                             r->units > room->max_units - room->units)))
+    if (room->n >= max_n || (room->n > 0 && units > room->max_units))
         return false;
+    /* Those of a session of steps are judged between its steps. */
+    if (deadline != UINT64_MAX && !(m->config.flags & CORE_MODEL_STEPS)) {
+        if (r->deadline != 0 && r->deadline < deadline)
+            deadline = r->deadline;
+        if (room->n > 0 && deadline != NO_DEADLINE &&
+            core->now + core_model_bound(core, m, device, units) > deadline)
+            return false;
+    }
     room->max_n = max_n;
     room->n++;
-    room->units += r->units;
+    room->units = units;
+    room->longest = longest;
+    room->deadline = deadline;
     return true;
 }
 
-bool core_batch_compose(struct core *core, uint32_t device, struct core_session *s)
+bool core_batch_compose(struct core *core, uint32_t device, struct core_session *s, uint32_t n)
 {
-    const struct core_model *limits = &core->models[s->model]->config;
+    const struct core_model_state *m = core->models[s->model];
+    const struct core_model *limits = &m->config;
     struct room room = {
         .max_n = s->prepare ? limits->max_prepare_requests : limits->max_batch_requests,
         .max_units = s->prepare ? UINT64_MAX : limits->max_batch_units,
+        .deadline = s->prepare ? UINT64_MAX : NO_DEADLINE,
     };
+    if (n != 0 && n < room.max_n)
+        room.max_n = n;
 
     for (uint32_t i = s->members.n, slot = s->members.head; i > 0; i--) {
         struct core_request *r = &core->requests[slot];
@@ -103,7 +151,7 @@ bool core_batch_compose(struct core *core, uint32_t device, struct core_session 
                 r->flags |= CORE_LEAVES;
                 r->status = LIBSCHED_EDEADLINE;
                 core_deadline_remove(core, slot);
-            } else if (!core_request_stalled(r) && room_take(&room, r)) {
+            } else if (!core_request_stalled(r) && room_take(core, &room, m, device, r)) {
                 r->flags |= CORE_IN_STEP;
                 /* Behind those for whom there was no room. */
                 core_list_remove(core, &s->members, slot);
@@ -114,7 +162,7 @@ bool core_batch_compose(struct core *core, uint32_t device, struct core_session 
     }
     for (;;) {
         struct core_request *r = batch_joiner(core, device, s);
-        if (r == NULL || !room_take(&room, r))
+        if (r == NULL || !room_take(core, &room, m, device, r))
             break;
         core_session_join(core, device, s, r);
     }
@@ -141,13 +189,44 @@ static struct core_session *next_session(struct core *core, uint32_t device)
     return NULL;
 }
 
-/* The oldest request for which a session may be begun, or NULL. An older one that finds no memory
- * is first to be thought about, before a younger one takes what there is. */
-static struct core_request *next_request(struct core *core, uint32_t device)
+/* Whether a device can't serve in time who is next in a lane, and others can: it is left to them.
+ */
+static bool too_slow(const struct core *core, uint32_t device, const struct core_request *r)
+{
+    const struct core_model_state *m = core->models[r->model];
+
+    if (r->deadline == 0 || r->state != CORE_READY || (m->config.flags & CORE_MODEL_STEPS))
+        return false;
+    return core->now + core_model_bound(core, m, device, r->units) > r->deadline &&
+           core->now + core_model_least(core, m, r->units) <= r->deadline;
+}
+
+/* Takes out the lanes of those who have had more than their share, unless all are such. */
+static uint32_t leave_ahead(struct core *core, uint16_t *lanes, uint32_t n)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; n > 1 && i < n; i++)
+        if (!core_lane_ahead(core, lanes[i]))
+            kept++;
+    if (kept == 0 || kept == n)
+        return n;
+    kept = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (!core_lane_ahead(core, lanes[i]))
+            lanes[kept++] = lanes[i];
+    return kept;
+}
+
+/* What a session may be begun with, among all lanes. One whose first finds no memory is to be
+ * thought about before somebody who comes later takes what there is. */
+static struct core_choice next_choice(struct core *core, uint32_t device)
 {
     struct core_device_state *d = core->devices[device];
     bool prepare = d->config.kind == CORE_PREPARE;
-    struct core_request *oldest = NULL, *blocked = NULL;
+    const struct core_request *blocked = NULL;
+    uint16_t lanes[CORE_MAX_MODELS];
+    uint32_t n = 0;
 
     for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
         for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
@@ -155,25 +234,49 @@ static struct core_request *next_request(struct core *core, uint32_t device)
             struct core_model_state *m = core->models[model];
             if (!(m->resident & core_bit(device)))
                 continue;
-            struct core_request *r = batch_head(core, m, prepare);
-            if (r == NULL || (oldest != NULL && core_id_before(oldest->id, r->id)))
-                continue;
-            if (!alone(r) && m->placement[device].open != UINT16_MAX)
-                continue; /* joins the model's session at its next step */
-            if (alone(r) && d->n_alone >= CORE_MAX_ALONE)
-                continue;
-            if (batch_claimed(d, model, r))
-                continue;
-            if (batch_fits(core, d, prepare ? 0 : m->config.memory_per_unit, r))
-                oldest = r;
-            else if (blocked == NULL || core_id_before(r->id, blocked->id))
-                blocked = r;
+            for (uint16_t i = m->lanes; i != UINT16_MAX && n < CORE_MAX_MODELS;
+                 i = core->lanes[i].next) {
+                if (core->lanes[i].prepare != prepare || core->lanes[i].n == 0)
+                    continue;
+                const struct core_request *r = batch_head(core, i);
+                if (r == NULL || too_slow(core, device, r))
+                    continue;
+                if (!alone(r) && m->placement[device].open != UINT16_MAX)
+                    continue; /* joins the model's session at its next step */
+                if (alone(r) && d->n_alone >= CORE_MAX_ALONE)
+                    continue;
+                if (batch_claimed(core, d, model))
+                    continue;
+                if (batch_fits(core, d, prepare ? 0 : m->config.memory_per_unit, r))
+                    lanes[n++] = i;
+                else if (blocked == NULL || core_id_before(r->id, blocked->id))
+                    blocked = r;
+            }
         }
     }
+    n = leave_ahead(core, lanes, n);
+    struct core_choice choice = core_plan_choose(core, device, lanes, n);
     if (blocked != NULL && !core->planned &&
-        (oldest == NULL || core_id_before(blocked->id, oldest->id)))
-        return NULL;
-    return oldest;
+        (choice.lane == UINT16_MAX ||
+         core_id_before(blocked->id, core_lane_next(core, choice.lane)->id)))
+        choice.lane = UINT16_MAX;
+    if (choice.lane != UINT16_MAX)
+        for (uint32_t i = 0; i < n; i++)
+            core->lanes[lanes[i]].passed =
+                lanes[i] == choice.lane ? 0 : core->lanes[lanes[i]].passed + 1;
+    return choice;
+}
+
+/* Those who are given up for the sake of the batch: they are told at once. */
+static void give_up(struct core *core, uint16_t lane, uint32_t n)
+{
+    for (; n > 0; n--) {
+        struct core_request *r = core_lane_next(core, lane);
+        if (r == NULL || r->deadline == 0 || alone(r))
+            return;
+        core_request_unqueue(core, r);
+        core_request_end(core, r, LIBSCHED_EDEADLINE);
+    }
 }
 
 static bool may_begin_step(const struct core_device_state *d)
@@ -204,7 +307,9 @@ void core_batch_schedule(struct core *core, uint32_t device)
     dismiss(core, device, false);
     while (may_begin_step(d)) {
         struct core_session *s = next_session(core, device);
-        struct core_request *r = next_request(core, device);
+        struct core_choice choice = next_choice(core, device);
+        struct core_request *r =
+            choice.lane == UINT16_MAX ? NULL : core_lane_next(core, choice.lane);
         if (s == NULL && r == NULL)
             break;
         bool go_on = s != NULL && (r == NULL || d->had_new);
@@ -215,16 +320,24 @@ void core_batch_schedule(struct core *core, uint32_t device)
         }
         if (go_on) {
             core_session_unpark(d, s);
+            choice.n = 0;
         } else {
-            s = core_session_new(core, device, r->model, alone(r));
+            s = core_session_new(core, device, r->model, choice.lane, alone(r));
             if (s == NULL)
                 break;
+            give_up(core, choice.lane, choice.drop);
         }
         d->had_new = !go_on;
-        if (core_batch_compose(core, device, s))
+        if (core_batch_compose(core, device, s, choice.n)) {
             core_session_begin_step(core, device, s);
-        else
+        } else if (go_on) {
             core_session_park(core, device, s); /* its members' deadlines have passed */
+        } else {
+            /* Whoever comes after those that were given up can't run now. */
+            core_session_free(core, device, s);
+            if (choice.drop == 0)
+                break;
+        }
     }
     /* Loads had to wait for that. */
     core->plan |= rested && !d->rest && !d->exclusive;

@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Clients that have requests in flight: a hash table with chains, whose entries are taken and
- * given back with the first and last request of a client. When all are taken, further clients
+ * Clients: a hash table with chains, whose entries are taken with a client's first request and
+ * given back with its last, unless something was set for it. When all are taken, further clients
  * share entry 0.
+ *
+ * And fairness: each class has a virtual time, its device time divided by its share, and so has
+ * each client in a class, by its weight. Whoever is further ahead of the least of those that have
+ * something waiting than the longest batch lets the others pass; so no two of them that wait are
+ * ever further apart than twice that. (After Virtual Token Counter: Sheng et al., Fairness in
+ * serving large language models, OSDI 2024.)
  */
 #include <stdlib.h>
 
 #include "core/internal.h"
+
+/* Of class 0, and twice as much for each further. */
+#define PATIENCE UINT64_C(1000000000)
 
 int core_clients_init(struct core *core)
 {
@@ -24,6 +33,16 @@ int core_clients_init(struct core *core)
     for (uint32_t i = 1; i <= n; i++)
         core->clients[i].next = i < n ? i + 1 : CORE_NONE;
     core->free_client = n > 0 ? 1 : CORE_NONE;
+    bool given = false;
+    for (uint32_t i = 0; i < CORE_PRIORITIES; i++)
+        given |= core->config.class_shares[i] != 0;
+    for (uint32_t i = 0; i < CORE_PRIORITIES; i++) {
+        uint32_t share = given ? core->config.class_shares[i] : UINT32_C(128) >> i;
+        core->classes[i] =
+            (struct core_class){.share = share == 0 ? 1 : share, .clients = CORE_NONE};
+        if (core->config.class_patience[i] == 0)
+            core->config.class_patience[i] = PATIENCE << i;
+    }
     return LIBSCHED_OK;
 }
 
@@ -34,35 +53,38 @@ static uint32_t *client_bucket(struct core *core, uint64_t key)
     return &core->client_buckets[(hash >> 32) & core->client_mask];
 }
 
-uint32_t core_client_enter(struct core *core, uint64_t key)
+uint32_t core_client_find(const struct core *core, uint64_t key)
 {
-    uint32_t *bucket = client_bucket(core, key);
-
-    for (uint32_t i = *bucket; i != CORE_NONE; i = core->clients[i].next) {
-        if (core->clients[i].key == key) {
-            core->clients[i].requests++;
+    for (uint32_t i = *client_bucket((struct core *)core, key); i != CORE_NONE;
+         i = core->clients[i].next)
+        if (core->clients[i].key == key)
             return i;
-        }
-    }
-    uint32_t i = core->free_client;
-    if (i == CORE_NONE) {
-        core->clients[0].requests++;
+    return CORE_NONE;
+}
+
+/* The entry of a key, taken where there is none; 0: all are taken. */
+static uint32_t client_take(struct core *core, uint64_t key)
+{
+    uint32_t i = core_client_find(core, key);
+
+    if (i != CORE_NONE)
+        return i;
+    i = core->free_client;
+    if (i == CORE_NONE)
         return 0;
-    }
     struct core_client *client = &core->clients[i];
+    uint32_t *bucket = client_bucket(core, key);
     core->free_client = client->next;
-    client->key = key;
-    client->requests = 1;
-    client->next = *bucket;
+    *client = (struct core_client){.key = key, .next = *bucket};
     *bucket = i;
     return i;
 }
 
-void core_client_leave(struct core *core, uint32_t index)
+static void client_release(struct core *core, uint32_t index)
 {
     struct core_client *client = &core->clients[index];
 
-    if (--client->requests > 0 || index == 0)
+    if (index == 0 || client->requests > 0 || client->weight != 0 || client->max_waiting != 0)
         return;
     uint32_t *link = client_bucket(core, client->key);
     while (*link != index)
@@ -70,4 +92,156 @@ void core_client_leave(struct core *core, uint32_t index)
     *link = client->next;
     client->next = core->free_client;
     core->free_client = index;
+}
+
+uint32_t core_client_enter(struct core *core, uint64_t key)
+{
+    uint32_t i = client_take(core, key);
+
+    core->clients[i].requests++;
+    return i;
+}
+
+void core_client_leave(struct core *core, uint32_t index)
+{
+    core->clients[index].requests--;
+    client_release(core, index);
+}
+
+int core_set_client(struct core *core, uint64_t key, uint32_t weight, uint32_t max_requests)
+{
+    if (weight > (1u << 16))
+        return LIBSCHED_EINVAL;
+    uint32_t i =
+        weight == 0 && max_requests == 0 ? core_client_find(core, key) : client_take(core, key);
+    if (i == CORE_NONE)
+        return LIBSCHED_OK;
+    if (i == 0)
+        return LIBSCHED_EBUSY;
+    core->clients[i].weight = weight;
+    core->clients[i].max_waiting = max_requests;
+    client_release(core, i);
+    return LIBSCHED_OK;
+}
+
+uint32_t core_client_limit(const struct core *core, uint32_t client)
+{
+    uint32_t limit = core->clients[client].max_waiting;
+
+    if (limit == 0)
+        limit = core->config.max_client_requests;
+    return limit == 0 ? UINT32_MAX : limit;
+}
+
+/* ------------------------------------------------------------------------------------ fairness */
+
+static inline __attribute__((always_inline)) uint64_t share_node(uint32_t client, uint32_t priority)
+{
+    return (uint64_t)client * CORE_PRIORITIES + priority;
+}
+
+PAIR_INLINE struct core_share *share_at(struct core *core, uint32_t node)
+{
+    return &core->clients[node / CORE_PRIORITIES].shares[node % CORE_PRIORITIES];
+}
+
+PAIR_INLINE struct core_pair *share_pair(struct core *core, uint32_t node)
+{
+    return &share_at(core, node)->pair;
+}
+
+PAIR_INLINE bool share_less(const struct core *core, uint32_t a, uint32_t b)
+{
+    uint64_t s = share_at((struct core *)core, a)->time, t = share_at((struct core *)core, b)->time;
+    return s != t ? s < t : a < b;
+}
+
+static void class_lift(struct core *core, struct core_class *c)
+{
+    if (c->time < core->class_least)
+        c->time = core->class_least;
+}
+
+static uint64_t classes_least(const struct core *core)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (uint32_t i = 0; i < CORE_PRIORITIES; i++)
+        if (core->classes[i].waiting > 0 && core->classes[i].time < least)
+            least = core->classes[i].time;
+    return least;
+}
+
+static void note_least(struct core *core, struct core_class *c)
+{
+    uint64_t least = classes_least(core);
+
+    if (least != UINT64_MAX && least > core->class_least)
+        core->class_least = least;
+    if (c->clients != CORE_NONE && share_at(core, c->clients)->time > c->least)
+        c->least = share_at(core, c->clients)->time;
+}
+
+void core_share_wait(struct core *core, uint32_t client, uint32_t priority)
+{
+    struct core_class *c = &core->classes[priority];
+    uint32_t node = (uint32_t)share_node(client, priority);
+    struct core_share *s = share_at(core, node);
+
+    core->clients[client].waiting++;
+    if (c->waiting++ == 0)
+        class_lift(core, c);
+    if (s->waiting++ > 0)
+        return;
+    if (s->time < c->least)
+        s->time = c->least;
+    c->clients = pair_insert(core, share_pair, share_less, c->clients, node);
+}
+
+void core_share_unwait(struct core *core, uint32_t client, uint32_t priority)
+{
+    struct core_class *c = &core->classes[priority];
+    uint32_t node = (uint32_t)share_node(client, priority);
+
+    core->clients[client].waiting--;
+    if (--share_at(core, node)->waiting == 0)
+        c->clients = pair_remove(core, share_pair, share_less, c->clients, node);
+    c->waiting--;
+    note_least(core, c);
+}
+
+void core_share_charge(struct core *core, uint32_t client, uint32_t priority, uint64_t ns)
+{
+    struct core_class *c = &core->classes[priority];
+    uint32_t node = (uint32_t)share_node(client, priority);
+    struct core_share *s = share_at(core, node);
+    uint32_t weight = core->clients[client].weight;
+
+    if (s->waiting > 0)
+        c->clients = pair_remove(core, share_pair, share_less, c->clients, node);
+    else if (s->time < c->least)
+        s->time = c->least;
+    s->time += ns / (weight == 0 ? 1 : weight);
+    if (s->waiting > 0)
+        c->clients = pair_insert(core, share_pair, share_less, c->clients, node);
+    /* In 1/128, which is the share of the first class unless something else is configured. */
+    class_lift(core, c);
+    c->time += core_multiply(ns, 128) / c->share;
+    note_least(core, c);
+}
+
+bool core_share_ahead(const struct core *core, uint32_t client, uint32_t priority)
+{
+    const struct core_class *c = &core->classes[priority];
+
+    if (c->clients == CORE_NONE)
+        return false;
+    uint64_t least = share_at((struct core *)core, c->clients)->time;
+    return core->clients[client].shares[priority].time > least + core->longest;
+}
+
+bool core_class_ahead(const struct core *core, uint32_t priority)
+{
+    uint64_t least = classes_least(core);
+    return least != UINT64_MAX && core->classes[priority].time > least + core->longest;
 }

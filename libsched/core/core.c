@@ -21,7 +21,8 @@ struct core *core_new(const struct core_config *config)
     core->requests = calloc(config->max_requests, sizeof(core->requests[0]));
     core->deadlines = calloc(config->max_requests, sizeof(core->deadlines[0]));
     if (core->requests == NULL || core->deadlines == NULL ||
-        core_clients_init(core) != LIBSCHED_OK) {
+        core_clients_init(core) != LIBSCHED_OK || core_flows_init(core) != LIBSCHED_OK ||
+        core_plan_init(core) != LIBSCHED_OK) {
         core_free(core);
         return NULL;
     }
@@ -37,13 +38,20 @@ void core_free(struct core *core)
 {
     if (core == NULL)
         return;
-    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++)
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
+        if (core->models[i] != NULL)
+            core_model_free(core->models[i]);
         free(core->models[i]);
+    }
     for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++) {
         if (core->devices[i] != NULL)
             free(core->devices[i]->sessions);
         free(core->devices[i]);
     }
+    free(core->lanes);
+    free(core->flows);
+    free(core->flow_buckets);
+    free(core->plans);
     free(core->clients);
     free(core->client_buckets);
     free(core->requests);
@@ -159,6 +167,6 @@ void core_schedule(struct core *core)
         schedule_devices(core);
         core->pressure |= core->blocked;
     }
-    if (core->n_deadlines > 0 && (core->armed == 0 || core->deadlines[0].at < core->armed))
+    if (core->n_deadlines > 0 && (core->armed == 0 || core_deadline_first(core) < core->armed))
         core_action_link(core, CORE_NODE_TIMER);
 }

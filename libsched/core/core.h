@@ -84,10 +84,19 @@ struct core;
 #define CORE_MAX_DEPTH 64
 #define CORE_PRIORITIES 8
 
+#define CORE_MAX_SORTS 16 /* of devices */
+
 struct core_config {
-    uint32_t max_requests; /* in flight; at most 2^24 */
-    uint32_t max_clients;  /* known at one time; above it they share one entry */
-    uint32_t max_strikes;  /* deaths in a batch of one before a request is poison; 0: 2 */
+    uint32_t max_requests;        /* in flight; at most 2^24 */
+    uint32_t max_clients;         /* known at one time; above it they share one entry */
+    uint32_t max_strikes;         /* deaths in a batch of one before a request is poison; 0: 2 */
+    uint32_t max_client_requests; /* waiting, of one client; 0: no limit of its own */
+    /* Of device time, relative to each other, of the priority classes when several have work. All
+     * 0: 128, 64, 32 … 1. Some 0: those have a share of 1. */
+    uint32_t class_shares[CORE_PRIORITIES];
+    /* A request without a deadline is served as if it had one so long after it was submitted (but
+     * is never dropped), so it ages; and one whose deadline is further away likewise. 0: 1 s for class 0, and twice as long for each further. */
+    uint64_t class_patience[CORE_PRIORITIES];
 };
 
 /* NULL where memory is short or a limit is out of range. */
@@ -102,16 +111,26 @@ struct core_device {
     enum core_device_kind kind;
     uint64_t memory_bytes; /* for models and running items; 0: not counted */
     uint32_t depth;        /* steps under way at a time; 0: 1, at most CORE_MAX_DEPTH */
+    uint32_t sort;         /* below CORE_MAX_SORTS: devices of one sort learn costs together */
 };
 
 /* Adds a device, which is down until worker-up. `index` is the caller's, below CORE_MAX_DEVICES.
  * LIBSCHED_EINVAL, LIBSCHED_EEXIST, LIBSCHED_ENOMEM. */
 int core_add_device(struct core *core, uint32_t index, const struct core_device *device);
 
+/* A client's weight (0: 1; at most 2^16) in the fair share among those of its class, and how many
+ * of its requests may wait (0: as configured). Kept until it is set to 0, 0. LIBSCHED_EBUSY: as
+ * many clients are known as may be. */
+int core_set_client(struct core *core, uint64_t client, uint32_t weight, uint32_t max_requests);
+
 enum core_model_flags {
     CORE_MODEL_PREPARES = 1u << 0,   /* goes through a prepare batch before it is queued */
     CORE_MODEL_STEPS = 1u << 1,      /* its items may outlive a step */
     CORE_MODEL_REPEATABLE = 1u << 2, /* parts come again alike: a retry leaves out those sent */
+    /* A batch costs its number of items times the units of its longest: so requests of like
+     * length are batched together, and what is shorter fills up what room there is. Not with
+     * CORE_MODEL_STEPS. */
+    CORE_MODEL_PADS = 1u << 3,
 };
 
 struct core_model {
@@ -172,11 +191,12 @@ struct core_submit {
     uint64_t client;      /* a key of the caller's, such as a hash */
     uint64_t units;       /* its cost, or its bound until it is prepared; at least 1 */
     uint64_t deadline;    /* 0: none */
+    uint64_t batch_key;   /* only those of one key are batched together */
     uint32_t part_credit; /* parts that may be sent; UINT32_MAX: no end of them */
     bool wants_parts;     /* else CORE_REPLY_PART never comes, and parts need no credit */
     /* Out: */
     uint64_t id;
-    uint64_t retry_after; /* ns, of LIBSCHED_EQUEUEFULL and LIBSCHED_EBUSY */
+    uint64_t retry_after; /* ns, of LIBSCHED_EQUEUEFULL, LIBSCHED_ECLIENTFULL, LIBSCHED_EBUSY */
 };
 
 struct core_event {
@@ -189,6 +209,7 @@ struct core_event {
             uint64_t id;
             uint64_t batch;
             uint64_t units; /* LIBSCHED_OK: what it costs */
+            uint64_t batch_key;
             int status;
         } prepared;
         struct {
@@ -233,9 +254,9 @@ struct core_event {
 /*
  * Takes an event in. Answers LIBSCHED_OK, or for CORE_SUBMIT why the request is refused (it then
  * has no id and no reply): LIBSCHED_ENOMODEL, LIBSCHED_EQUEUEFULL, LIBSCHED_EBUSY,
- * LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE (it has passed), LIBSCHED_ECLOSING, LIBSCHED_EINVAL.
- * CORE_CANCEL of an unknown id is LIBSCHED_ENOENT. Stale events are LIBSCHED_OK and change
- * nothing. `now` never goes back.
+ * LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE (it has passed, or is predicted to be missed),
+ * LIBSCHED_ECLIENTFULL, LIBSCHED_ECLOSING, LIBSCHED_EINVAL. CORE_CANCEL of an unknown id is
+ * LIBSCHED_ENOENT. Stale events are LIBSCHED_OK and change nothing. `now` never goes back.
  */
 int core_handle(struct core *core, uint64_t now, struct core_event *event);
 

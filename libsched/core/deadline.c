@@ -1,18 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The deadlines of requests that wait, in a 4-ary heap: shallower than a binary one, and the four
- * children of a node share a cache line. A request knows its position, so that any can be removed.
- * Equal deadlines are in the order of submission, so that the order never depends on the heap's
- * shape.
+ * When those who wait are to be looked at because of the clock, in a 4-ary heap: shallower than a
+ * binary one, and the children of a node share a cache line. A request knows its position, so that
+ * any can be removed. Times are coarse, to keep it small; those within 2^10 ns are in the order of
+ * their deadlines and of submission, so that the order never depends on the heap's shape.
+ *
+ * Whoever is ready is looked at when it can just not make its deadline any more, as far as is
+ * known: it is answered then, not when its deadline has passed.
  */
 #include "core/internal.h"
+
+#define FURTHEST (UINT64_C(1) << 40) /* ns: what is further away is looked at earlier, in vain */
+
+uint64_t core_deadline_due(const struct core *core, const struct core_request *r)
+{
+    if (r->state != CORE_READY)
+        return r->deadline;
+    uint64_t least = core_model_least(core, core->models[r->model], r->units);
+    return least < r->deadline ? r->deadline - least : 0;
+}
+
+static uint32_t coarse(const struct core *core, uint64_t at)
+{
+    if (at < core->now)
+        at = core->now;
+    if (at - core->now > FURTHEST)
+        at = core->now + FURTHEST;
+    return (uint32_t)(at >> 10);
+}
 
 static bool deadline_before(const struct core *core, const struct core_deadline *a,
                             const struct core_deadline *b)
 {
     if (a->at != b->at)
-        return a->at < b->at;
-    return core_id_before(core->requests[a->slot].id, core->requests[b->slot].id);
+        return (int32_t)(a->at - b->at) < 0;
+    const struct core_request *x = &core->requests[a->slot], *y = &core->requests[b->slot];
+    return x->deadline != y->deadline ? x->deadline < y->deadline : core_id_before(x->id, y->id);
 }
 
 static void deadline_put(struct core *core, uint32_t position, struct core_deadline entry)
@@ -56,7 +79,7 @@ void core_deadline_add(struct core *core, uint32_t slot)
 
     if (r->deadline == 0 || r->heap != CORE_NONE)
         return;
-    struct core_deadline entry = {.at = r->deadline, .slot = slot};
+    struct core_deadline entry = {.at = coarse(core, core_deadline_due(core, r)), .slot = slot};
     deadline_up(core, core->n_deadlines++, entry);
 }
 
@@ -74,4 +97,31 @@ void core_deadline_remove(struct core *core, uint32_t slot)
         deadline_up(core, position, last);
     else
         deadline_down(core, position, last);
+}
+
+/* The slot of the first that is due now, taken out; CORE_NONE: nobody is. */
+uint32_t core_deadline_pop(struct core *core)
+{
+    while (core->n_deadlines > 0 && core_deadline_first(core) <= core->now) {
+        uint32_t slot = core->deadlines[0].slot;
+        core_deadline_remove(core, slot);
+        if (core_deadline_due(core, &core->requests[slot]) <= core->now)
+            return slot;
+        core_deadline_add(core, slot); /* what is known has changed */
+    }
+    return CORE_NONE;
+}
+
+/* When the first is to be looked at. */
+uint64_t core_deadline_first(const struct core *core)
+{
+    const struct core_deadline *first = &core->deadlines[0];
+    int32_t ticks = (int32_t)(first->at - (uint32_t)(core->now >> 10));
+
+    if (ticks < 0)
+        return core->now;
+    uint64_t at = ((core->now >> 10) + (uint32_t)ticks) << 10;
+    uint64_t due = core_deadline_due(core, &core->requests[first->slot]);
+    /* Within its tick it is known to the ns. */
+    return due >> 10 == at >> 10 ? due : at > core->now ? at : core->now;
 }

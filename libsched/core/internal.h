@@ -6,7 +6,11 @@
  *     request.c    a request's life, from submit to reply
  *     list.c       lists of requests, linked through the slab
  *     deadline.c   the heap of deadlines
- *     client.c     the table of clients
+ *     client.c     the table of clients, and whose turn it is among them and among classes
+ *     flow.c       those who wait, in the order in which they are to be served
+ *     pair.h       the heaps that this takes
+ *     profile.c    what batches cost, learnt
+ *     plan.c       which batch to run next when not everybody can be served in time
  *     model.c      models: limits, removal, counters
  *     device.c     devices: their worker's coming and going, their memory
  *     residency.c  which model is loaded where
@@ -24,6 +28,8 @@
 #define CORE_INTERNAL_H
 
 #include "core/core.h"
+#include "core/pair.h"
+#include "core/profile.h"
 
 #define CORE_NONE UINT32_MAX           /* no slot, model, device, session */
 #define CORE_UNLINKED (UINT32_MAX - 1) /* core_link.prev of what is not in the FIFO */
@@ -79,19 +85,24 @@ enum core_request_flags {
 struct core_request {
     uint64_t id; /* of the slot's present or last request; in the order of submission */
     uint64_t deadline;
+    uint64_t key; /* when it is to be served at the latest, to be fair: orders those who wait */
     uint64_t units;
     uint64_t dispatched;
     uint32_t next, prev; /* in the list of its state */
     struct core_link action;
-    uint32_t heap; /* position among the deadlines, or CORE_NONE */
+    uint32_t heap;         /* position among the deadlines, or CORE_NONE */
+    uint32_t flow;         /* that it waits in, or CORE_NONE */
+    struct core_pair pair; /* in its flow: `next` and `prev` where it is in its list, all three in
+                            * its heap */
     uint32_t client;
     uint32_t credit;  /* parts that may still be sent */
     uint32_t sent;    /* parts given out, over all attempts */
     uint32_t skip;    /* parts of this attempt that come again */
     uint32_t held;    /* parts that wait for credit */
     uint32_t to_send; /* parts for which CORE_REPLY_PART is due */
-    uint32_t attempts;
-    int32_t status;
+    int16_t status;
+    uint16_t attempts;
+    uint16_t lane;    /* that it waits in, or waited in before it ran; UINT16_MAX: none yet */
     uint16_t model;   /* UINT16_MAX: removed while this one was held */
     uint16_t session; /* index on `device` */
     uint16_t batch_size;
@@ -102,6 +113,58 @@ struct core_request {
     uint8_t strikes;
     uint8_t deaths;
     uint8_t priority;
+};
+
+/* -------------------------------------------------------------------------------------- queues */
+
+/*
+ * Those who wait for one thing (a model, a batch key, a range of lengths; or to be prepared) are a
+ * lane; within it those of one class and client are a flow. A flow is in the order of its keys: a
+ * list, as most come in order, and a heap for those that do not. A lane keeps its flows in heaps
+ * by their first key, those whose client is ahead of its fair share apart.
+ */
+#define CORE_MAX_LANES 4096u
+/* core_pair.child of a request that is in its flow's list. */
+#define CORE_LISTED (UINT32_MAX - 1)
+/* Of a lane, so many are looked at when a batch is planned. */
+#define CORE_LANE_LIST 128u
+
+struct core_flow {
+    uint64_t key;        /* of its first */
+    uint64_t time;       /* its client's virtual time when it was put where it is */
+    uint32_t head, tail; /* the list, linked by pair.next and pair.prev */
+    uint32_t heap;       /* the root of those out of order */
+    uint32_t n;
+    uint32_t client;
+    uint32_t next; /* in its bucket of the table, or free */
+    uint16_t lane;
+    uint8_t priority;
+    bool ahead;
+    struct core_pair pair;
+};
+
+struct core_lane_class {
+    uint32_t due;   /* root of its flows, by key */
+    uint32_t ahead; /* root of those that have had more than their share, by virtual time */
+    uint32_t n;     /* requests */
+};
+
+struct core_lane {
+    uint64_t batch_key;
+    uint64_t length;    /* to which its items are padded; 0: they are not */
+    uint64_t units;     /* waiting */
+    uint32_t n, n_hard; /* waiting; with a deadline */
+    uint32_t flows;
+    uint32_t users;  /* requests that name it */
+    uint32_t passed; /* batches that others were given since it was served, those waiting */
+    uint16_t model;
+    uint16_t next; /* of its model, or free */
+    bool prepare, used;
+    /* Arrivals: in the window that began at `since`, and in the one before. */
+    uint64_t since;
+    uint32_t arrived, arrived_before;
+    uint64_t slack; /* from submission to deadline, a running mean */
+    struct core_lane_class classes[CORE_PRIORITIES];
 };
 
 /* ------------------------------------------------------------------------------------- models */
@@ -123,7 +186,9 @@ struct core_placement {
     bool given_up; /* CORE_FAILED for good: it kills the worker */
     bool suspect;  /* suspected of it: loaded with nothing else under way */
     uint16_t sessions;
-    uint16_t open; /* index of the session that others may join, or UINT16_MAX */
+    uint16_t open;   /* index of the session that others may join, or UINT16_MAX */
+    bool warm;       /* a step of it has run since it was loaded */
+    uint32_t factor; /* the device's speed beside what its sort's profile says, in 1/2^16 */
     uint64_t memory;
     uint64_t used; /* core.ticks when a session of it last began, or it was loaded */
 };
@@ -142,8 +207,10 @@ struct core_model_state {
     uint64_t since;           /* an id: between those before it was added and those after */
     uint32_t sessions;        /* on all devices, prepare batches included */
     uint64_t resident;        /* devices it may run on now, prepare devices included */
-    uint64_t unit_time;       /* ns of a unit, in 1/256, learnt; 0: not known */
-    uint32_t claim;           /* device on which room is being made for it, or CORE_NONE */
+    struct core_profile *profiles[CORE_MAX_SORTS]; /* of sorts that it may run on */
+    uint16_t lanes;                                /* the first of its lanes */
+    uint16_t lane, prepare_lane;                   /* those that are always there */
+    uint32_t claim; /* device on which room is being made for it, or CORE_NONE */
     struct core_counts counts;
     struct core_placement placement[CORE_MAX_DEVICES];
 };
@@ -163,6 +230,7 @@ struct core_session {
     uint32_t n_runnable; /* between steps: members who may run, */
     uint32_t n_leaving;  /* and who leave */
     uint16_t next, prev; /* free, or between steps */
+    uint16_t lane;       /* of those who join */
     bool prepare, steps, alone;
     bool in_flight; /* a step of it is under way, or about to be given */
     bool ending;    /* about to be ended */
@@ -186,6 +254,7 @@ struct core_device_state {
     uint32_t loads; /* loads and evictions that have not come back */
     uint32_t claim; /* model for which room is being made, or CORE_NONE */
     uint64_t claim_since;
+    uint64_t free_at;              /* when the steps under way will be done, as far as is known */
     struct core_session *sessions; /* CORE_MAX_SESSIONS */
     uint16_t free_session;
     uint16_t parked_head, parked_tail; /* between steps, the longest waiting first */
@@ -195,16 +264,38 @@ struct core_device_state {
 
 /* ------------------------------------------------------------------------------------ clients */
 
+/* A client's part in a class. Its virtual time is the device time it had, divided by its weight;
+ * one that comes back is lifted to the least of those that are there, so nobody saves up. */
+struct core_share {
+    uint64_t time;
+    uint32_t waiting;      /* requests */
+    struct core_pair pair; /* among the class's that have some, by time */
+};
+
 struct core_client {
     uint64_t key;
-    uint32_t next; /* in its bucket, or free */
-    uint32_t requests;
+    uint32_t next;     /* in its bucket, or free */
+    uint32_t requests; /* in flight */
+    uint32_t waiting;
+    uint32_t weight, max_waiting; /* 0: as configured */
+    struct core_share shares[CORE_PRIORITIES];
+};
+
+/* A priority class; its virtual time likewise, by its share. */
+struct core_class {
+    uint64_t time;
+    uint64_t least; /* virtual time of clients: of the least that was there last */
+    uint32_t share;
+    uint32_t waiting;
+    uint32_t clients; /* the root of those that wait */
 };
 
 /* ------------------------------------------------------------------------------------ the core */
 
+/* When somebody is to be looked at, in 2^10 ns: 10 bits of the time are left out, and those above
+ * 42, so that the heap stays small. */
 struct core_deadline {
-    uint64_t at;
+    uint32_t at;
     uint32_t slot;
 };
 
@@ -229,6 +320,17 @@ struct core {
     struct core_deadline *deadlines;
     uint32_t n_deadlines;
     uint64_t armed;
+
+    struct core_lane *lanes; /* CORE_MAX_LANES */
+    uint16_t free_lane;
+    struct core_flow *flows;
+    uint32_t n_flows, free_flow;
+    uint32_t *flow_buckets;
+    uint32_t flow_mask;
+    struct core_class classes[CORE_PRIORITIES];
+    uint64_t class_least; /* virtual time of classes: of the least that was there last */
+    uint64_t longest;     /* of the batches of late, ns: by so much somebody may be ahead */
+    struct core_plan *plans;
 
     struct core_client *clients; /* 0 is shared by those for whom there is no room */
     uint32_t *client_buckets;
@@ -292,6 +394,10 @@ void core_list_insert(struct core *core, struct core_list *list, uint32_t slot);
 /* Nothing without a deadline, or if it is there already. */
 void core_deadline_add(struct core *core, uint32_t slot);
 void core_deadline_remove(struct core *core, uint32_t slot);
+/* When a request that waits is to be looked at. */
+uint64_t core_deadline_due(const struct core *core, const struct core_request *r);
+uint64_t core_deadline_first(const struct core *core);
+uint32_t core_deadline_pop(struct core *core);
 
 /* ----------------------------------------------------------------------------------- client.c */
 
@@ -299,6 +405,58 @@ int core_clients_init(struct core *core);
 /* The entry of a key, with one request more. */
 uint32_t core_client_enter(struct core *core, uint64_t key);
 void core_client_leave(struct core *core, uint32_t client);
+/* The entry of a key that is known, or CORE_NONE. */
+uint32_t core_client_find(const struct core *core, uint64_t key);
+/* How many of its requests may wait. */
+uint32_t core_client_limit(const struct core *core, uint32_t client);
+/* One request more, or less, waits in a class. */
+void core_share_wait(struct core *core, uint32_t client, uint32_t priority);
+void core_share_unwait(struct core *core, uint32_t client, uint32_t priority);
+/* It was given `ns` of device time. */
+void core_share_charge(struct core *core, uint32_t client, uint32_t priority, uint64_t ns);
+/* Whether it has had so much more than the least of the others that it has to let them pass. */
+bool core_share_ahead(const struct core *core, uint32_t client, uint32_t priority);
+bool core_class_ahead(const struct core *core, uint32_t priority);
+
+/* ------------------------------------------------------------------------------------- flow.c */
+
+int core_flows_init(struct core *core);
+/* A lane for a model's requests of a key and of so many units, or UINT16_MAX: none is free. */
+uint16_t core_lane_open(struct core *core, uint32_t model, bool prepare, uint64_t batch_key,
+                        uint64_t units);
+/* One that names it less; it is closed with the last, unless it is one of the model's own. */
+void core_lane_leave(struct core *core, uint16_t lane);
+void core_lane_free(struct core *core, uint16_t lane);
+/* LIBSCHED_EBUSY where there is no flow for it. */
+void core_flow_add(struct core *core, uint32_t slot);
+void core_flow_remove(struct core *core, uint32_t slot);
+/* Whether one more may wait. */
+bool core_flow_room(struct core *core, uint16_t lane, uint32_t priority);
+/* Who is to be served next in a lane, or NULL. */
+struct core_request *core_lane_next(struct core *core, uint16_t lane);
+/* Whether whoever is next there has had more than its share: others' lanes go first. */
+bool core_lane_ahead(struct core *core, uint16_t lane);
+/* The first `max` of those who would be served next, in their order; how many there are. */
+uint32_t core_lane_list(struct core *core, uint16_t lane, uint32_t *slots, uint32_t max);
+/* Requests that arrive, in 1/2^32 for each ns. */
+uint64_t core_lane_rate(struct core *core, struct core_lane *lane);
+/* To what a length is padded. */
+uint64_t core_padded_length(uint64_t units);
+
+/* ------------------------------------------------------------------------------------- plan.c */
+
+int core_plan_init(struct core *core);
+
+/* What a device that is free had better begin with. */
+struct core_choice {
+    uint16_t lane; /* UINT16_MAX: nothing */
+    uint32_t drop; /* so many of the first are given up */
+    uint32_t n;    /* so many are taken at most; 0: as many as fit */
+};
+
+/* Chooses among lanes (those in `lanes`, each with somebody who could begin on this device). */
+struct core_choice core_plan_choose(struct core *core, uint32_t device, const uint16_t *lanes,
+                                    uint32_t n);
 
 /* ---------------------------------------------------------------------------------- request.c */
 
@@ -342,7 +500,15 @@ void core_model_note(struct core *core, uint32_t index);
 void core_model_measure(struct core *core, struct core_model_state *m);
 /* Frees the index of a model that is removed and gone. */
 void core_model_finish(struct core *core, uint32_t index);
-void core_model_learn(struct core_model_state *m, uint64_t ns, uint64_t units);
+/* What a step of so many units takes on a device, but rarely more; 0: not known. */
+uint64_t core_model_bound(const struct core *core, const struct core_model_state *m,
+                          uint32_t device, uint64_t units);
+/* The least of these over all devices where it is loaded. */
+uint64_t core_model_least(const struct core *core, const struct core_model_state *m,
+                          uint64_t units);
+void core_model_free(struct core_model_state *m);
+void core_model_learn(struct core *core, struct core_model_state *m, uint32_t device,
+                      uint64_t units, uint64_t ns);
 uint64_t core_model_retry_after(const struct core *core, const struct core_model_state *m);
 /* Ends all that wait. */
 void core_model_fail_waiting(struct core *core, struct core_model_state *m, int status);
@@ -379,14 +545,14 @@ void core_residency_unwant(struct core *core, uint32_t model);
 /* Gives a device what there is for it to do. */
 void core_batch_schedule(struct core *core, uint32_t device);
 /* Chooses who runs in the next step of a session: members whose turn it is, then those who wait
- * and may join. False: nobody. */
-bool core_batch_compose(struct core *core, uint32_t device, struct core_session *s);
+ * and may join, `n` at most (0: as many as fit). False: nobody. */
+bool core_batch_compose(struct core *core, uint32_t device, struct core_session *s, uint32_t n);
 
 /* ---------------------------------------------------------------------------------- session.c */
 
 /* A new session, or NULL where there is no room for one. */
 struct core_session *core_session_new(struct core *core, uint32_t device, uint32_t model,
-                                      bool alone);
+                                      uint16_t lane, bool alone);
 /* Adds one that waits to its members; it runs in the coming step. */
 void core_session_join(struct core *core, uint32_t device, struct core_session *s,
                        struct core_request *r);

@@ -30,11 +30,14 @@ void core_model_note(struct core *core, uint32_t index)
 
 static int model_check(const struct core *core, const struct core_model *config)
 {
-    const uint32_t known = CORE_MODEL_PREPARES | CORE_MODEL_STEPS | CORE_MODEL_REPEATABLE;
+    const uint32_t known =
+        CORE_MODEL_PREPARES | CORE_MODEL_STEPS | CORE_MODEL_REPEATABLE | CORE_MODEL_PADS;
 
     if ((config->flags & ~known) != 0 || config->devices == 0 || config->max_batch_requests == 0 ||
         config->max_batch_requests > CORE_MAX_BATCH || config->max_batch_units == 0 ||
         config->max_request_units == 0 || config->queue_limit == 0)
+        return LIBSCHED_EINVAL;
+    if ((config->flags & CORE_MODEL_PADS) && (config->flags & CORE_MODEL_STEPS))
         return LIBSCHED_EINVAL;
     if ((config->flags & CORE_MODEL_PREPARES) &&
         (config->max_prepare_requests == 0 || config->max_prepare_requests > CORE_MAX_BATCH))
@@ -78,6 +81,43 @@ void core_model_measure(struct core *core, struct core_model_state *m)
     }
 }
 
+/* The lanes that are always there, and a profile for each sort of its devices. */
+static int model_take(struct core *core, struct core_model_state *m, uint32_t index)
+{
+    m->lane = core_lane_open(core, index, false, 0, 1);
+    m->prepare_lane = core_lane_open(core, index, true, 0, 1);
+    if (m->lane == UINT16_MAX || m->prepare_lane == UINT16_MAX)
+        return LIBSCHED_EBUSY;
+    for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++) {
+        if (!(m->config.devices & core_bit(i)))
+            continue;
+        struct core_profile **p = &m->profiles[core->devices[i]->config.sort];
+        if (*p == NULL)
+            *p = calloc(1, sizeof(**p));
+        if (*p == NULL)
+            return LIBSCHED_ENOMEM;
+    }
+    return LIBSCHED_OK;
+}
+
+static void model_give(struct core *core, struct core_model_state *m)
+{
+    if (m->lane != UINT16_MAX)
+        core_lane_leave(core, m->lane);
+    if (m->prepare_lane != UINT16_MAX)
+        core_lane_leave(core, m->prepare_lane);
+    m->lane = m->prepare_lane = UINT16_MAX;
+    core_model_free(m);
+}
+
+void core_model_free(struct core_model_state *m)
+{
+    for (uint32_t i = 0; i < CORE_MAX_SORTS; i++) {
+        free(m->profiles[i]);
+        m->profiles[i] = NULL;
+    }
+}
+
 int core_add_model(struct core *core, uint64_t now, uint32_t index, const struct core_model *config)
 {
     if (index >= CORE_MAX_MODELS || config == NULL)
@@ -94,7 +134,13 @@ int core_add_model(struct core *core, uint64_t now, uint32_t index, const struct
             return LIBSCHED_ENOMEM;
         core->models[index] = m;
     }
-    *m = (struct core_model_state){.claim = CORE_NONE, .since = core->generation};
+    *m = (struct core_model_state){
+        .claim = CORE_NONE,
+        .since = core->generation,
+        .lanes = UINT16_MAX,
+        .lane = UINT16_MAX,
+        .prepare_lane = UINT16_MAX,
+    };
     core_list_init(&m->unprepared);
     core_list_init(&m->ready);
     core_list_init(&m->uncredited);
@@ -102,10 +148,16 @@ int core_add_model(struct core *core, uint64_t now, uint32_t index, const struct
         m->placement[i] = (struct core_placement){
             .action = {.next = CORE_NONE, .prev = CORE_UNLINKED},
             .open = UINT16_MAX,
+            .factor = PROFILE_ONE,
         };
     model_configure(core, m, config);
     if (m->unfit)
         return LIBSCHED_ENODEVMEM;
+    status = model_take(core, m, index);
+    if (status != LIBSCHED_OK) {
+        model_give(core, m);
+        return status;
+    }
     m->used = true;
     core_residency_want(core, index, true);
     if (now > core->now)
@@ -125,6 +177,9 @@ static void model_requeue(struct core *core, struct core_model_state *m)
     for (int i = 0; i < 3; i++) {
         while (old[i].n > 0) {
             struct core_request *r = &core->requests[old[i].head];
+            if (r->flow != CORE_NONE)
+                core_flow_remove(core, old[i].head);
+            core_deadline_remove(core, old[i].head);
             core_list_remove(core, &old[i], old[i].head);
             core_request_wait(core, r);
         }
@@ -220,6 +275,7 @@ void core_model_finish(struct core *core, uint32_t index)
         if (m->placement[i].state != CORE_ABSENT)
             return;
     m->used = false;
+    model_give(core, m);
     /* Those who have ended and wait for credit need the model no more. */
     if (m->counts.running > 0)
         for (uint32_t slot = 0; slot < core->config.max_requests; slot++)
@@ -234,37 +290,56 @@ bool core_model_gone(const struct core *core, uint32_t index)
 
 /* ------------------------------------------------------------------------------------ learning */
 
-void core_model_learn(struct core_model_state *m, uint64_t ns, uint64_t units)
+uint64_t core_model_bound(const struct core *core, const struct core_model_state *m,
+                          uint32_t device, uint64_t units)
 {
-    const uint64_t most = UINT64_C(1) << 40; /* 18 minutes: keeps the products in 64 bits */
+    const struct core_profile *p = m->profiles[core->devices[device]->config.sort];
+    return p == NULL ? 0 : profile_bound(p, m->placement[device].factor, units);
+}
 
-    if (units == 0)
+uint64_t core_model_least(const struct core *core, const struct core_model_state *m, uint64_t units)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (uint64_t bits = m->resident & m->config.devices; bits != 0; bits &= bits - 1) {
+        uint64_t ns = core_model_bound(core, m, (uint32_t)__builtin_ctzll(bits), units);
+        if (ns < least)
+            least = ns;
+    }
+    return least == UINT64_MAX ? 0 : least;
+}
+
+void core_model_learn(struct core *core, struct core_model_state *m, uint32_t device,
+                      uint64_t units, uint64_t ns)
+{
+    struct core_placement *p = &m->placement[device];
+
+    /* What runs first has caches to fill and code to load. */
+    if (!p->warm) {
+        p->warm = true;
         return;
-    if (ns > most)
-        ns = most;
-    uint64_t observed = ns * 256 / units;
-    if (observed == 0)
-        observed = 1;
-    if (m->unit_time == 0)
-        m->unit_time = observed;
-    else if (observed > m->unit_time)
-        m->unit_time += (observed - m->unit_time + 7) / 8;
-    else
-        m->unit_time -= (m->unit_time - observed) / 8;
+    }
+    profile_learn(m->profiles[core->devices[device]->config.sort], &p->factor, core->now, units,
+                  ns);
 }
 
 /* The time in which a quarter of what waits will have been worked off: there is room well before
  * the queue is empty, but not for everybody at once. */
 uint64_t core_model_retry_after(const struct core *core, const struct core_model_state *m)
 {
-    uint64_t devices = 0;
+    uint64_t most = m->config.max_batch_units, units = m->waiting_units;
+    uint32_t devices = (uint32_t)__builtin_popcountll(m->resident & m->config.devices);
 
-    if (m->unit_time == 0)
+    if (units == 0)
+        return RETRY_LEAST;
+    /* In batches as large as may be. */
+    uint64_t by_requests = core_multiply(units / m->waiting + 1, m->config.max_batch_requests);
+    uint64_t batch = by_requests < most ? by_requests : most;
+    batch = batch < units ? batch : units;
+    uint64_t each = core_model_least(core, m, batch);
+    if (each == 0)
         return RETRY_UNKNOWN;
-    for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++)
-        if ((m->resident & core_bit(i)) && core->devices[i]->config.kind == CORE_COMPUTE)
-            devices++;
-    uint64_t ns = core_multiply(m->waiting_units, m->unit_time) / 256 / 4;
+    uint64_t ns = core_multiply(units / batch + 1, each) / 4;
     if (devices > 1)
         ns /= devices;
     return ns < RETRY_LEAST ? RETRY_LEAST : ns > RETRY_MOST ? RETRY_MOST : ns;

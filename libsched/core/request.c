@@ -105,6 +105,21 @@ static struct core_list *request_list(struct core *core, const struct core_reque
     }
 }
 
+/* Where it is not in the right one, or in none yet. There always is one: the model's own. */
+static void request_enter_lane(struct core *core, struct core_request *r, bool prepare)
+{
+    struct core_model_state *m = core->models[r->model];
+
+    if (r->lane != UINT16_MAX && core->lanes[r->lane].prepare != prepare) {
+        core_lane_leave(core, r->lane);
+        r->lane = UINT16_MAX;
+    }
+    if (r->lane != UINT16_MAX)
+        return;
+    r->lane = prepare ? m->prepare_lane : m->lane;
+    core->lanes[r->lane].users++;
+}
+
 void core_request_wait(struct core *core, struct core_request *r)
 {
     struct core_model_state *m = core->models[r->model];
@@ -114,9 +129,14 @@ void core_request_wait(struct core *core, struct core_request *r)
         state = CORE_UNPREPARED;
     else if ((m->config.flags & CORE_MODEL_STEPS) && core_request_stalled(r))
         state = CORE_UNCREDITED;
+    uint32_t slot = core_request_slot(core, r);
     core_request_enter(core, r, state);
-    core_list_insert(core, request_list(core, r), core_request_slot(core, r));
-    core_deadline_add(core, core_request_slot(core, r));
+    core_list_insert(core, request_list(core, r), slot);
+    if (state != CORE_UNCREDITED) {
+        request_enter_lane(core, r, state == CORE_UNPREPARED);
+        core_flow_add(core, slot);
+    }
+    core_deadline_add(core, slot);
     core_model_note(core, r->model);
     /* Nobody can serve it as things are: somebody may have to make room. */
     core->plan |= (m->resident & m->config.devices) == 0;
@@ -126,6 +146,8 @@ void core_request_wait(struct core *core, struct core_request *r)
 void core_request_unqueue(struct core *core, struct core_request *r)
 {
     core_list_remove(core, request_list(core, r), core_request_slot(core, r));
+    if (r->flow != CORE_NONE)
+        core_flow_remove(core, core_request_slot(core, r));
     core_deadline_remove(core, core_request_slot(core, r));
     core_model_note(core, r->model);
     if (r->flags & CORE_ALONE) {
@@ -137,8 +159,30 @@ void core_request_unqueue(struct core *core, struct core_request *r)
 
 /* ------------------------------------------------------------------------------------- submit */
 
+/* Whether it would be late even if it were next. */
+static bool submit_hopeless(const struct core *core, const struct core_model_state *m,
+                            const struct core_submit *submit)
+{
+    uint64_t devices = m->resident & m->config.devices;
+
+    if ((m->config.flags & CORE_MODEL_PREPARES) || devices == 0)
+        return false;
+    for (; devices != 0; devices &= devices - 1) {
+        uint32_t device = (uint32_t)__builtin_ctzll(devices);
+        const struct core_device_state *d = core->devices[device];
+        uint64_t begin = core->now;
+        if (d->in_flight >= d->config.depth && d->free_at > begin)
+            begin = d->free_at;
+        if (begin + core_model_bound(core, m, device, submit->units) <= submit->deadline)
+            return false;
+    }
+    return true;
+}
+
 static int submit_check(struct core *core, struct core_submit *submit)
 {
+    int status = LIBSCHED_OK;
+
     if (core->draining)
         return LIBSCHED_ECLOSING;
     struct core_model_state *m = core_model_get(core, submit->model);
@@ -156,15 +200,41 @@ static int submit_check(struct core *core, struct core_submit *submit)
     }
     if (submit->deadline != 0 && submit->deadline <= core->now)
         return LIBSCHED_EDEADLINE;
-    if (m->waiting >= m->config.queue_limit) {
+    if (submit->deadline != 0 && submit_hopeless(core, m, submit))
+        return LIBSCHED_EDEADLINE;
+    submit->retry_after = 0;
+    uint32_t client = core_client_find(core, submit->client);
+    if (m->waiting >= m->config.queue_limit)
+        status = LIBSCHED_EQUEUEFULL;
+    else if (client != CORE_NONE &&
+             core->clients[client].waiting >= core_client_limit(core, client))
+        status = LIBSCHED_ECLIENTFULL;
+    else if (core->free_head == CORE_NONE)
+        status = LIBSCHED_EBUSY;
+    if (status != LIBSCHED_OK)
         submit->retry_after = core_model_retry_after(core, m);
-        return LIBSCHED_EQUEUEFULL;
+    return status;
+}
+
+/* The lane of a new request, with it among its users; UINT16_MAX: there is no room for it. */
+static uint16_t submit_lane(struct core *core, const struct core_submit *submit)
+{
+    struct core_model_state *m = core->models[submit->model];
+    uint16_t lane = m->lane;
+
+    if (m->config.flags & CORE_MODEL_PREPARES) {
+        lane = m->prepare_lane;
+        core->lanes[lane].users++;
+    } else if (submit->batch_key == 0 && !(m->config.flags & CORE_MODEL_PADS)) {
+        core->lanes[lane].users++;
+    } else {
+        lane = core_lane_open(core, submit->model, false, submit->batch_key, submit->units);
     }
-    if (core->free_head == CORE_NONE) {
-        submit->retry_after = core_model_retry_after(core, m);
-        return LIBSCHED_EBUSY;
+    if (lane != UINT16_MAX && !core_flow_room(core, lane, submit->priority)) {
+        core_lane_leave(core, lane);
+        lane = UINT16_MAX;
     }
-    return LIBSCHED_OK;
+    return lane;
 }
 
 int core_request_submit(struct core *core, struct core_submit *submit)
@@ -180,6 +250,14 @@ int core_request_submit(struct core *core, struct core_submit *submit)
         return status;
     }
 
+    uint16_t lane = submit_lane(core, submit);
+    if (lane == UINT16_MAX) {
+        core->counts.refused++;
+        m->counts.refused++;
+        submit->retry_after = core_model_retry_after(core, m);
+        return LIBSCHED_EBUSY;
+    }
+    uint64_t patient = core->now + core->config.class_patience[submit->priority];
     uint32_t slot = core->free_head;
     struct core_request *r = &core->requests[slot];
     core->free_head = r->next;
@@ -190,7 +268,10 @@ int core_request_submit(struct core *core, struct core_submit *submit)
     *r = (struct core_request){
         .id = core->generation | slot,
         .deadline = submit->deadline,
+        .key = submit->deadline != 0 && submit->deadline < patient ? submit->deadline : patient,
         .units = submit->units,
+        .flow = CORE_NONE,
+        .lane = lane,
         .next = CORE_NONE,
         .prev = CORE_NONE,
         .action = {.next = CORE_NONE, .prev = CORE_UNLINKED},
@@ -212,6 +293,14 @@ int core_request_submit(struct core *core, struct core_submit *submit)
 
 /* ------------------------------------------------------------------------------------ the end */
 
+static void request_leave_lane(struct core *core, struct core_request *r)
+{
+    if (r->lane == UINT16_MAX)
+        return;
+    core_lane_leave(core, r->lane);
+    r->lane = UINT16_MAX;
+}
+
 void core_request_end(struct core *core, struct core_request *r, int status)
 {
     struct core_model_state *m = request_model(core, r);
@@ -222,7 +311,8 @@ void core_request_end(struct core *core, struct core_request *r, int status)
     count_end(&core->counts, status);
     if (m != NULL)
         count_end(&m->counts, status);
-    r->status = status;
+    request_leave_lane(core, r);
+    r->status = (int16_t)status;
     r->held = 0;
     r->flags &= (uint8_t)~CORE_SAY_ABORT;
     /* Behind what is decided already: a step by which it leaves goes first. */
@@ -246,6 +336,7 @@ void core_request_finish(struct core *core, struct core_request *r)
         core_request_end(core, r, LIBSCHED_OK);
         return;
     }
+    request_leave_lane(core, r);
     core_request_enter(core, r, CORE_HELD);
     core_deadline_add(core, core_request_slot(core, r));
 }
@@ -262,7 +353,7 @@ void core_request_leave(struct core *core, struct core_request *r, int status)
             s->n_runnable--;
     }
     r->flags |= CORE_LEAVES;
-    r->status = status;
+    r->status = (int16_t)status;
     core_deadline_remove(core, core_request_slot(core, r));
     core->look_at |= core_bit(r->device);
 }
@@ -377,14 +468,12 @@ void core_request_retry(struct core *core, struct core_request *r, int status)
 
 void core_requests_expire(struct core *core)
 {
-    while (core->n_deadlines > 0 && core->deadlines[0].at <= core->now) {
-        struct core_request *r = &core->requests[core->deadlines[0].slot];
+    for (uint32_t slot; (slot = core_deadline_pop(core)) != CORE_NONE;) {
+        struct core_request *r = &core->requests[slot];
         if (r->state == CORE_RUNNING) {
             core_request_leave(core, r, LIBSCHED_EDEADLINE);
         } else {
-            if (r->state == CORE_HELD)
-                core_deadline_remove(core, core_request_slot(core, r));
-            else
+            if (r->state != CORE_HELD)
                 core_request_unqueue(core, r);
             core_request_end(core, r, LIBSCHED_EDEADLINE);
         }

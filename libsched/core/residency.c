@@ -101,6 +101,7 @@ void core_residency_loaded(struct core *core, uint32_t device, uint32_t model, i
     p->memory = 0;
     if (status == LIBSCHED_OK) {
         p->state = CORE_RESIDENT;
+        p->warm = false;
         p->suspect = false;
         p->strikes = 0;
         m->resident |= core_bit(device);
@@ -430,6 +431,43 @@ static bool starved(const struct core *core, const struct core_model_state *m, u
     return loaded;
 }
 
+static bool attainable_where_loaded(const struct core *core, uint32_t model, uint64_t need)
+{
+    const struct core_model_state *m = core->models[model];
+
+    for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++)
+        if ((m->config.devices & core_bit(i)) &&
+            (m->placement[i].state == CORE_RESIDENT || m->placement[i].state == CORE_LOADING) &&
+            attainable(core, i, model) >= need)
+            return true;
+    return false;
+}
+
+/* The memory that whoever is next to run needs, the most of all its lanes. What will never fit does
+ * not wait; with `unfit` nothing does. */
+static uint64_t needed_by_next(struct core *core, struct core_model_state *m, bool unfit)
+{
+    uint64_t most = 0;
+
+    for (uint16_t i = m->lanes, next; i != UINT16_MAX; i = next) {
+        next = core->lanes[i].next; /* a lane is closed with its last request */
+        while (!core->lanes[i].prepare && core->lanes[i].n > 0) {
+            struct core_request *r = core_lane_next(core, i);
+            uint64_t memory = core_multiply(r->units, m->config.memory_per_unit);
+            if (!unfit && memory <= m->max_item_memory) {
+                most = memory > most ? memory : most;
+                break;
+            }
+            bool last = core->lanes[i].n == 1;
+            core_request_unqueue(core, r);
+            core_request_end(core, r, LIBSCHED_ENODEVMEM);
+            if (last)
+                break;
+        }
+    }
+    return most;
+}
+
 static bool find_want(struct core *core, uint32_t model, struct want *out)
 {
     struct core_model_state *m = core->models[model];
@@ -442,25 +480,16 @@ static bool find_want(struct core *core, uint32_t model, struct want *out)
         there |= state == CORE_RESIDENT || state == CORE_LOADING;
         possible |= state != CORE_FAILED && core->devices[i]->up;
     }
-    /* What will never fit does not wait. */
-    while (m->ready.n > 0) {
-        struct core_request *r = &core->requests[m->ready.head];
-        if (!(m->unfit && !there) &&
-            core_multiply(r->units, m->config.memory_per_unit) <= m->max_item_memory)
-            break;
-        core_request_unqueue(core, r);
-        core_request_end(core, r, LIBSCHED_ENODEVMEM);
-    }
-    *out = (struct want){.model = model, .load = !there};
-    if (!there) {
+    uint64_t item = needed_by_next(core, m, m->unfit && !there);
+    /* Where it is loaded there may never be room for whoever is next. */
+    bool elsewhere =
+        there && item > 0 && m->ready.n > 0 && !attainable_where_loaded(core, model, item);
+    *out = (struct want){.model = model, .load = !there || elsewhere};
+    if (out->load) {
         if (!possible || m->unfit)
             return false;
         out->need = out->whole = m->config.memory_bytes;
-        if (m->ready.n > 0 &&
-            __builtin_add_overflow(
-                out->need,
-                core_multiply(core->requests[m->ready.head].units, m->config.memory_per_unit),
-                &out->whole))
+        if (__builtin_add_overflow(out->need, item, &out->whole))
             out->whole = UINT64_MAX;
         if (!m->loaded_once) {
             out->since = m->since;
@@ -470,10 +499,10 @@ static bool find_want(struct core *core, uint32_t model, struct want *out)
     }
     if (m->ready.n == 0 || m->config.memory_per_unit == 0)
         return false;
-    const struct core_request *r = &core->requests[m->ready.head];
-    out->since = r->id;
-    out->need = out->whole = core_multiply(r->units, m->config.memory_per_unit);
-    return starved(core, m, out->need);
+    out->since = core->requests[m->ready.head].id;
+    out->need = out->whole = item;
+    /* Room that was made is kept until it is used: nobody younger is loaded into it meanwhile. */
+    return starved(core, m, out->need) || m->claim != CORE_NONE;
 }
 
 void core_residency_plan(struct core *core)

@@ -31,7 +31,7 @@ struct core_session *core_session_find(const struct core *core, uint32_t device,
  */
 
 struct core_session *core_session_new(struct core *core, uint32_t device, uint32_t model,
-                                      bool alone)
+                                      uint16_t lane, bool alone)
 {
     struct core_device_state *d = core->devices[device];
     struct core_model_state *m = core->models[model];
@@ -52,6 +52,7 @@ struct core_session *core_session_new(struct core *core, uint32_t device, uint32
         .model = model,
         .next = UINT16_MAX,
         .prev = UINT16_MAX,
+        .lane = lane,
         .prepare = prepare,
         .steps = !prepare && (m->config.flags & CORE_MODEL_STEPS),
         .alone = alone,
@@ -128,6 +129,22 @@ void core_session_remove(struct core *core, struct core_session *s, struct core_
 
 /* --------------------------------------------------------------------------------------- steps */
 
+/* What the step takes is taken from the shares of those who run in it. */
+static void session_charge(struct core *core, const struct core_session *s, uint64_t ns)
+{
+    core->longest -= core->longest / 1024;
+    if (core->longest < ns)
+        core->longest = ns;
+    for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next) {
+        struct core_request *r = &core->requests[slot];
+        if (!(r->flags & CORE_IN_STEP))
+            continue;
+        r->batch_size = (uint16_t)s->step_items;
+        if (ns > 0)
+            core_share_charge(core, r->client, r->priority, ns / s->step_items);
+    }
+}
+
 void core_session_begin_step(struct core *core, uint32_t device, struct core_session *s)
 {
     struct core_device_state *d = core->devices[device];
@@ -138,9 +155,9 @@ void core_session_begin_step(struct core *core, uint32_t device, struct core_ses
     d->in_flight++;
     d->exclusive |= s->alone;
     if (!s->prepare) {
-        for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next)
-            if (core->requests[slot].flags & CORE_IN_STEP)
-                core->requests[slot].batch_size = (uint16_t)s->step_items;
+        uint64_t ns = core_model_bound(core, m, device, s->step_units);
+        d->free_at = (d->free_at > core->now ? d->free_at : core->now) + ns;
+        session_charge(core, s, ns);
         struct core_counts *counts[2] = {&core->counts, &m->counts};
         for (int i = 0; i < 2; i++) {
             counts[i]->batches++;
@@ -161,7 +178,8 @@ static void session_land(struct core *core, uint32_t device, struct core_session
     if (!s->in_flight)
         return;
     s->in_flight = false;
-    d->in_flight--;
+    if (--d->in_flight == 0)
+        d->free_at = core->now;
     if (s->alone) {
         d->exclusive = false;
         core->plan = true; /* loads and evictions had to wait for it */
@@ -181,7 +199,7 @@ void core_session_park(struct core *core, uint32_t device, struct core_session *
         bool stalled = core_request_stalled(r);
         if (stalled && m->removing && !(r->flags & CORE_LEAVES)) {
             r->flags |= CORE_LEAVES;
-            r->status = m->status;
+            r->status = (int16_t)m->status;
         }
         if (r->flags & CORE_LEAVES) {
             core_deadline_remove(core, slot);
@@ -283,6 +301,15 @@ void core_session_prepared(struct core *core, uint32_t device, const struct core
                core_multiply(units, m->config.memory_per_unit) > m->max_item_memory) {
         core_request_end(core, r, LIBSCHED_ETOOBIG);
     } else {
+        uint16_t lane = core_lane_open(core, r->model, false, event->u.prepared.batch_key, units);
+        if (lane == UINT16_MAX || !core_flow_room(core, lane, r->priority)) {
+            if (lane != UINT16_MAX)
+                core_lane_leave(core, lane);
+            core_request_end(core, r, LIBSCHED_EBUSY);
+            return;
+        }
+        core_lane_leave(core, r->lane);
+        r->lane = lane;
         r->flags |= CORE_PREPARED_ONCE;
         r->flags &= (uint8_t)~CORE_ALONE;
         r->batch_cap = 0;
@@ -390,8 +417,8 @@ void core_session_step_done(struct core *core, uint32_t device, const struct cor
     }
     if (!s->prepare && !event->u.step_done.warm_up &&
         event->u.step_done.end > event->u.step_done.begin)
-        core_model_learn(core->models[s->model], event->u.step_done.end - event->u.step_done.begin,
-                         s->step_units);
+        core_model_learn(core, core->models[s->model], device, s->step_units,
+                         event->u.step_done.end - event->u.step_done.begin);
     if (!s->steps) {
         /* Whoever has not ended was forgotten by the engine. */
         session_fail(core, device, s, LIBSCHED_EENGINE);

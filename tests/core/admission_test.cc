@@ -118,7 +118,7 @@ TEST(Admission, RetryAfterFollowsTheObservedService)
     h.refused({}, &slow);
     EXPECT_GT(slow, 800000000u);
     EXPECT_LT(slow, 1200000000u);
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 2000; i++)
         serve(8);
     h.refused({}, &fast);
     EXPECT_EQ(fast, 1000000u) << "never less than a millisecond";

@@ -112,6 +112,7 @@ static core_event submit_event(const Request &request)
     event.u.submit.part_credit = request.credit;
     event.u.submit.client = request.client;
     event.u.submit.priority = request.priority;
+    event.u.submit.batch_key = request.batch_key;
     return event;
 }
 

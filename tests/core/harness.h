@@ -37,6 +37,7 @@ struct Request {
     uint32_t credit = UINT32_MAX;
     uint64_t client = 0;
     uint32_t priority = 0;
+    uint64_t batch_key = 0;
 };
 
 class Harness

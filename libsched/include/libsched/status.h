@@ -25,12 +25,13 @@ enum libsched_status {
     LIBSCHED_OK = 0,
 
     /* The request: everything else goes on as before. */
-    LIBSCHED_EINVAL = -101,    /* an argument, tensor or parameter that is not acceptable */
-    LIBSCHED_EDEADLINE = -102, /* its deadline passed, or could not be met */
-    LIBSCHED_ECANCELED = -103, /* cancelled by its owner */
-    LIBSCHED_ETOOBIG = -104,   /* larger than a limit that more patience does not lift */
-    LIBSCHED_EPOISON = -105,   /* ended its worker when it ran alone, twice */
-    LIBSCHED_ENOENT = -106,    /* no request, lease or buffer of that name */
+    LIBSCHED_EINVAL = -101,      /* an argument, tensor or parameter that is not acceptable */
+    LIBSCHED_EDEADLINE = -102,   /* its deadline passed, or could not be met */
+    LIBSCHED_ECANCELED = -103,   /* cancelled by its owner */
+    LIBSCHED_ETOOBIG = -104,     /* larger than a limit that more patience does not lift */
+    LIBSCHED_EPOISON = -105,     /* ended its worker when it ran alone, twice */
+    LIBSCHED_ENOENT = -106,      /* no request, lease or buffer of that name */
+    LIBSCHED_ECLIENTFULL = -107, /* its client has as many waiting as it may: come back later */
 
     /* The model: requests for others are served. */
     LIBSCHED_ENOMODEL = -201,   /* no model of that name is loaded */

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which batch to run next when not everybody can be served in time.
+ *
+ * Two simple policies are each good where the other is not. One takes as many as the first in line
+ * allows without missing its deadline, so it gives nobody up who could be served; near saturation
+ * its batches get small, and it collapses. The other gives up the first in line until the batch is
+ * as large as may be ("window drop"): best in overload, and wasteful below it, the more so the
+ * more devices there are.
+ *
+ * So before each batch some policies are tried out: the requests that wait, those expected to
+ * arrive (at the rate of late), and the devices with the times when they will be free are played
+ * forward for as long as a request may wait, under each policy in turn; the one that serves the
+ * most in time says what is done now. (Policy switching, a form of rollout: Bertsekas, Tsitsiklis,
+ * Wu: Rollout algorithms for combinatorial optimization, 1997.) It costs some microseconds for a
+ * batch of milliseconds, and is left out where a batch is so short that it would matter, and where
+ * everybody can be served at once.
+ */
+#include <stdlib.h>
+
+#include "core/internal.h"
+
+#define PLAN_LANES 16     /* those whose first is the most urgent */
+#define PLAN_BATCHES 32   /* so far a plan looks */
+#define PLAN_LEAST 200000 /* ns: a batch that is shorter is not worth one */
+#define PASSED_MOST 16    /* batches of others before a lane has its turn, however small it is */
+#define NEVER (UINT64_MAX / 4)
+
+struct plan_lane {
+    uint16_t lane;
+    uint64_t devices;     /* on which its model is loaded */
+    uint64_t base, slope; /* ns of a batch, and of a request in it, on this device */
+    uint32_t cap;         /* requests in a batch */
+    uint32_t window;      /* and in one that can be done within the slack */
+    uint32_t n;           /* known */
+    uint32_t droppable;   /* of the first, so many may be given up */
+    uint64_t gap, slack;  /* between arrivals that are expected, and from one to its deadline */
+    uint64_t factor[CORE_MAX_DEVICES]; /* of the devices below, in 1/2^16 */
+    uint64_t deadlines[CORE_LANE_LIST];
+};
+
+struct core_plan {
+    struct plan_lane lanes[PLAN_LANES];
+    uint32_t n_lanes;
+    uint32_t n_devices;
+    uint32_t device[CORE_MAX_DEVICES]; /* the first is the one to begin on */
+    uint64_t free_at[CORE_MAX_DEVICES];
+    uint64_t now, horizon;
+    uint32_t slots[CORE_LANE_LIST];
+};
+
+enum rule {
+    RULE_ALL,    /* as many as the first allows */
+    RULE_WINDOW, /* the first are given up until all the others fit */
+    RULE_LARGE,  /* likewise, until the batch is as large as it gets */
+};
+
+struct policy {
+    enum rule first, then; /* for this batch, and for those that follow */
+    bool dense;            /* the batch of the most requests a time first, not the most urgent */
+};
+
+static const struct policy policies[] = {
+    {RULE_ALL, RULE_ALL, false},      {RULE_WINDOW, RULE_WINDOW, false},
+    {RULE_WINDOW, RULE_WINDOW, true}, {RULE_ALL, RULE_LARGE, false},
+    {RULE_LARGE, RULE_LARGE, false},
+};
+
+struct batch {
+    uint32_t drop, n;
+};
+
+int core_plan_init(struct core *core)
+{
+    core->plans = calloc(1, sizeof(*core->plans));
+    return core->plans == NULL ? LIBSCHED_ENOMEM : LIBSCHED_OK;
+}
+
+/* --------------------------------------------------------------------------------- what is known
+ */
+
+static uint64_t lane_cost(const struct plan_lane *l, uint32_t device, uint32_t n)
+{
+    uint64_t ns = l->base + l->slope * n;
+    return l->factor[device] == PROFILE_ONE ? ns : ns * l->factor[device] >> 16;
+}
+
+/* The largest batch that is done within `ns`. */
+static uint32_t lane_largest(const struct plan_lane *l, uint32_t device, uint64_t ns)
+{
+    if (l->factor[device] != PROFILE_ONE)
+        ns = (ns << 16) / l->factor[device];
+    if (ns < l->base + l->slope)
+        return 0;
+    if (l->slope == 0)
+        return l->cap;
+    uint64_t n = (ns - l->base) / l->slope;
+    return n < l->cap ? (uint32_t)n : l->cap;
+}
+
+static uint64_t lane_deadline(const struct core_plan *plan, const struct plan_lane *l, uint32_t i)
+{
+    if (i < l->n)
+        return l->deadlines[i];
+    return plan->now + (i - l->n + 1) * l->gap + l->slack;
+}
+
+/* Those who have come by `at`, the first `from` of which are dealt with. */
+static uint32_t lane_waiting(const struct core_plan *plan, const struct plan_lane *l, uint32_t from,
+                             uint64_t at)
+{
+    uint64_t n = l->n + (at - plan->now) / l->gap;
+    return n > from ? (uint32_t)(n - from) : 0;
+}
+
+/* Whether somebody has so little waiting, beside the others of the lane, that none of it is given
+ * up for the sake of theirs. */
+static bool protected(const struct core *core, const struct core_lane *lane,
+                      const struct core_request *r)
+{
+    const struct core_flow *f = &core->flows[r->flow];
+    uint32_t weight = core->clients[f->client].weight;
+    return 2 * (uint64_t)f->n * lane->flows < lane->n * (uint64_t)(weight == 0 ? 1 : weight);
+}
+
+static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device, uint16_t index)
+{
+    struct core_lane *lane = &core->lanes[index];
+    const struct core_model_state *m = core->models[lane->model];
+    struct plan_lane *l = &plan->lanes[plan->n_lanes];
+    uint64_t each = lane->length != 0 ? lane->length : (lane->units + lane->n - 1) / lane->n;
+    uint64_t by_units = m->config.max_batch_units / each;
+
+    l->lane = index;
+    l->devices = m->resident & m->config.devices;
+    l->cap = m->config.max_batch_requests;
+    if (by_units < l->cap)
+        l->cap = by_units == 0 ? 1 : (uint32_t)by_units;
+    uint64_t one = core_model_bound(core, m, device, each);
+    if (one == 0)
+        return false;
+    /* A line through one of them and as many as there are. */
+    uint64_t far =
+        lane->n > 1 ? (lane->n < l->cap ? lane->n : l->cap) : (l->cap < 16 ? l->cap : 16);
+    uint64_t many = far > 1 ? core_model_bound(core, m, device, far * each) : one;
+    l->slope = far > 1 && many > one ? (many - one + far - 2) / (far - 1) : 0;
+    l->base = one > l->slope ? one - l->slope : 0;
+
+    uint64_t rate = core_lane_rate(core, lane);
+    l->gap = rate == 0 ? NEVER : (UINT64_C(1) << 32) / rate;
+    if (l->gap == 0)
+        l->gap = 1;
+    l->slack = lane->n_hard * 2 < lane->n || lane->slack == 0 ? NEVER : lane->slack;
+    l->window = l->cap;
+    if (l->slack != NEVER && l->slope != 0 && l->slack > l->base + l->slope &&
+        (l->slack - l->base) / l->slope < l->window)
+        l->window = (uint32_t)((l->slack - l->base) / l->slope);
+    l->n = core_lane_list(core, index, plan->slots, CORE_LANE_LIST);
+    l->droppable = l->n;
+    for (uint32_t i = 0; i < l->n; i++) {
+        const struct core_request *r = &core->requests[plan->slots[i]];
+        l->deadlines[i] = r->deadline == 0 ? NEVER : r->deadline;
+        if (i < l->droppable &&
+            (r->deadline == 0 || (r->flags & CORE_ALONE) || protected(core, lane, r)))
+            l->droppable = i;
+    }
+    for (uint32_t i = 0; i < plan->n_devices; i++) {
+        uint32_t own = m->placement[device].factor, other = m->placement[plan->device[i]].factor;
+        l->factor[i] = own == other ? PROFILE_ONE : ((uint64_t)other << 16) / own;
+    }
+    if (l->slack != NEVER && plan->now + l->slack > plan->horizon)
+        plan->horizon = plan->now + l->slack;
+    plan->n_lanes++;
+    return true;
+}
+
+static void plan_devices(struct core *core, struct core_plan *plan, uint32_t device)
+{
+    plan->device[0] = device;
+    plan->free_at[0] = core->now;
+    plan->n_devices = 1;
+    for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++) {
+        const struct core_device_state *d = core->devices[i];
+        if (i == device || d == NULL || !d->up || d->dying || d->config.kind != CORE_COMPUTE)
+            continue;
+        plan->device[plan->n_devices] = i;
+        plan->free_at[plan->n_devices++] =
+            d->in_flight > 0 && d->free_at > core->now ? d->free_at : core->now;
+    }
+}
+
+/* ------------------------------------------------------------------------------------ trying out
+ */
+
+static struct batch choose_batch(const struct core_plan *plan, const struct plan_lane *l,
+                                 uint32_t device, uint32_t from, uint32_t n, uint64_t at,
+                                 enum rule rule, uint32_t droppable)
+{
+    uint32_t drop = 0;
+    uint64_t deadline = lane_deadline(plan, l, from);
+    struct batch all = {0, lane_largest(l, device, deadline > at ? deadline - at : 0)};
+
+    if (all.n > n)
+        all.n = n;
+    if (rule == RULE_ALL)
+        return all;
+    for (; drop < n; drop++) {
+        uint32_t rest = n - drop < l->window ? n - drop : l->window;
+        if (lane_deadline(plan, l, from + drop) >= at + lane_cost(l, device, rest))
+            break;
+    }
+    if (drop > droppable)
+        drop = droppable;
+    if (drop >= n)
+        return all;
+    deadline = lane_deadline(plan, l, from + drop);
+    struct batch best = {drop, lane_largest(l, device, deadline > at ? deadline - at : 0)};
+    if (best.n > n - drop)
+        best.n = n - drop;
+    if (rule == RULE_LARGE && drop > 0) {
+        /* One given up less, for a batch that is as large. */
+        deadline = lane_deadline(plan, l, from + drop - 1);
+        uint32_t other = lane_largest(l, device, deadline > at ? deadline - at : 0);
+        if (other >= best.n)
+            best = (struct batch){drop - 1, other < n - drop + 1 ? other : n - drop + 1};
+    }
+    return best.n > 0 ? best : all;
+}
+
+/* Plays it forward. Answers what is served in time, in 1/256 of a request, and the first batch. */
+static uint64_t play(const struct core_plan *plan, const struct policy *policy,
+                     struct core_choice *first)
+{
+    uint64_t free_at[CORE_MAX_DEVICES], served = 0;
+    uint32_t from[PLAN_LANES] = {0};
+    bool begun = false;
+
+    for (uint32_t i = 0; i < plan->n_devices; i++)
+        free_at[i] = plan->free_at[i];
+    for (uint32_t turn = 0; turn < PLAN_BATCHES; turn++) {
+        uint32_t device = 0;
+        for (uint32_t i = 1; begun && i < plan->n_devices; i++)
+            if (free_at[i] < free_at[device])
+                device = i;
+        uint64_t at = free_at[device], arrival = NEVER;
+        if (at >= plan->horizon)
+            break;
+        uint32_t best = PLAN_LANES;
+        struct batch chosen = {0, 0};
+        int64_t best_latest = INT64_MAX;
+        uint64_t best_ns = 1;
+        for (uint32_t i = 0; i < plan->n_lanes; i++) {
+            const struct plan_lane *l = &plan->lanes[i];
+            if (!(l->devices & core_bit(plan->device[device])))
+                continue;
+            uint32_t n = lane_waiting(plan, l, from[i], at);
+            uint64_t one = lane_cost(l, device, 1);
+            while (n > 0 && lane_deadline(plan, l, from[i]) < at + one) {
+                from[i]++;
+                n--;
+            }
+            if (n == 0) {
+                uint64_t next = plan->now + (from[i] - l->n + 1) * l->gap;
+                if (from[i] >= l->n && l->gap != NEVER && next < arrival)
+                    arrival = next;
+                continue;
+            }
+            struct batch b =
+                choose_batch(plan, l, device, from[i], n, at, begun ? policy->then : policy->first,
+                             begun ? n : l->droppable);
+            uint64_t ns = lane_cost(l, device, b.n);
+            int64_t latest = (int64_t)(lane_deadline(plan, l, from[i] + b.drop) - ns);
+            if (best == PLAN_LANES ||
+                (policy->dense ? (unsigned __int128)b.n * best_ns > (unsigned __int128)chosen.n * ns
+                               : latest < best_latest)) {
+                best = i;
+                chosen = b;
+                best_latest = latest;
+                best_ns = ns;
+            }
+        }
+        if (best == PLAN_LANES) {
+            if (!begun)
+                return 0;
+            if (arrival == NEVER)
+                free_at[device] = plan->horizon;
+            else
+                free_at[device] = arrival > at ? arrival : at + 1;
+            continue;
+        }
+        if (!begun) {
+            *first = (struct core_choice){plan->lanes[best].lane, chosen.drop, chosen.n};
+            begun = true;
+        }
+        from[best] += chosen.drop + chosen.n;
+        free_at[device] = at + best_ns;
+        served += at + best_ns <= plan->horizon
+                      ? (uint64_t)chosen.n << 8
+                      : ((uint64_t)chosen.n << 8) * (plan->horizon - at) / best_ns;
+    }
+    return served;
+}
+
+/* --------------------------------------------------------------------------------------- deciding
+ */
+
+/* How urgent a lane's first is: when it has to begin at the latest. */
+static uint64_t urgency(const struct core *core, uint32_t device, uint16_t lane,
+                        const struct core_request *r)
+{
+    uint64_t ns = core_model_bound(core, core->models[core->lanes[lane].model], device, r->units);
+    return r->key > ns ? r->key - ns : 0;
+}
+
+static uint16_t most_urgent(struct core *core, uint32_t device, const uint16_t *lanes, uint32_t n)
+{
+    uint16_t best = UINT16_MAX;
+    uint64_t least = 0, id = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct core_request *r = core_lane_next(core, lanes[i]);
+        uint64_t at = urgency(core, device, lanes[i], r);
+        if (best == UINT16_MAX || at < least || (at == least && core_id_before(r->id, id))) {
+            best = lanes[i];
+            least = at;
+            id = r->id;
+        }
+    }
+    return best;
+}
+
+/* Whether all of a lane can go in one batch, in time. */
+static bool fits_at_once(const struct core_plan *plan, const struct plan_lane *l)
+{
+    if (l->n > l->cap || l->n == CORE_LANE_LIST)
+        return false;
+    uint64_t end = plan->now + lane_cost(l, 0, l->n);
+    for (uint32_t i = 0; i < l->n; i++)
+        if (l->deadlines[i] < end)
+            return false;
+    return true;
+}
+
+struct core_choice core_plan_choose(struct core *core, uint32_t device, const uint16_t *lanes,
+                                    uint32_t n)
+{
+    struct core_plan *plan = core->plans;
+    uint16_t urgent = most_urgent(core, device, lanes, n);
+    struct core_choice choice = {urgent, 0, 0};
+
+    if (urgent == UINT16_MAX)
+        return choice;
+    struct core_lane *u = &core->lanes[urgent];
+    const struct core_model_state *m = core->models[u->model];
+    const struct core_request *head = core_lane_next(core, urgent);
+    if (u->prepare || (m->config.flags & CORE_MODEL_STEPS) || (head->flags & CORE_ALONE))
+        return choice;
+    uint32_t hard = 0, passed = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        hard += core->lanes[lanes[i]].n_hard;
+        /* Nobody is passed over for ever because others have the larger batches. */
+        if (core->lanes[lanes[i]].passed > passed) {
+            passed = core->lanes[lanes[i]].passed;
+            if (passed >= PASSED_MOST)
+                choice.lane = lanes[i];
+        }
+    }
+    if (hard == 0 || choice.lane != urgent)
+        return choice;
+
+    *plan = (struct core_plan){.now = core->now};
+    plan_devices(core, plan, device);
+    if (!plan_lane(core, plan, device, urgent))
+        return choice;
+    const struct plan_lane *l = &plan->lanes[0];
+    if (n == 1 && fits_at_once(plan, l))
+        return choice;
+    uint64_t largest = lane_cost(l, 0, l->n < l->cap ? l->n : l->cap);
+    if (largest < PLAN_LEAST) {
+        struct batch b = choose_batch(plan, l, 0, 0, l->n, plan->now, RULE_LARGE, l->droppable);
+        choice.drop = b.drop;
+        choice.n = b.n;
+        return choice;
+    }
+    for (uint32_t i = 0; i < n && plan->n_lanes < PLAN_LANES; i++)
+        if (lanes[i] != urgent)
+            plan_lane(core, plan, device, lanes[i]);
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
+        struct core_choice first = choice;
+        uint64_t served = play(plan, &policies[i], &first);
+        if (served > most) {
+            most = served;
+            choice = first;
+        }
+    }
+    return choice;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a batch of a model costs on devices of a sort, learnt from those that ran.
+ *
+ * The expected time is a line, base + slope · units, by least squares in which a sample's weight
+ * halves with every 44 that follow it (or every few seconds); times a correction for each range of
+ * units, since real devices don't keep to a line; times a factor for each device, which follows a
+ * slow spell within some ten batches. Beside it the ratio of what was observed to what was
+ * expected is kept of the last batches, and its second largest is taken for the 98th percentile:
+ * that makes the time that is counted on.
+ *
+ * The first sample is a prior: half of it for the batch, half for its units; from the second of
+ * another size on there is a line. All in integers: ns, and fractions of 2^16.
+ */
+#ifndef CORE_PROFILE_H
+#define CORE_PROFILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PROFILE_ONE (UINT32_C(1) << 16)
+#define PROFILE_RANGES 168 /* of units, each 1.19 times the one before; one by one up to 32 */
+#define PROFILE_RECENT 64
+
+struct core_profile {
+    uint32_t samples; /* saturates */
+    uint64_t base;    /* ns */
+    uint64_t slope;   /* ns of a unit, in 1/2^16 */
+    uint64_t last;    /* when the last sample was taken */
+    /* Sums with weights: of 1, u, u², t, u·t. */
+    uint64_t n;
+    unsigned __int128 u, uu, t, ut;
+    uint32_t correction[PROFILE_RANGES]; /* in 1/2^16; 0: not known */
+    uint32_t recent[PROFILE_RECENT];     /* observed / expected, in 1/2^16 */
+    uint32_t margin;                     /* the second largest of them */
+};
+
+/* Whether it says anything. */
+static inline bool profile_known(const struct core_profile *p)
+{
+    return p->samples > 0;
+}
+
+/* A batch of so many units took so long on a device whose factor this is (and is adapted). */
+void profile_learn(struct core_profile *p, uint32_t *factor, uint64_t now, uint64_t units,
+                   uint64_t ns);
+
+/* What it takes, as expected; and the time that it will not exceed but rarely. 0 where nothing is
+ * known. */
+uint64_t profile_expect(const struct core_profile *p, uint32_t factor, uint64_t units);
+uint64_t profile_bound(const struct core_profile *p, uint32_t factor, uint64_t units);
+
+#endif
