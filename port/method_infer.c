@@ -143,7 +143,7 @@ static int submit(struct port *p, const struct message *m, struct infer *infer,
     r->user = m->index;
     int rc = libsched_submit(p->sched, r, &handle, err);
     if (rc < 0) {
-        if (rc == LIBSCHED_EBUSY || rc == LIBSCHED_EQUEUEFULL)
+        if (rc == LIBSCHED_EBUSY || rc == LIBSCHED_EQUEUEFULL || rc == LIBSCHED_ECLIENTFULL)
             *retry_ns = handle > 0 ? handle : 1;
         return rc;
     }

@@ -93,6 +93,8 @@ enum libsched_open_flags {
 
 enum libsched_log_level { LIBSCHED_LOG_ERROR = 1, LIBSCHED_LOG_WARNING, LIBSCHED_LOG_INFO };
 
+#define LIBSCHED_PRIORITIES 8
+
 typedef struct libsched_options {
     uint32_t struct_size;
     uint32_t flags;            /* libsched_open_flags */
@@ -114,6 +116,13 @@ typedef struct libsched_options {
     /* Called with a line for people, on the thread that does the work. NULL: none. */
     void (*log)(void *payload, int level, const char *line);
     void *log_payload;
+    /* Of device time where several classes want it, relative to each other, by priority. All 0:
+     * 128, 64, 32 … 1. */
+    uint32_t class_shares[LIBSCHED_PRIORITIES];
+    /* A request without a deadline is served as if it had one so long after it was submitted, but
+     * never dropped. 0: 1 s for priority 0, twice as long for each further. */
+    uint64_t class_patience_ns[LIBSCHED_PRIORITIES];
+    uint32_t max_client_requests; /* waiting, of one client; 0: no limit of its own */
 } libsched_options;
 
 #define LIBSCHED_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_options)
@@ -325,8 +334,6 @@ LIBSCHED_API void libsched_buffer_release(libsched_buffer *buffer);
 
 /* ------------------------------------------------------------------------------------ requests */
 
-#define LIBSCHED_PRIORITIES 8
-
 enum libsched_request_flags {
     /* The caller wants the parts; else only the last part's outputs arrive, with the end. */
     LIBSCHED_WANT_PARTS = 1u << 0,
@@ -358,10 +365,10 @@ typedef struct libsched_request {
  * LIBSCHED_EINVAL. What was submitted is given to a device by the next libsched_process(), so that
  * requests submitted before it are batched together; with LIBSCHED_OWN_THREAD at once.
  *
- * Refusals: LIBSCHED_ENOMODEL, LIBSCHED_EQUEUEFULL and LIBSCHED_EBUSY (as many requests, or bytes
- * in the arena, as may be; with these two `*id` is the ns after which to come back),
- * LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE, LIBSCHED_ECLOSING, LIBSCHED_ENOMEM; a model that failed to
- * load answers with the reason of its failure. A refused request has no completion.
+ * Refusals: LIBSCHED_ENOMODEL; LIBSCHED_EQUEUEFULL, LIBSCHED_ECLIENTFULL and LIBSCHED_EBUSY (as
+ * many requests, or bytes in the arena, as may be; with these three `*id` is the ns after which to
+ * come back), LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE, LIBSCHED_ECLOSING, LIBSCHED_ENOMEM; a model
+ * that failed to load answers with the reason of its failure. A refused request has no completion.
  */
 LIBSCHED_API int libsched_submit(libsched *s, const libsched_request *request, uint64_t *id,
                                  libsched_error *err);
@@ -372,6 +379,13 @@ LIBSCHED_API int libsched_cancel(libsched *s, uint64_t id);
 
 /* Lets `n` more parts of a request come. LIBSCHED_ENOENT where none of that id is in flight. */
 LIBSCHED_API int libsched_grant(libsched *s, uint64_t id, uint32_t n);
+
+/* A client's weight in the fair share of device time among those of its class (0: 1, at most
+ * 65536), and how many of its requests may wait (0: as configured). Both 0 forgets it.
+ * LIBSCHED_EINVAL: a weight or a name that is too large; LIBSCHED_EBUSY: as many clients are known
+ * as may be. */
+LIBSCHED_API int libsched_client_set(libsched *s, const char *client, uint32_t weight,
+                                     uint32_t max_requests);
 
 /* --------------------------------------------------------------------------------- completions */
 

@@ -49,6 +49,10 @@ int runtime_description_check(const libsched_engine_description *d, libsched_err
     if (d->max_batch_requests == 0)
         return libsched_error_set(err, LIBSCHED_EENGINE,
                                   "the engine describes batches of no request at all");
+    if ((d->flags & LIBSCHED_ENGINE_PADS) != 0 && (d->flags & LIBSCHED_ENGINE_STEPS) != 0)
+        return libsched_error_set(err, LIBSCHED_EENGINE,
+                                  "the engine pads its batches and works in steps, which does not "
+                                  "go together");
     if (memchr(d->text, '\0', sizeof(d->text)) == NULL)
         return libsched_error_set(err, LIBSCHED_EENGINE,
                                   "the engine describes itself in a text without an end");
@@ -85,7 +89,8 @@ void runtime_description_to_core(const struct runtime_model *model, struct core_
         return;
     out->flags = ((d->flags & LIBSCHED_ENGINE_PREPARES) != 0 ? CORE_MODEL_PREPARES : 0) |
                  ((d->flags & LIBSCHED_ENGINE_STEPS) != 0 ? CORE_MODEL_STEPS : 0) |
-                 ((d->flags & LIBSCHED_ENGINE_REPEATABLE) != 0 ? CORE_MODEL_REPEATABLE : 0);
+                 ((d->flags & LIBSCHED_ENGINE_REPEATABLE) != 0 ? CORE_MODEL_REPEATABLE : 0) |
+                 ((d->flags & LIBSCHED_ENGINE_PADS) != 0 ? CORE_MODEL_PADS : 0);
     out->max_batch_requests = d->max_batch_requests;
     out->max_batch_units = d->max_batch_units;
     out->max_request_units = d->max_request_units;

@@ -43,9 +43,25 @@ static bool gpu_usable(libsched *s, struct runtime_device *device)
     return true;
 }
 
+/* Devices that are alike learn together what batches cost. */
+static uint32_t sort_of(const libsched *s, const struct runtime_device *device)
+{
+    uint32_t sort = 0;
+
+    for (uint32_t i = 0; i < device->index && i < s->n_listed; i++) {
+        const struct topology_device *a = s->devices[i].topology, *b = device->topology;
+        if (a->kind == b->kind && a->n_cores == b->n_cores && strcmp(a->model, b->model) == 0)
+            return s->devices[i].sort;
+        sort = s->devices[i].sort >= sort ? s->devices[i].sort + 1 : sort;
+    }
+    return sort < CORE_MAX_SORTS ? sort : CORE_MAX_SORTS - 1;
+}
+
 static int add(libsched *s, struct runtime_device *device, libsched_error *err)
 {
     struct core_device what = {.kind = device->prepares ? CORE_PREPARE : CORE_COMPUTE};
+    if (!device->prepares)
+        what.sort = device->sort = sort_of(s, device);
     /* What a CPU device takes is the machine's memory, which is not ours to divide. */
     if (device->topology != NULL && device->topology->kind == TOPOLOGY_GPU)
         what.memory_bytes = device->topology->memory_bytes;

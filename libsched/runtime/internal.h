@@ -74,6 +74,9 @@ struct runtime_options {
     uint64_t arena_bytes, result_bytes;
     uint32_t spin_us; /* 0: never */
     uint32_t max_restarts;
+    uint32_t class_shares[LIBSCHED_PRIORITIES];
+    uint64_t class_patience_ns[LIBSCHED_PRIORITIES];
+    uint32_t max_client_requests; /* 0: no limit */
     void (*log)(void *payload, int level, const char *line);
     void *log_payload;
 };
@@ -202,6 +205,7 @@ struct runtime_device {
     const struct topology_device *topology; /* NULL: it prepares */
     const char *driver;
     uint32_t ordinal, threads;
+    uint32_t sort; /* devices of one sort are alike */
 
     enum libsched_device_state state;
     char reason[LIBSCHED_MESSAGE_SIZE];

@@ -19,10 +19,15 @@ static int open_memory(libsched *s, libsched_error *err)
 
 static int open_core(libsched *s, libsched_error *err)
 {
-    const struct core_config config = {
+    struct core_config config = {
         .max_requests = s->options.max_requests,
         .max_clients = MAX_CLIENTS,
+        .max_client_requests = s->options.max_client_requests,
     };
+    for (int i = 0; i < CORE_PRIORITIES; i++) {
+        config.class_shares[i] = s->options.class_shares[i];
+        config.class_patience[i] = s->options.class_patience_ns[i];
+    }
     s->core = core_new(&config);
     if (s->core == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for %u requests",

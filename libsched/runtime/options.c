@@ -18,6 +18,7 @@
 #define MIN_ARENA (UINT64_C(1) << 16)
 #define MAX_MEMORY (UINT64_C(1) << 40)
 #define MAX_SPIN_US 1000000u
+#define MAX_PATIENCE UINT64_C(3600000000000) /* an hour */
 
 static bool is_program(const char *path)
 {
@@ -165,12 +166,21 @@ static int read_numbers(struct runtime_options *out, const libsched_options *giv
         rc = check_range("spin_us", spin_us, 0, MAX_SPIN_US, err);
     if (rc == LIBSCHED_OK)
         rc = check_range("max_restarts", max_restarts, 1, 1000000, err);
+    for (int i = 0; i < LIBSCHED_PRIORITIES && rc == LIBSCHED_OK; i++) {
+        rc = check_range("class_shares", given->class_shares[i], 0, 1000000, err);
+        if (rc == LIBSCHED_OK)
+            rc =
+                check_range("class_patience_ns", given->class_patience_ns[i], 0, MAX_PATIENCE, err);
+    }
     out->cpu_devices = given->cpu_devices;
     out->cores_per_device = given->cores_per_device;
     out->prepare_workers = (uint32_t)prepare_workers;
     out->max_requests = (uint32_t)max_requests;
     out->spin_us = (uint32_t)spin_us;
     out->max_restarts = (uint32_t)max_restarts;
+    out->max_client_requests = given->max_client_requests;
+    memcpy(out->class_shares, given->class_shares, sizeof(out->class_shares));
+    memcpy(out->class_patience_ns, given->class_patience_ns, sizeof(out->class_patience_ns));
     return rc;
 }
 

@@ -23,12 +23,21 @@ static int refusal(libsched_error *err, int status, const struct runtime_request
         return libsched_error_set(
             err, status, "the queue of model \"%s\" is full (%u requests): come back later",
             model->name, model->queue_limit);
+    case LIBSCHED_ECLIENTFULL:
+        return libsched_error_set(
+            err, status, "this client has as many requests waiting as it may: come back later");
     case LIBSCHED_ETOOBIG:
         return libsched_error_set(err, status,
                                   "it costs %llu units, model \"%s\" takes at most %llu",
                                   (unsigned long long)request->units, model->name,
                                   (unsigned long long)model->description.max_request_units);
     case LIBSCHED_EDEADLINE:
+        if (request->deadline > request->submitted_at)
+            return libsched_error_set(err, status,
+                                      "its deadline, in %.1f ms, can't be met: model \"%s\" would "
+                                      "take longer even if it were next",
+                                      (double)(request->deadline - request->submitted_at) / 1e6,
+                                      model->name);
         return libsched_error_set(err, status, "its deadline has passed");
     case LIBSCHED_EBUSY:
         return libsched_error_set(err, status,
@@ -213,7 +222,9 @@ static int submit(libsched *s, const libsched_request *given, struct runtime_mod
                              : hold(s, request, &retry_after, err);
     if (rc < 0) {
         runtime_request_discard(s, request);
-        *id = rc == LIBSCHED_EBUSY || rc == LIBSCHED_EQUEUEFULL ? retry_after : 0;
+        bool later =
+            rc == LIBSCHED_EBUSY || rc == LIBSCHED_EQUEUEFULL || rc == LIBSCHED_ECLIENTFULL;
+        *id = later ? retry_after : 0;
         return rc;
     }
     *id = request->id;
@@ -241,6 +252,16 @@ int libsched_submit(libsched *s, const libsched_request *request, uint64_t *id, 
         if (model != NULL)
             model->counters.refused++;
     }
+    runtime_unlock(s);
+    return rc;
+}
+
+int libsched_client_set(libsched *s, const char *client, uint32_t weight, uint32_t max_requests)
+{
+    if (client == NULL || strnlen(client, LIBSCHED_NAME_SIZE) == LIBSCHED_NAME_SIZE)
+        return LIBSCHED_EINVAL;
+    runtime_lock(s);
+    int rc = core_set_client(s->core, client_key(client), weight, max_requests);
     runtime_unlock(s);
     return rc;
 }

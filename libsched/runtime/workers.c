@@ -252,6 +252,7 @@ static void item_prepared(libsched *s, struct runtime_device *device, struct wor
         .u.prepared = {.id = event->id,
                        .batch = event->batch,
                        .units = event->units > 0 ? event->units : 1,
+                       .batch_key = event->batch_key,
                        .status = event->status},
     };
     if (request == NULL) {

@@ -281,6 +281,7 @@ static bool write_end(struct agent *agent, struct agent_item *item, int status, 
     wire_put_u64(&agent->out, item->batch);
     wire_put_u64(&agent->out, item->item.id);
     wire_put_u64(&agent->out, item->item.units > 0 ? item->item.units : 1);
+    wire_put_u64(&agent->out, item->item.batch_key);
     wire_put_u32(&agent->out, (uint32_t)status);
     wire_put_string(&agent->out, message);
     return agent_results_put(agent, item, err) == LIBSCHED_OK;

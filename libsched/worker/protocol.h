@@ -51,7 +51,7 @@ enum protocol_event {
     EVENT_UNLOADED,
     /* u64 batch, id; outputs. */
     EVENT_PART,
-    /* u64 batch, id, units; i32 status; string message; outputs. */
+    /* u64 batch, id, units, batch_key; i32 status; string message; outputs. */
     EVENT_ITEM,
     /* u64 batch, id: an item left its session without an end. */
     EVENT_DROPPED,

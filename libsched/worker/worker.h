@@ -174,6 +174,7 @@ struct worker_event {
     uint32_t step;
     uint64_t id;
     uint64_t units;
+    uint64_t batch_key; /* after a prepare batch */
     int status;
     libsched_error error;
     uint64_t begin, end;

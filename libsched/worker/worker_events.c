@@ -73,6 +73,7 @@ static bool read_item(struct worker *worker, struct wire_reader *reader, struct 
     event->batch = wire_get_u64(reader);
     event->id = wire_get_u64(reader);
     event->units = wire_get_u64(reader);
+    event->batch_key = wire_get_u64(reader);
     if (!read_status(reader, event))
         return false;
     if (!worker_has_item(worker, event->id, event->batch)) {

@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Raised when a change breaks engines that were built before it. */
-#define LIBSCHED_ENGINE_ABI 1
+#define LIBSCHED_ENGINE_ABI 2
 
 /* A device that is open in this worker: see libsched/device.h. An engine that brings its own way
  * to compute need not use it. */
@@ -60,6 +60,10 @@ enum libsched_engine_flags {
      * parts already sent are left out. Without it, a request that has sent a part fails with
      * LIBSCHED_EDEVICELOST when its worker dies. */
     LIBSCHED_ENGINE_REPEATABLE = 1u << 3,
+    /* A batch is padded to its longest item: it costs its number of items times the units of that
+     * one. The scheduler then batches items of like length, and fills up with shorter ones. Not
+     * with LIBSCHED_ENGINE_STEPS. */
+    LIBSCHED_ENGINE_PADS = 1u << 4,
 };
 
 /* What a model takes, gives and bears. Filled by describe(); every limit may be lowered by the
@@ -83,7 +87,8 @@ typedef struct libsched_engine_description {
 
 /* --------------------------------------------------------------------------------------- items */
 
-/* One request in a batch. The engine writes `user` and, in prepare(), `units`; nothing else. */
+/* One request in a batch. The engine writes `user` and, in prepare(), `units` and `batch_key`;
+ * nothing else. */
 typedef struct libsched_item {
     uint64_t id;          /* unlike any other item's in this worker */
     uint64_t units;       /* of cost: set by prepare(), else by the description's rule */
@@ -97,7 +102,8 @@ typedef struct libsched_item {
      * they were submitted; nobody writes them afterwards. */
     const libsched_tensor *inputs;
     const libsched_parameter *parameters;
-    void *user; /* the engine's own, NULL when the item joins, kept between steps */
+    void *user;         /* the engine's own, NULL when the item joins, kept between steps */
+    uint64_t batch_key; /* set by prepare(): only items of one key come in one batch; 0 at first */
 } libsched_item;
 
 /* The items of one call. Their order may differ from step to step. */
