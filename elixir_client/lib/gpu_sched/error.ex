@@ -40,6 +40,7 @@ defmodule GpuSched.Error do
   | `:bad_model` | model | its files or its parameters are not acceptable |
   | `:already_loaded` | model | a model of that name is there already |
   | `:engine_failed` | model | the engine failed, or does not do what was asked |
+  | `:client_limit` | request | this client has as many waiting as it may; come back later |
   | `:queue_full` | model | too many requests wait for it; come back later |
   | `:no_device` | device | no such device, or it cannot be used |
   | `:device_lost` | device | it failed while the work ran |
@@ -68,6 +69,7 @@ defmodule GpuSched.Error do
           | :bad_model
           | :already_loaded
           | :engine_failed
+          | :client_limit
           | :queue_full
           | :no_device
           | :device_lost
@@ -103,6 +105,7 @@ defmodule GpuSched.Error do
     too_large: -104,
     poisoned: -105,
     not_found: -106,
+    client_limit: -107,
     unknown_model: -201,
     model_not_ready: -202,
     bad_model: -203,
@@ -203,6 +206,10 @@ defmodule GpuSched.Error do
   defp default_message(:bad_model), do: "the model cannot be loaded"
   defp default_message(:already_loaded), do: "a model of that name is loaded already"
   defp default_message(:engine_failed), do: "the engine failed"
+
+  defp default_message(:client_limit),
+    do: "this client has as many requests waiting as it may; come back later"
+
   defp default_message(:queue_full), do: "the queue of the model is full; come back later"
   defp default_message(:no_device), do: "there is no such device, or it cannot be used"
   defp default_message(:device_lost), do: "the device failed while the work ran on it"
