@@ -166,7 +166,9 @@ TEST_P(Requests, WhoseDeadlinePassesAreToldSo)
     s.load("m", Parameters().integer("a_us", 100000).integer("max_batch_requests", 1));
     Request request("m"), late("m");
     late.raw.timeout_ns = 10000000;
-    uint64_t running = s.submit(request), expiring = s.submit(late);
+    uint64_t running = s.submit(request);
+    s.run_until([&] { return s.stats().running == 1; });
+    uint64_t expiring = s.submit(late);
     const Done &done = s.end_of(expiring);
     EXPECT_EQ(done.status(), LIBSCHED_EDEADLINE);
     EXPECT_FALSE(s.has_ended(running)); // it did not wait for the device to be told

@@ -75,7 +75,8 @@ void end_item(uint64_t id, uint32_t status, uint32_t n, const char *name, uint32
     wire_writer out = {};
     wire_put_u64(&out, 1);
     wire_put_u64(&out, id);
-    wire_put_u64(&out, 1);
+    wire_put_u64(&out, 1); /* units */
+    wire_put_u64(&out, 0); /* batch key */
     wire_put_u32(&out, status);
     wire_put_string(&out, nullptr);
     wire_put_u32(&out, n > 0 ? 0 : PROTOCOL_NO_RESULTS);
