@@ -95,7 +95,8 @@ struct core_config {
      * 0: 128, 64, 32 … 1. Some 0: those have a share of 1. */
     uint32_t class_shares[CORE_PRIORITIES];
     /* A request without a deadline is served as if it had one so long after it was submitted (but
-     * is never dropped), so it ages; and one whose deadline is further away likewise. 0: 1 s for class 0, and twice as long for each further. */
+     * is never dropped), so it ages; and one whose deadline is further away likewise. 0: 1 s for
+     * class 0, and twice as long for each further. */
     uint64_t class_patience[CORE_PRIORITIES];
 };
 
