@@ -58,6 +58,7 @@ defmodule Bench.Port do
       System.halt(64)
     end
 
+    log_to_standard_error()
     seconds = Keyword.get(opts, :seconds, 2.0)
     only = opts |> Keyword.get(:only, "") |> String.split(",", trim: true)
     {:ok, _} = Application.ensure_all_started(:gpu_sched)
@@ -70,6 +71,20 @@ defmodule Bench.Port do
 
     if opts[:json], do: print_json(results), else: print_table(results)
     System.halt(0)
+  end
+
+  # Standard output is for results. Elixir 1.15 has its handler from Erlang, before that it had one
+  # of its own, which begins with the application.
+  defp log_to_standard_error do
+    {:ok, _} = Application.ensure_all_started(:logger)
+
+    if function_exported?(Logger, :default_formatter, 0) do
+      :logger.remove_handler(:default)
+      config = %{config: %{type: :standard_error}, formatter: Logger.default_formatter()}
+      :ok = :logger.add_handler(:default, :logger_std_h, config)
+    else
+      apply(Logger, :configure_backend, [:console, [device: :standard_error]])
+    end
   end
 
   defp metrics(seconds) do

@@ -72,9 +72,14 @@ static void pack_counters(msgpack_packer *pack)
         pack_pair(pack, names[i], 12345 * i);
 }
 
-/* Both as sched-port answers them, with one model and one device. */
+/* Both key by key as sched-port answers them, with one model and one device: what the client takes
+ * to read them is part of either time. */
 static void make_results(struct echo *e)
 {
+    static const char *const port[] = {
+        "frames_in", "messages_in",   "bytes_in",  "bad_frames", "frames_out", "parts_out",
+        "bytes_out", "backlog_bytes", "in_flight", "held",       "leases",     "lease_bytes",
+        "sleeps"};
     msgpack_packer pack;
     msgpack_sbuffer_init(&e->infer);
     msgpack_packer_init(&pack, &e->infer, msgpack_sbuffer_write);
@@ -99,8 +104,10 @@ static void make_results(struct echo *e)
 
     msgpack_sbuffer_init(&e->stats);
     msgpack_packer_init(&pack, &e->stats, msgpack_sbuffer_write);
-    msgpack_pack_map(&pack, 6);
+    msgpack_pack_map(&pack, 8);
     pack_pair(&pack, "uptime_us", 1234567);
+    pack_pair(&pack, "arena_bytes", 1u << 30);
+    pack_pair(&pack, "arena_used", 0);
     pack_pair(&pack, "worker_deaths", 0);
     pack_key(&pack, "requests");
     pack_counters(&pack);
@@ -116,9 +123,9 @@ static void make_results(struct echo *e)
     pack_pair(&pack, "busy_us", 123456);
     pack_pair(&pack, "restarts", 0);
     pack_key(&pack, "port");
-    msgpack_pack_map(&pack, 2);
-    pack_pair(&pack, "frames_in", 123456);
-    pack_pair(&pack, "frames_out", 123456);
+    msgpack_pack_map(&pack, sizeof(port) / sizeof(port[0]));
+    for (size_t i = 0; i < sizeof(port) / sizeof(port[0]); i++)
+        pack_pair(&pack, port[i], 12345 * i);
 }
 
 static void begin_frame(struct echo *e)
