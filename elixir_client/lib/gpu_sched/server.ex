@@ -153,13 +153,10 @@ defmodule GpuSched.Server do
     Enum.each(state.pending, fn {_id, e} -> Flight.answer_closing(state, e) end)
     Enum.each(state.relays, fn {_node, relay} -> Relay.stop(relay) end)
     Lifecycle.close_port(state)
-    %{process: process} = state
 
-    unless OsProcess.await_exit(process, exit_until(shutdown, begun)) do
-      # By a process of its own, in case our supervisor loses its patience before that is done.
-      spawn(fn -> OsProcess.kill(process) end)
-      OsProcess.await_exit(process, exit_until(:infinity, begun))
-    end
+    # Where our supervisor loses its patience before that, the directory sees to it.
+    unless OsProcess.await_exit(state.process, exit_until(shutdown, begun)),
+      do: OsProcess.kill(state.process)
 
     :ok
   end

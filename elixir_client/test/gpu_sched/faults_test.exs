@@ -328,9 +328,16 @@ defmodule GpuSched.FaultsTest do
       GpuSched.TestNode.signal(os_pid, "STOP")
       task = Task.async(fn -> GpuSched.infer(server, "echo", %{}, timeout: :infinity) end)
       until(fn -> map_size(:sys.get_state(pid).pending) == 1 end)
-      # Where its supervisor were faster, nobody would be left to end it.
       :ok = stop_supervised(server)
       assert {:error, %Error{reason: :closing}} = Task.await(task)
+      until(fn -> GpuSched.TestNode.gone?(os_pid) end)
+    end
+
+    test "killed takes a port along that hangs" do
+      {server, pid} = start()
+      os_pid = seen(server)["pid"]
+      GpuSched.TestNode.signal(os_pid, "STOP")
+      Process.exit(pid, :kill)
       until(fn -> GpuSched.TestNode.gone?(os_pid) end)
     end
 

@@ -8,7 +8,17 @@ defmodule GpuSched.Server.Lifecycle do
 
   require Logger
 
-  alias GpuSched.{Admission, Error, Executable, Msgpack, OsProcess, Protocol, Telemetry}
+  alias GpuSched.{
+    Admission,
+    Directory,
+    Error,
+    Executable,
+    Msgpack,
+    OsProcess,
+    Protocol,
+    Telemetry
+  }
+
   alias GpuSched.Server.{Credit, Flight, Reupload, State}
 
   # How long a killed sched-port may take to be gone.
@@ -41,7 +51,6 @@ defmodule GpuSched.Server.Lifecycle do
         {:error, Executable.start_failure(path, [], "its port closed: #{inspect(reason)}")}
 
       {:EXIT, _parent, reason} ->
-        OsProcess.kill(state.process)
         exit(reason)
     after
       max(deadline - State.now_ms(), 0) ->
@@ -79,7 +88,9 @@ defmodule GpuSched.Server.Lifecycle do
         busy_limits_msgq: :disabled
       ])
 
-    {:ok, %{state | port: port, process: OsProcess.of_port(port), status: :starting, frame: 0}}
+    process = OsProcess.of_port(port)
+    Directory.port(process)
+    {:ok, %{state | port: port, process: process, status: :starting, frame: 0}}
   rescue
     # The system refuses a new process.
     error in ErlangError ->
