@@ -49,7 +49,7 @@ class Encoder(PortCase):
         error = self.assert_error(
             "invalid_argument", self.client.infer, "minilm", {"nope": ["x"]}
         )
-        self.assertIn("it takes text, input_ids, attention_mask", error.error["message"])
+        self.assertIn("it takes text, input_ids, attention_mask", str(error))
 
 
 if __name__ == "__main__":

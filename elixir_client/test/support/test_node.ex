@@ -8,6 +8,7 @@ defmodule GpuSched.TestNode do
   def start do
     unless Node.alive?() do
       System.cmd("epmd", ["-daemon"], stderr_to_stdout: true)
+      await_epmd(500)
       name = :"gpu_sched_#{System.pid()}@127.0.0.1"
 
       case :net_kernel.start([name, :longnames]) do
@@ -19,6 +20,21 @@ defmodule GpuSched.TestNode do
     :ok
   rescue
     e in ErlangError -> :persistent_term.put({__MODULE__, :missing}, e.original)
+  end
+
+  # `epmd -daemon` comes back before the daemon listens. One that never does shows in what
+  # :net_kernel answers.
+  defp await_epmd(0), do: :ok
+
+  defp await_epmd(tries) do
+    case :net_adm.names(~c"127.0.0.1") do
+      {:ok, _names} ->
+        :ok
+
+      {:error, _reason} ->
+        Process.sleep(10)
+        await_epmd(tries - 1)
+    end
   end
 
   # A reason to skip, or nil.
