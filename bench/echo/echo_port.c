@@ -76,10 +76,10 @@ static void pack_counters(msgpack_packer *pack)
  * to read them is part of either time. */
 static void make_results(struct echo *e)
 {
-    static const char *const port[] = {
-        "frames_in", "messages_in",   "bytes_in",  "bad_frames", "frames_out", "parts_out",
-        "bytes_out", "backlog_bytes", "in_flight", "held",       "leases",     "lease_bytes",
-        "sleeps"};
+    static const char *const port[] = {"frames_in",  "messages_in", "bytes_in",  "bad_frames",
+                                       "frames_out", "parts_out",   "bytes_out", "backlog_bytes",
+                                       "in_flight",  "held",        "leases",    "lease_bytes",
+                                       "sleeps"};
     msgpack_packer pack;
     msgpack_sbuffer_init(&e->infer);
     msgpack_packer_init(&pack, &e->infer, msgpack_sbuffer_write);
