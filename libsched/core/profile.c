@@ -53,15 +53,17 @@ uint64_t profile_bound(const struct core_profile *p, uint32_t factor, uint64_t u
  * line that is there is then made higher or lower. */
 static void fit(struct core_profile *p)
 {
-    unsigned __int128 spread = p->n * p->uu - p->u * p->u;
+    /* What forgetting rounds away may leave less than nothing, where all batches were of one size.
+     */
+    __int128 spread = (__int128)(p->n * p->uu) - (__int128)(p->u * p->u);
 
     if (p->n == 0)
         return;
-    if (p->u * p->u / 256 < spread) {
+    if ((__int128)(p->u * p->u / 256) < spread) {
         __int128 together = (__int128)(p->n * p->ut) - (__int128)(p->u * p->t);
         __int128 slope = 0;
         if (together > 0) /* below 2^111, as units and ns are bounded */
-            slope = (together << 16) / (__int128)spread;
+            slope = (together << 16) / spread;
         if (slope > (__int128)MOST_SLOPE)
             slope = MOST_SLOPE;
         __int128 base = ((__int128)(p->t << 16) - slope * (__int128)p->u) / (__int128)p->n >> 16;
