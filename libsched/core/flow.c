@@ -84,11 +84,9 @@ static void flow_unlink(struct core *core, uint32_t index)
 
 int core_flows_init(struct core *core)
 {
-    uint64_t n = 1024 + 4 * (uint64_t)core->config.max_clients;
+    /* One for each request: who waits is never without. */
+    uint32_t n = core->config.max_requests, buckets = 64;
 
-    if (n > (uint64_t)core->config.max_requests + 1)
-        n = (uint64_t)core->config.max_requests + 1;
-    uint32_t buckets = 64;
     while (buckets < n)
         buckets *= 2;
     core->lanes = calloc(CORE_MAX_LANES, sizeof(core->lanes[0]));
@@ -96,12 +94,10 @@ int core_flows_init(struct core *core)
     core->flow_buckets = malloc(buckets * sizeof(core->flow_buckets[0]));
     if (core->lanes == NULL || core->flows == NULL || core->flow_buckets == NULL)
         return LIBSCHED_ENOMEM;
-    core->n_flows = (uint32_t)n;
     core->flow_mask = buckets - 1;
     for (uint32_t i = 0; i < buckets; i++)
         core->flow_buckets[i] = CORE_NONE;
-    for (uint32_t i = 0; i < n; i++)
-        core->flows[i].next = i + 1 < n ? i + 1 : CORE_NONE;
+    core->free_flow = CORE_NONE;
     for (uint32_t i = 0; i < CORE_MAX_LANES; i++)
         core->lanes[i].next = (uint16_t)(i + 1 < CORE_MAX_LANES ? i + 1 : UINT16_MAX);
     return LIBSCHED_OK;
@@ -228,18 +224,6 @@ static uint32_t flow_find(struct core *core, uint16_t lane, uint32_t priority, u
     return CORE_NONE;
 }
 
-/* Where there are more flows than there is room for, a client joins somebody else's. */
-static uint32_t flow_shared(const struct core *core, uint16_t lane, uint32_t priority)
-{
-    const struct core_lane_class *c = &core->lanes[lane].classes[priority];
-    return c->due != CORE_NONE ? c->due : c->ahead;
-}
-
-bool core_flow_room(struct core *core, uint16_t lane, uint32_t priority)
-{
-    return core->free_flow != CORE_NONE || flow_shared(core, lane, priority) != CORE_NONE;
-}
-
 static uint32_t flow_open(struct core *core, const struct core_request *r)
 {
     uint32_t index = flow_find(core, r->lane, r->priority, r->client);
@@ -247,10 +231,11 @@ static uint32_t flow_open(struct core *core, const struct core_request *r)
     if (index != CORE_NONE)
         return index;
     index = core->free_flow;
-    if (index == CORE_NONE)
-        return flow_shared(core, r->lane, r->priority);
+    if (index != CORE_NONE)
+        core->free_flow = core->flows[index].next;
+    else
+        index = core->flows_used++;
     struct core_flow *f = &core->flows[index];
-    core->free_flow = f->next;
     uint32_t *bucket = flow_bucket(core, r->lane, r->priority, r->client);
     *f = (struct core_flow){
         .head = CORE_NONE,

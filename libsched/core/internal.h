@@ -324,7 +324,7 @@ struct core {
     struct core_lane *lanes; /* CORE_MAX_LANES */
     uint16_t free_lane;
     struct core_flow *flows;
-    uint32_t n_flows, free_flow;
+    uint32_t flows_used, free_flow; /* those from flows_used on were never taken */
     uint32_t *flow_buckets;
     uint32_t flow_mask;
     struct core_class classes[CORE_PRIORITIES];
@@ -427,11 +427,9 @@ uint16_t core_lane_open(struct core *core, uint32_t model, bool prepare, uint64_
 /* One that names it less; it is closed with the last, unless it is one of the model's own. */
 void core_lane_leave(struct core *core, uint16_t lane);
 void core_lane_free(struct core *core, uint16_t lane);
-/* LIBSCHED_EBUSY where there is no flow for it. */
+/* Puts a request into the flow of its lane, class and client; takes it out again. */
 void core_flow_add(struct core *core, uint32_t slot);
 void core_flow_remove(struct core *core, uint32_t slot);
-/* Whether one more may wait. */
-bool core_flow_room(struct core *core, uint16_t lane, uint32_t priority);
 /* Who is to be served next in a lane, or NULL. */
 struct core_request *core_lane_next(struct core *core, uint16_t lane);
 /* Whether whoever is next there has had more than its share: others' lanes go first. */

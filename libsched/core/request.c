@@ -230,10 +230,6 @@ static uint16_t submit_lane(struct core *core, const struct core_submit *submit)
     } else {
         lane = core_lane_open(core, submit->model, false, submit->batch_key, submit->units);
     }
-    if (lane != UINT16_MAX && !core_flow_room(core, lane, submit->priority)) {
-        core_lane_leave(core, lane);
-        lane = UINT16_MAX;
-    }
     return lane;
 }
 

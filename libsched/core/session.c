@@ -302,9 +302,7 @@ void core_session_prepared(struct core *core, uint32_t device, const struct core
         core_request_end(core, r, LIBSCHED_ETOOBIG);
     } else {
         uint16_t lane = core_lane_open(core, r->model, false, event->u.prepared.batch_key, units);
-        if (lane == UINT16_MAX || !core_flow_room(core, lane, r->priority)) {
-            if (lane != UINT16_MAX)
-                core_lane_leave(core, lane);
+        if (lane == UINT16_MAX) {
             core_request_end(core, r, LIBSCHED_EBUSY);
             return;
         }

@@ -398,3 +398,26 @@ TEST(Death, ADeviceDoesNotRestForOneThatIsGone)
     h.cancel(id);
     EXPECT_EQ(h.take(CORE_LOAD).model, 2u);
 }
+
+TEST(Death, ARetryHasItsPlaceHoweverManyClientsWait)
+{
+    Harness h(5000, 512);
+    h.device(0);
+    core_model m = Harness::one_shot();
+    m.max_batch_requests = 1;
+    m.queue_limit = 5000;
+    h.add(0, m);
+    h.add(1, m);
+    h.start({0});
+    Request r;
+    r.model = 1;
+    uint64_t id = h.submit(r);
+    /* A line for each class of each client, and none of them for the model of the first. */
+    r.model = 0;
+    for (r.client = 2; r.client <= 512; r.client++)
+        for (r.priority = 0; r.priority < CORE_PRIORITIES; r.priority++)
+            h.submit(r);
+    h.down(0);
+    EXPECT_EQ(h.status(id), 1) << "it waits again";
+    EXPECT_EQ(h.counts(1).queued, 1u);
+}
