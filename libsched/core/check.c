@@ -24,6 +24,13 @@ struct tally {
     uint32_t model_queued[CORE_MAX_MODELS], model_running[CORE_MAX_MODELS];
     uint64_t model_units[CORE_MAX_MODELS];
     uint32_t model_sessions[CORE_MAX_MODELS];
+    struct lane_tally {
+        uint32_t n, n_hard, users, flows;
+        uint64_t units;
+        uint32_t classes[CORE_PRIORITIES];
+    } lanes[CORE_MAX_LANES];
+    uint32_t *flows;  /* requests that name each */
+    uint32_t *shares; /* requests that wait, of each client in each class */
 };
 
 static bool check_list(const struct core *core, const struct core_list *list, uint32_t state,
@@ -215,6 +222,94 @@ static bool check_deadlines(const struct core *core, const struct tally *tally, 
     return true;
 }
 
+/* Those who wait to be begun with are in a flow of their own lane, class and client. */
+static bool check_place(const struct core *core, uint32_t slot, struct tally *tally,
+                        libsched_error *err)
+{
+    const struct core_request *r = &core->requests[slot];
+    bool placed = r->state == CORE_UNPREPARED || r->state == CORE_READY;
+
+    CHECK(placed == (r->flow != CORE_NONE), "slot %" PRIu32 " is in a flow, or isn't", slot);
+    if (r->lane != UINT16_MAX) {
+        const struct core_lane *lane = &core->lanes[r->lane];
+        CHECK(lane->model == r->model, "slot %" PRIu32 " is in another model's lane", slot);
+        tally->lanes[r->lane].users++;
+    }
+    if (!placed)
+        return true;
+    CHECK(r->flow < core->flows_used && r->lane != UINT16_MAX, "slot %" PRIu32 " is in no lane",
+          slot);
+    const struct core_flow *f = &core->flows[r->flow];
+    const struct core_lane *lane = &core->lanes[r->lane];
+    CHECK(f->lane == r->lane && f->priority == r->priority && f->client == r->client,
+          "slot %" PRIu32 " is in somebody else's flow", slot);
+    CHECK(lane->prepare == (r->state == CORE_UNPREPARED), "slot %" PRIu32 " is in the wrong lane",
+          slot);
+    CHECK(f->key <= r->key, "slot %" PRIu32 " comes before the first of its flow", slot);
+    struct lane_tally *t = &tally->lanes[r->lane];
+    t->n++;
+    t->n_hard += r->deadline != 0;
+    t->units += r->units;
+    t->classes[r->priority]++;
+    t->flows += tally->flows[r->flow]++ == 0;
+    tally->shares[r->client * CORE_PRIORITIES + r->priority]++;
+    return true;
+}
+
+static bool check_lanes(const struct core *core, const struct tally *tally, libsched_error *err)
+{
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
+        const struct core_model_state *m = core_model_get(core, i);
+        if (m == NULL)
+            continue;
+        uint32_t lanes = 0;
+        for (uint16_t j = m->lanes; j != UINT16_MAX; j = core->lanes[j].next) {
+            const struct core_lane *lane = &core->lanes[j];
+            const struct lane_tally *t = &tally->lanes[j];
+            CHECK(++lanes <= CORE_MAX_LANES && lane->model == i, "the lanes of model %" PRIu32, i);
+            bool own = j == m->lane || j == m->prepare_lane;
+            CHECK(lane->users == t->users + own, "lane %d has %" PRIu32 " users, not %" PRIu32, j,
+                  t->users + own, lane->users);
+            CHECK(lane->n == t->n && lane->n_hard == t->n_hard && lane->units == t->units &&
+                      lane->flows == t->flows,
+                  "lane %d counts those who wait wrongly", j);
+            for (uint32_t p = 0; p < CORE_PRIORITIES; p++)
+                CHECK(lane->classes[p].n == t->classes[p] &&
+                          (t->classes[p] > 0) == (lane->classes[p].due != CORE_NONE ||
+                                                  lane->classes[p].ahead != CORE_NONE),
+                      "lane %d counts its class %" PRIu32 " wrongly", j, p);
+        }
+    }
+    return true;
+}
+
+static bool check_shares(const struct core *core, const struct tally *tally, libsched_error *err)
+{
+    uint32_t classes[CORE_PRIORITIES] = {0};
+
+    for (uint32_t i = 0; i < core->flows_used; i++)
+        CHECK(tally->flows[i] == 0 || core->flows[i].n == tally->flows[i],
+              "flow %" PRIu32 " has %" PRIu32 " requests, not %" PRIu32, i, tally->flows[i],
+              core->flows[i].n);
+    for (uint32_t i = 0; i <= core->config.max_clients; i++) {
+        uint32_t waiting = 0;
+        for (uint32_t p = 0; p < CORE_PRIORITIES; p++) {
+            uint32_t n = tally->shares[i * CORE_PRIORITIES + p];
+            CHECK(core->clients[i].shares[p].waiting == n || core->clients[i].requests == 0,
+                  "client %" PRIu32 " has other requests waiting in class %" PRIu32, i, p);
+            waiting += n;
+            classes[p] += n;
+        }
+        CHECK(core->clients[i].waiting == waiting || core->clients[i].requests == 0,
+              "client %" PRIu32 " counts those who wait wrongly", i);
+    }
+    for (uint32_t p = 0; p < CORE_PRIORITIES; p++)
+        CHECK(core->classes[p].waiting == classes[p] &&
+                  (classes[p] > 0) == (core->classes[p].clients != CORE_NONE),
+              "class %" PRIu32 " counts those who wait wrongly", p);
+    return true;
+}
+
 static bool check_requests(const struct core *core, struct tally *tally, libsched_error *err)
 {
     uint64_t clients = 0;
@@ -232,6 +327,8 @@ static bool check_requests(const struct core *core, struct tally *tally, libsche
             continue;
         }
         tally->requests++;
+        if (!check_place(core, slot, tally, err))
+            return false;
         CHECK((r->id & CORE_SLOT_MASK) == slot && r->id >> CORE_SLOT_BITS != 0,
               "slot %" PRIu32 " has another's id", slot);
         bool waits = r->state == CORE_UNPREPARED || r->state == CORE_PREPARING ||
@@ -351,19 +448,34 @@ static bool check_all(const struct core *core, struct tally *tally, libsched_err
     for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++)
         if (core->devices[i] != NULL && !check_device(core, i, tally, err))
             return false;
-    return check_requests(core, tally, err) && check_deadlines(core, tally, err) &&
+    return check_requests(core, tally, err) && check_lanes(core, tally, err) &&
+           check_shares(core, tally, err) && check_deadlines(core, tally, err) &&
            check_counts(core, tally, err) && check_actions(core, err);
 }
 
 bool core_check(const struct core *core, libsched_error *err)
 {
-    struct tally tally = {.seen = calloc(core->config.max_requests, 1)};
+    struct tally *tally = calloc(1, sizeof(*tally));
+    bool right = false;
 
-    if (tally.seen == NULL) {
-        libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to check with");
-        return false;
+    if (tally == NULL)
+        goto no_memory;
+    tally->seen = calloc(core->config.max_requests, 1);
+    tally->flows = calloc((size_t)core->flows_used + 1, sizeof(tally->flows[0]));
+    tally->shares =
+        calloc(((size_t)core->config.max_clients + 1) * CORE_PRIORITIES, sizeof(tally->shares[0]));
+    if (tally->seen == NULL || tally->flows == NULL || tally->shares == NULL)
+        goto no_memory;
+    right = check_all(core, tally, err);
+    goto done;
+no_memory:
+    libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to check with");
+done:
+    if (tally != NULL) {
+        free(tally->seen);
+        free(tally->flows);
+        free(tally->shares);
     }
-    bool right = check_all(core, &tally, err);
-    free(tally.seen);
+    free(tally);
     return right;
 }
