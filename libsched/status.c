@@ -24,6 +24,8 @@ const char *libsched_status_name(int status)
         return "not_found";
     case LIBSCHED_ECLIENTFULL:
         return "client_limit";
+    case LIBSCHED_ETIMELIMIT:
+        return "time_limit";
     case LIBSCHED_ENOMODEL:
         return "unknown_model";
     case LIBSCHED_ENOTREADY:

@@ -135,6 +135,13 @@ int core_handle(struct core *core, uint64_t now, struct core_event *event)
     case CORE_WORKER_UP:
     case CORE_WORKER_DOWN:
         return handle_device(core, event);
+    case CORE_JOB_SUBMIT:
+    case CORE_JOB_CANCEL:
+    case CORE_JOB_RELEASE:
+    case CORE_RANK_STARTED:
+    case CORE_RANK_STEPPED:
+    case CORE_RANK_CLOSED:
+        return LIBSCHED_ENOTSUP;
     }
     return LIBSCHED_EINVAL;
 }

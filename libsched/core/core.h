@@ -60,6 +60,21 @@
  * wait on that device until it has had its turn. A load that failed is tried again when the
  * device's worker comes up anew.
  *
+ * Jobs. A job takes k devices at once (a gang), one rank on each, and runs in numbered steps that
+ * are given to all ranks as one action; between steps its devices do others' work when that has
+ * fallen behind its share. No device has ranks of two jobs. It waits until its devices, and memory
+ * for a rank on each, can be had at the same time; the first in line has them kept for it, and
+ * others go first only where that does not delay it (backfill). A reservation is a job without
+ * ranks: its devices are drained, their workers ended (`vacate`), and it holds them until it is
+ * released, cancelled or out of time; then their workers may be started anew (`occupy`).
+ *   - job_start names a device for each rank; each answers rank-started. When all have, job_step is
+ *     given; each answers rank-stepped; and so on until all say that they have finished, or one
+ *     fails, or the job is cancelled or out of time: then job_close is given, each rank answers
+ *     rank-closed, and the job is answered by exactly one job_reply.
+ *   - A rank that does not answer within the job's step limit, or the time limit, has its worker
+ *     ended by `kill`. A worker that dies ends the job with LIBSCHED_EDEVICELOST: its other ranks
+ *     are closed.
+ *
  * Memory: bounded by the configuration and taken in core_new() and when a model or device is
  * added; nothing is allocated while requests flow.
  */
@@ -85,12 +100,14 @@ struct core;
 #define CORE_PRIORITIES 8
 
 #define CORE_MAX_SORTS 16 /* of devices */
+#define CORE_MAX_JOBS 4096
 
 struct core_config {
     uint32_t max_requests;        /* in flight; at most 2^24 */
     uint32_t max_clients;         /* known at one time; above it they share one entry */
     uint32_t max_strikes;         /* deaths in a batch of one before a request is poison; 0: 2 */
     uint32_t max_client_requests; /* waiting, of one client; 0: no limit of its own */
+    uint32_t max_jobs;            /* that have not ended; 0: 256, at most CORE_MAX_JOBS */
     /* Of device time, relative to each other, of the priority classes when several have work. All
      * 0: 128, 64, 32 … 1. Some 0: those have a share of 1. */
     uint32_t class_shares[CORE_PRIORITIES];
@@ -98,6 +115,8 @@ struct core_config {
      * is never dropped), so it ages; and one whose deadline is further away likewise. 0: 1 s for
      * class 0, and twice as long for each further. */
     uint64_t class_patience[CORE_PRIORITIES];
+    /* Of device time, in 1/1024: jobs' where inference wants the device too. 0: 512. */
+    uint32_t job_share;
 };
 
 /* NULL where memory is short or a limit is out of range. */
@@ -110,7 +129,7 @@ enum core_device_kind { CORE_COMPUTE, CORE_PREPARE };
 
 struct core_device {
     enum core_device_kind kind;
-    uint64_t memory_bytes; /* for models and running items; 0: not counted */
+    uint64_t memory_bytes; /* for models, running items and ranks; 0: not counted */
     uint32_t depth;        /* steps under way at a time; 0: 1, at most CORE_MAX_DEPTH */
     uint32_t sort;         /* below CORE_MAX_SORTS: devices of one sort learn costs together */
 };
@@ -118,6 +137,10 @@ struct core_device {
 /* Adds a device, which is down until worker-up. `index` is the caller's, below CORE_MAX_DEVICES.
  * LIBSCHED_EINVAL, LIBSCHED_EEXIST, LIBSCHED_ENOMEM. */
 int core_add_device(struct core *core, uint32_t index, const struct core_device *device);
+
+/* How far two devices are from each other, for the choice of a job's devices: 0 is the best, and
+ * what is not set. LIBSCHED_EINVAL. */
+int core_set_distance(struct core *core, uint32_t a, uint32_t b, uint32_t distance);
 
 /* A client's weight (0: 1; at most 2^16) in the fair share among those of its class, and how many
  * of its requests may wait (0: as configured). Kept until it is set to 0, 0. LIBSCHED_EBUSY: as
@@ -182,6 +205,12 @@ enum core_event_type {
     CORE_WORKER_DOWN, /* its exit has been seen: nothing more comes from that epoch */
     CORE_TIMER,
     CORE_DRAIN, /* submit is answered with LIBSCHED_ECLOSING from now on */
+    CORE_JOB_SUBMIT,
+    CORE_JOB_CANCEL,
+    CORE_JOB_RELEASE,  /* a reservation is given back */
+    CORE_RANK_STARTED, /* of a device, as the two below */
+    CORE_RANK_STEPPED,
+    CORE_RANK_CLOSED,
 };
 
 /* A request. Its id is the core's: below 2^24 in its low 24 bits (the slot, for the caller's own
@@ -198,6 +227,26 @@ struct core_submit {
     /* Out: */
     uint64_t id;
     uint64_t retry_after; /* ns, of LIBSCHED_EQUEUEFULL, LIBSCHED_ECLIENTFULL, LIBSCHED_EBUSY */
+};
+
+enum core_job_flags {
+    CORE_JOB_RESERVE = 1u << 0, /* no ranks: its devices are vacated and held */
+};
+
+/* A job. Its id is the core's: below CORE_MAX_JOBS in its low 16 bits, a generation above, and
+ * never 0. */
+struct core_job_submit {
+    uint32_t flags;        /* core_job_flags */
+    uint32_t n_devices;    /* k */
+    uint64_t devices;      /* bits: of which (compute devices only) */
+    uint64_t memory_bytes; /* of a rank */
+    uint32_t priority;
+    uint64_t client;
+    uint64_t time_limit; /* ns from its start; 0: none */
+    uint64_t step_limit; /* ns that starting, a step, or closing may take; 0: 60 s */
+    /* Out: */
+    uint64_t id;
+    uint64_t retry_after; /* ns, of LIBSCHED_EBUSY */
 };
 
 struct core_event {
@@ -249,6 +298,17 @@ struct core_event {
         struct {
             uint64_t free_bytes;
         } memory;
+        struct core_job_submit job;
+        struct {
+            uint64_t id;
+        } job_id; /* job_cancel, job_release */
+        struct {
+            uint64_t id;
+            uint32_t step;       /* rank_stepped */
+            int status;          /* not LIBSCHED_OK: the job fails with it */
+            bool finished;       /* rank_stepped: it wants no further step. All ranks must agree */
+            uint64_t begin, end; /* rank_stepped: when it ran */
+        } rank;
     } u;
 };
 
@@ -256,7 +316,9 @@ struct core_event {
  * Takes an event in. Answers LIBSCHED_OK, or for CORE_SUBMIT why the request is refused (it then
  * has no id and no reply): LIBSCHED_ENOMODEL, LIBSCHED_EQUEUEFULL, LIBSCHED_EBUSY,
  * LIBSCHED_ETOOBIG, LIBSCHED_EDEADLINE (it has passed, or is predicted to be missed),
- * LIBSCHED_ECLIENTFULL, LIBSCHED_ECLOSING, LIBSCHED_EINVAL. CORE_CANCEL of an unknown id is
+ * LIBSCHED_ECLIENTFULL, LIBSCHED_ECLOSING, LIBSCHED_EINVAL. CORE_JOB_SUBMIT: LIBSCHED_EINVAL,
+ * LIBSCHED_ENODEVICE (there are not so many), LIBSCHED_ENODEVMEM (not even alone), LIBSCHED_EBUSY,
+ * LIBSCHED_ECLOSING. CORE_CANCEL, CORE_JOB_CANCEL and CORE_JOB_RELEASE of an unknown id are
  * LIBSCHED_ENOENT. Stale events are LIBSCHED_OK and change nothing. `now` never goes back.
  */
 int core_handle(struct core *core, uint64_t now, struct core_event *event);
@@ -273,6 +335,13 @@ enum core_action_type {
     CORE_REPLY,        /* a request ended: its last outputs, or its status */
     CORE_REPLY_PART,   /* the oldest part not yet sent of a request may go out */
     CORE_ARM_TIMER,    /* send CORE_TIMER at `at`; replaces the timer before; 0 disarms */
+    CORE_JOB_START,    /* start `n_ranks` ranks: rank i on device `ranks[i]`. A reservation has its
+                        * devices now: nothing answers */
+    CORE_JOB_STEP,     /* each rank runs step `step` */
+    CORE_JOB_CLOSE,    /* each rank that was started (and lives) ends; `status` says why */
+    CORE_JOB_REPLY,    /* a job ended: LIBSCHED_OK, or why it did not end well */
+    CORE_VACATE, /* end a device's worker in good order; worker-down follows; start no other */
+    CORE_OCCUPY, /* the device is the scheduler's again: start its worker */
 };
 
 struct core_action_item {
@@ -295,10 +364,13 @@ struct core_action {
     bool ends;   /* STEP: the session is over, nobody in it runs: drop those who leave, and it */
     uint64_t id; /* ABORT, REPLY, REPLY_PART */
     int status;  /* REPLY */
-    uint32_t attempts;   /* REPLY: dispatches for compute */
-    uint64_t dispatched; /* REPLY: when the last of them was; 0: never */
-    uint32_t batch_size; /* REPLY: items in its last step */
-    uint64_t at;         /* ARM_TIMER */
+    uint32_t attempts;     /* REPLY: dispatches for compute */
+    uint64_t dispatched;   /* REPLY: when the last of them was; 0: never */
+    uint32_t batch_size;   /* REPLY: items in its last step */
+    uint64_t at;           /* ARM_TIMER */
+    uint64_t job;          /* JOB_* */
+    uint32_t n_ranks;      /* JOB_START, JOB_STEP, JOB_CLOSE */
+    const uint32_t *ranks; /* devices, in the order of the ranks; valid as `items` */
 };
 
 /* The next action, in the order they were decided; false when there is none. After CORE_REPLY an
@@ -323,6 +395,42 @@ uint64_t core_model_devices(const struct core *core, uint32_t model);
  * a worker died while it did nothing but load it: then no event says so, hence to be looked at
  * after a worker-down. */
 uint64_t core_model_failed(const struct core *core, uint32_t model);
+
+/* What a job is at, and what for. */
+enum core_job_state {
+    CORE_JOB_PENDING = 1,
+    CORE_JOB_STARTING, /* has its devices; its ranks have not all started */
+    CORE_JOB_RUNNING,  /* or, a reservation: is held */
+    CORE_JOB_CLOSING,
+};
+
+enum core_job_why {
+    CORE_WHY_NONE,     /* it isn't pending */
+    CORE_WHY_ORDER,    /* others are before it, the next of which is `blocker` */
+    CORE_WHY_DEVICES,  /* of the devices it may have, `have` of `need` are up and without a job */
+    CORE_WHY_MEMORY,   /* so many have memory for a rank */
+    CORE_WHY_DRAINING, /* its devices are chosen and finish what they are at */
+    CORE_WHY_DOWN,     /* so many of its devices have a worker that is up */
+};
+
+struct core_job_info {
+    enum core_job_state state;
+    enum core_job_why why;
+    uint32_t have, need;
+    uint64_t blocker;   /* a job that is before it, or holds what it needs; 0: none */
+    uint64_t starts_by; /* when it will have its devices at the latest, by the limits of those that
+                         * hold them; 0: not known */
+    uint32_t n_ranks;
+    uint32_t ranks[CORE_MAX_DEVICES]; /* once it has them */
+    uint64_t distance; /* summed over pairs of its devices, and the least that any choice among */
+    uint64_t least_distance; /* all devices it may have would give: why it got these */
+    uint32_t step;
+    uint64_t submitted, started; /* ns; 0: not started */
+    uint64_t device_ns;          /* device time taken so far, over all ranks */
+};
+
+/* LIBSCHED_ENOENT. */
+int core_job_get(const struct core *core, uint64_t id, struct core_job_info *out);
 
 /*
  * Whether everything the core holds fits together (lists, counts, memory, conservation of

@@ -123,6 +123,8 @@ typedef struct libsched_options {
      * never dropped. 0: 1 s for priority 0, twice as long for each further. */
     uint64_t class_patience_ns[LIBSCHED_PRIORITIES];
     uint32_t max_client_requests; /* waiting, of one client; 0: no limit of its own */
+    uint32_t job_share_percent;   /* of device time, jobs' where inference wants it too; 0: 50 */
+    uint32_t max_jobs;            /* not ended; 0: 256 */
 } libsched_options;
 
 #define LIBSCHED_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_options)
@@ -380,6 +382,91 @@ LIBSCHED_API int libsched_cancel(libsched *s, uint64_t id);
 /* Lets `n` more parts of a request come. LIBSCHED_ENOENT where none of that id is in flight. */
 LIBSCHED_API int libsched_grant(libsched *s, uint64_t id, uint32_t n);
 
+/* --------------------------------------------------------------------------------------- jobs */
+
+/*
+ * A job: a program (libsched/engine.h) that takes k devices at once and runs until it has finished,
+ * or, with LIBSCHED_JOB_RESERVE, k devices held for the caller's own code, their workers ended.
+ * It waits for its devices in a line of its own, beside the requests, and shares them with
+ * inference while it runs (a reservation does not).
+ */
+
+enum libsched_job_flags {
+    LIBSCHED_JOB_RESERVE = 1u << 0, /* no program: until released, cancelled or out of time */
+};
+
+typedef struct libsched_job_options {
+    uint32_t struct_size;
+    uint32_t flags;      /* libsched_job_flags */
+    const char *name;    /* for people; NULL: the program's. [A-Za-z0-9._-] */
+    const char *program; /* "gemm", "allreduce", "train", or a plugin's */
+    const char *library; /* a plugin, absolute; NULL: built in, or found on plugin_path */
+    const libsched_parameter *parameters;
+    uint32_t n_parameters;
+    uint32_t n_devices;         /* k; 0: 1 */
+    const char *const *devices; /* names of those it may have; NULL: all usable */
+    uint32_t n_device_names;
+    uint64_t memory_bytes; /* of a rank, on each device; 0: as the program says */
+    const char *client;
+    uint32_t priority;
+    uint64_t time_limit_ns; /* from its start; 0: none. Past it, it ends with LIBSCHED_ETIMELIMIT */
+    uint64_t step_limit_ns; /* of one step; past it, its workers are ended. 0: 60 s */
+    uint64_t user;          /* comes back in the completions */
+} libsched_job_options;
+
+#define LIBSCHED_JOB_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_job_options)
+
+enum libsched_job_state {
+    LIBSCHED_JOB_CHECKING = 1, /* its parameters are being checked */
+    LIBSCHED_JOB_PENDING,
+    LIBSCHED_JOB_STARTING,
+    LIBSCHED_JOB_RUNNING, /* or a reservation that has its devices */
+    LIBSCHED_JOB_CLOSING,
+    LIBSCHED_JOB_ENDED, /* in completions only */
+};
+
+/*
+ * Submits a job. What can be seen at once is answered at once: LIBSCHED_EINVAL,
+ * LIBSCHED_ENODEVICE (more devices than there are), LIBSCHED_EBUSY (as many jobs as may be),
+ * LIBSCHED_ECLOSING. Whatever becomes of it later comes as completions of kind LIBSCHED_JOB: a
+ * change of its state, its progress, and exactly one that is its end.
+ */
+LIBSCHED_API int libsched_job_submit(libsched *s, const libsched_job_options *options, uint64_t *id,
+                                     libsched_error *err);
+
+/* Its end comes, with LIBSCHED_ECANCELED unless it was under way already. LIBSCHED_ENOENT. */
+LIBSCHED_API int libsched_job_cancel(libsched *s, uint64_t id);
+/* Gives a reservation back: its end comes, with LIBSCHED_OK. LIBSCHED_ENOENT; LIBSCHED_EINVAL where
+ * it is none. */
+LIBSCHED_API int libsched_job_release(libsched *s, uint64_t id);
+
+typedef struct libsched_job_info {
+    uint32_t struct_size;
+    uint32_t state; /* libsched_job_state */
+    uint64_t id;
+    char name[LIBSCHED_NAME_SIZE];
+    char program[LIBSCHED_NAME_SIZE]; /* empty for a reservation */
+    char client[LIBSCHED_NAME_SIZE];
+    char text[LIBSCHED_MESSAGE_SIZE]; /* what the program says of itself */
+    char why[LIBSCHED_MESSAGE_SIZE];  /* pending: what for; else why it has these devices */
+    uint32_t n_devices;               /* k */
+    uint64_t devices;                 /* a bit for each it has (by index); 0: none yet */
+    uint64_t step;
+    uint64_t done, total;                  /* its progress; total 0: not known */
+    char message[LIBSCHED_MESSAGE_SIZE];   /* its latest */
+    uint64_t queued_ns, run_ns, device_ns; /* waited, ran, device time taken */
+    uint64_t starts_by_ns; /* pending: from now, it has its devices at the latest; 0: not known */
+} libsched_job_info;
+
+#define LIBSCHED_JOB_INFO_INIT LIBSCHED_INIT_OF(libsched_job_info)
+
+/* Jobs have an index from 0 to libsched_job_count() - 1, in the order they were submitted, that
+ * changes when one has ended. */
+LIBSCHED_API uint32_t libsched_job_count(const libsched *s);
+LIBSCHED_API int libsched_job_get(libsched *s, uint32_t index, libsched_job_info *out);
+/* The same by id; LIBSCHED_ENOENT once it has ended. */
+LIBSCHED_API int libsched_job_find(libsched *s, uint64_t id, libsched_job_info *out);
+
 /* A client's weight in the fair share of device time among those of its class (0: 1, at most
  * 65536), and how many of its requests may wait (0: as configured). Both 0 forgets it.
  * LIBSCHED_EINVAL: a weight or a name that is too large; LIBSCHED_EBUSY: as many clients are known
@@ -394,6 +481,8 @@ enum libsched_completion_kind {
     LIBSCHED_END,      /* its end: exactly one for each request that was accepted */
     LIBSCHED_MODEL,    /* a model's state changed: `name`, `state`, `status`, `message` */
     LIBSCHED_DEVICE,   /* a device's state changed: likewise */
+    LIBSCHED_JOB,      /* a job's state or progress: `id`, `user`, `name`, `state`; its end (state
+                        * LIBSCHED_JOB_ENDED): `status`, `message`, its result in `values` */
 };
 
 typedef struct libsched_completion {
@@ -404,14 +493,19 @@ typedef struct libsched_completion {
     const libsched_tensor *outputs; /* n_outputs of them, in shared memory: a worker could still
                                      * write there, so what is checked is copied first */
     uint32_t n_outputs;
-    uint32_t device;     /* index; UINT32_MAX: it reached none */
-    const char *name;    /* LIBSCHED_MODEL, LIBSCHED_DEVICE */
-    uint32_t state;      /* libsched_model_state or libsched_device_state */
-    uint32_t attempts;   /* 1, or more where a worker died under it */
-    uint32_t batch_size; /* requests in its last step */
-    uint64_t queue_ns;   /* from its submission to its (last) dispatch */
-    uint64_t compute_ns; /* from there to its end */
-    void *handle;        /* the library's */
+    uint32_t device;      /* index; UINT32_MAX: it reached none */
+    const char *name;     /* LIBSCHED_MODEL, LIBSCHED_DEVICE */
+    uint32_t state;       /* libsched_model_state or libsched_device_state */
+    uint32_t attempts;    /* 1, or more where a worker died under it */
+    uint32_t batch_size;  /* requests in its last step */
+    uint64_t queue_ns;    /* from its submission to its (last) dispatch */
+    uint64_t compute_ns;  /* from there to its end */
+    uint64_t done, total; /* LIBSCHED_JOB: its progress. Of several that were not reaped in time
+                           * the latest alone is kept */
+    uint64_t devices;     /* LIBSCHED_JOB: a bit for each device it has */
+    const libsched_parameter *values; /* LIBSCHED_JOB, at its end: n_values results */
+    uint32_t n_values;
+    void *handle; /* the library's */
 } libsched_completion;
 
 /* Moves up to `max` completions to `out`, in the order in which they came about; answers how

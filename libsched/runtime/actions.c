@@ -130,5 +130,12 @@ void runtime_carry_out(libsched *s, const struct core_action *action)
     case CORE_ARM_TIMER:
         s->core_at = action->at;
         break;
+    case CORE_JOB_START:
+    case CORE_JOB_STEP:
+    case CORE_JOB_CLOSE:
+    case CORE_JOB_REPLY:
+    case CORE_VACATE:
+    case CORE_OCCUPY:
+        break;
     }
 }

@@ -337,6 +337,14 @@ static void take(libsched *s, struct runtime_device *device, struct worker_event
     case WORKER_LOG:
         runtime_log(s, LIBSCHED_LOG_INFO, "%s: %s", device->name, event->error.message);
         break;
+    case WORKER_RANK_CHECKED:
+    case WORKER_RANK_ID:
+    case WORKER_RANK_STARTED:
+    case WORKER_RANK_STEPPED:
+    case WORKER_RANK_CLOSED:
+    case WORKER_PROGRESS:
+    case WORKER_RESULT:
+        break;
     case WORKER_DOWN:
         is_down(s, device, event);
         break;

@@ -33,6 +33,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <libsched/device.h>
 #include <libsched/engine.h>
 #include <libsched/status.h>
 #include <libsched/tensor.h>
@@ -147,21 +148,64 @@ int worker_run(struct worker *worker, const struct worker_step *step, libsched_e
 /* Sets an item's `cancelled`, also in the middle of a step. An unknown id is ignored. */
 void worker_cancel(struct worker *worker, uint64_t id);
 
+/*
+ * Jobs: a rank of a program (libsched/engine.h). A worker has at most one rank at a time. Each
+ * command is answered by one event: WORKER_RANK_STARTED, WORKER_RANK_STEPPED, WORKER_RANK_CLOSED;
+ * WORKER_PROGRESS and WORKER_RESULT come in between.
+ *
+ * The ranks find each other as follows: the caller makes one segment for the job, of
+ * LIBSCHED_COMMUNICATOR_SHARED_SIZE, writable by the workers; rank 0 is started first where the
+ * driver has communicator ids, which then come as WORKER_RANK_ID and are passed to the others by
+ * worker_rank_id(). All other drivers need no id.
+ */
+struct worker_rank {
+    uint64_t job;        /* the caller's key */
+    const char *name;    /* for messages */
+    const char *program; /* built in or plugin's name */
+    const char *library; /* a plugin's path, or NULL */
+    const libsched_parameter *parameters;
+    uint32_t n_parameters;
+    uint32_t rank, n_ranks;
+    uint64_t timeout_ns;    /* of collectives */
+    struct segment *shared; /* NULL where n_ranks is 1 */
+};
+
+int worker_rank_start(struct worker *worker, const struct worker_rank *rank, libsched_error *err);
+/* The id that rank 0 made, for a rank that waits for it. */
+int worker_rank_id(struct worker *worker, uint64_t job,
+                   const unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE]);
+int worker_rank_step(struct worker *worker, uint64_t job, uint64_t step);
+/* Ends a rank after the step it is in. `cancelled`: also lets that step know, and what it waits
+ * for in a collective fail. */
+int worker_rank_close(struct worker *worker, uint64_t job, bool cancelled);
+
+/* Checks a job's parameters, in a worker that prepares: WORKER_RANK_CHECKED, with `job`, status,
+ * error, memory_bytes and text. */
+int worker_rank_check(struct worker *worker, const struct worker_rank *rank, libsched_error *err);
+
 /* The worker may forget a segment (which the caller then frees). */
 void worker_drop_segment(struct worker *worker, const struct segment *segment);
 
 /* ------------------------------------------------------------------------------------- events */
 
 enum worker_event_type {
-    WORKER_UP = 1,   /* it may be given commands */
-    WORKER_LOADED,   /* key, status, error, description, memory */
-    WORKER_UNLOADED, /* key */
-    WORKER_PART,     /* batch, id, outputs */
-    WORKER_ITEM,     /* batch, id, status, error, outputs; units after a prepare batch */
-    WORKER_STEP,     /* batch, step, status, error, begin, end: ready for the next */
-    WORKER_MEMORY,   /* free_bytes of the device */
-    WORKER_LOG,      /* error.message: a line for people */
-    WORKER_DOWN,     /* the last event, once its exit was seen: error says how it ended */
+    WORKER_UP = 1,       /* it may be given commands */
+    WORKER_LOADED,       /* key, status, error, description, memory */
+    WORKER_UNLOADED,     /* key */
+    WORKER_PART,         /* batch, id, outputs */
+    WORKER_ITEM,         /* batch, id, status, error, outputs; units after a prepare batch */
+    WORKER_STEP,         /* batch, step, status, error, begin, end: ready for the next */
+    WORKER_MEMORY,       /* free_bytes of the device */
+    WORKER_LOG,          /* error.message: a line for people */
+    WORKER_RANK_CHECKED, /* job, status, error (its message is the program's text, where it is OK),
+                          * memory_bytes */
+    WORKER_RANK_ID,      /* job, rank_id: what the others find rank 0 by */
+    WORKER_RANK_STARTED, /* job, status, error */
+    WORKER_RANK_STEPPED, /* job, step, status, error, finished, begin, end */
+    WORKER_RANK_CLOSED,  /* job */
+    WORKER_PROGRESS,     /* job, done, total, error.message: a line for people */
+    WORKER_RESULT,       /* job, result */
+    WORKER_DOWN,         /* the last event, once its exit was seen: error says how it ended */
 };
 
 /* Result memory of one event; counted in the incarnation. */
@@ -171,7 +215,7 @@ struct worker_event {
     enum worker_event_type type;
     uint32_t key;
     uint64_t batch;
-    uint32_t step;
+    uint64_t step;
     uint64_t id;
     uint64_t units;
     uint64_t batch_key; /* after a prepare batch */
@@ -179,6 +223,10 @@ struct worker_event {
     libsched_error error;
     uint64_t begin, end;
     uint64_t memory_bytes, free_bytes;
+    uint64_t job, done, total;
+    bool finished;
+    unsigned char rank_id[LIBSCHED_COMMUNICATOR_ID_SIZE];
+    const libsched_parameter *result; /* valid until the next worker_next_event() */
     /* WORKER_LOADED: valid until the next worker_next_event(). */
     const libsched_engine_description *description;
     /* WORKER_PART, WORKER_ITEM: valid until worker_results_release(results). The names are

@@ -30,7 +30,7 @@ extern "C" {
 #endif
 
 /* Raised when a change breaks drivers or engines that were built before it. What is added goes to
- * the end of a struct, and struct_size says whether it is there: collectives will come so. */
+ * the end of a struct, and struct_size says whether it is there: collectives came so. */
 #define LIBSCHED_DEVICE_ABI 1
 
 struct libsched_device_driver;
@@ -161,6 +161,54 @@ typedef struct libsched_device_pool_args {
 } libsched_device_pool_args;
 
 /*
+ * A communicator: the ranks of a job, each on a device of its own, in a process of its own. Its
+ * operations are collective: every rank calls the same ones in the same order. They are part of
+ * the device's order, like any other operation; a rank that is missing, or that died, lets them
+ * fail on every other rank, by communicator_abort() or when `timeout_ns` has passed. After a
+ * failure a communicator can only be destroyed.
+ */
+typedef struct libsched_device_communicator libsched_device_communicator;
+
+#define LIBSCHED_COMMUNICATOR_ID_SIZE 128
+
+typedef struct libsched_device_communicator_args {
+    uint32_t struct_size;
+    uint32_t rank, n_ranks;
+    uint64_t timeout_ns; /* that any one operation may wait for others */
+    /* Memory that all ranks of this host have mapped, zeroed when the job began; at least
+     * LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks), aligned to a page. It stays mapped until the
+     * communicator is destroyed. */
+    void *shared;
+    uint64_t shared_size;
+    /* What communicator_id() of rank 0 answered; NULL for a driver that has none. */
+    const unsigned char *id; /* LIBSCHED_COMMUNICATOR_ID_SIZE */
+} libsched_device_communicator_args;
+
+#define LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks) ((1 + (uint64_t)(n_ranks)) * (UINT64_C(4) << 20))
+
+typedef enum libsched_device_reduction {
+    LIBSCHED_REDUCE_SUM = 1,
+    LIBSCHED_REDUCE_MAX,
+} libsched_device_reduction;
+
+/* `count` elements of FP32 or BF16 (sums are carried in FP32), row by row from row 0 of the
+ * buffers, whose columns are all used. The same buffer may be input and output, but for all_gather
+ * and reduce_scatter.
+ *   all_reduce:      output = the reduction over all ranks of input; count elements each
+ *   broadcast:       output = root's input
+ *   all_gather:      output = the inputs of all ranks, in their order; count each
+ *   reduce_scatter:  output = the rank's share of the reduction; input n_ranks * count elements
+ * A sum is added up in the order of the ranks, so that every rank has the same one to the bit. */
+typedef struct libsched_device_collective_args {
+    uint32_t struct_size;
+    uint32_t reduction; /* libsched_device_reduction */
+    uint32_t root;      /* of broadcast */
+    uint64_t count;
+    const libsched_device_buffer *input;
+    libsched_device_buffer *output;
+} libsched_device_collective_args;
+
+/*
  * Functions answer LIBSCHED_OK or a status, with a message in `err`: LIBSCHED_EINVAL for arguments
  * that do not fit together, LIBSCHED_ENOTSUP for what this device cannot do, LIBSCHED_ENODEVMEM
  * where there is no room, LIBSCHED_EDEVICELOST once it can't be used any more.
@@ -217,6 +265,33 @@ typedef struct libsched_device_driver {
 
     /* Waits until everything before it is done, and answers how that ended. */
     int (*synchronize)(libsched_device *device, libsched_error *err);
+
+    /* --------------------------------------------------------------------------- collectives */
+    /* Since these came later, a driver may lack them: struct_size says so, or they are NULL. */
+
+    /* What the ranks find each other by, made by rank 0 and passed to the others. NULL: not
+     * needed. */
+    int (*communicator_id)(libsched_device *device, unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE],
+                           libsched_error *err);
+    /* Returns when all ranks have called it. */
+    int (*communicator_create)(libsched_device *device, libsched_device_communicator **out,
+                               const libsched_device_communicator_args *args, libsched_error *err);
+    void (*communicator_destroy)(libsched_device *device,
+                                 libsched_device_communicator *communicator);
+    /* Lets what is under way fail, on every rank. May be called from another thread. */
+    void (*communicator_abort)(libsched_device_communicator *communicator);
+
+    int (*all_reduce)(libsched_device *device, libsched_device_communicator *communicator,
+                      const libsched_device_collective_args *args, libsched_error *err);
+    int (*broadcast)(libsched_device *device, libsched_device_communicator *communicator,
+                     const libsched_device_collective_args *args, libsched_error *err);
+    int (*all_gather)(libsched_device *device, libsched_device_communicator *communicator,
+                      const libsched_device_collective_args *args, libsched_error *err);
+    int (*reduce_scatter)(libsched_device *device, libsched_device_communicator *communicator,
+                          const libsched_device_collective_args *args, libsched_error *err);
+    /* Waits, also on the host, until every rank has come here. */
+    int (*barrier)(libsched_device *device, libsched_device_communicator *communicator,
+                   libsched_error *err);
 } libsched_device_driver;
 
 /*

@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Raised when a change breaks engines that were built before it. */
-#define LIBSCHED_ENGINE_ABI 1
+#define LIBSCHED_ENGINE_ABI 2
 
 /* A device that is open in this worker: see libsched/device.h. An engine that brings its own way
  * to compute need not use it. */
@@ -191,6 +191,89 @@ typedef struct libsched_engine {
 typedef const libsched_engine *(*libsched_engine_entry_fn)(uint32_t abi);
 #define LIBSCHED_ENGINE_ENTRY "libsched_engine_entry"
 LIBSCHED_API const libsched_engine *libsched_engine_entry(uint32_t abi);
+
+/* ---------------------------------------------------------------------------------- programs */
+
+/*
+ * What a program is: the code of a job, which runs on k devices at once, a rank on each. A program
+ * is one exported function, libsched_program_entry(), that returns a const table; a plugin may
+ * export an engine, a program, or both.
+ *
+ * Each rank runs in its device's worker, one thread at a time, beside the models that are loaded
+ * there. The scheduler calls step() of all ranks for the same numbered step, so that a collective
+ * in it (libsched/device.h) finds every rank there; between steps it may give the devices to
+ * others. So a step should take some milliseconds, up to some hundred: a longer one keeps others
+ * waiting, a shorter one is all overhead.
+ */
+
+/* Raised when a change breaks programs that were built before it. */
+#define LIBSCHED_PROGRAM_ABI 1
+
+struct libsched_device_communicator;
+
+/* The program's own state for one rank. */
+typedef struct libsched_program_rank libsched_program_rank;
+
+typedef struct libsched_program_args {
+    uint32_t struct_size;
+    const char *name; /* the job's, for messages */
+    const libsched_parameter *parameters;
+    uint32_t n_parameters;
+    uint32_t n_ranks;
+    /* Below: not for check(). */
+    uint32_t rank;
+    uint32_t threads;
+    struct libsched_device *device;
+    struct libsched_device_communicator *communicator; /* of its ranks; NULL where n_ranks is 1 */
+} libsched_program_args;
+
+/* What a rank needs. Filled by check(). */
+typedef struct libsched_program_needs {
+    uint64_t memory_bytes;            /* of device memory, at most; 0: next to nothing */
+    char text[LIBSCHED_MESSAGE_SIZE]; /* one line for people: "all-reduce, 1 KiB to 64 MiB" */
+} libsched_program_needs;
+
+/* What a program may call during start(), step() and close(), from the thread that runs the
+ * call. */
+typedef struct libsched_program_host {
+    uint32_t struct_size;
+    /* How far the job is: `done` of `total` (0: not known), and a line for people, or NULL. Those
+     * of rank 0 are passed on. Cheap: at most some hundred a second reach anybody. */
+    void (*progress)(void *host, uint64_t done, uint64_t total, const char *message);
+    /* A value of the job's result, by name; one given again replaces the one before. At most 64 KiB
+     * in all. Those of rank 0 are the job's. */
+    int (*result)(void *host, const libsched_parameter *value);
+    /* Whether the job is to end: a long step had better look, and return. */
+    bool (*cancelled)(void *host);
+    /* For people who debug a program: a line to the log. */
+    void (*log)(void *host, const char *message);
+} libsched_program_host;
+
+/* Functions answer LIBSCHED_OK or a status, with a message in `err`; the job then fails with it.
+ * LIBSCHED_EDEVICELOST: the device can no longer be used. */
+typedef struct libsched_program {
+    uint32_t abi_version; /* LIBSCHED_PROGRAM_ABI */
+    uint32_t struct_size; /* sizeof(libsched_program) as the program was built */
+    const char *name;     /* "gemm" */
+
+    /* Checks a job's parameters before it is queued. Called without a device, in any process. */
+    int (*check)(const libsched_program_args *args, libsched_program_needs *out,
+                 libsched_error *err);
+    /* Starts a rank. On failure nothing is left behind. */
+    int (*start)(libsched_program_rank **out, const libsched_program_args *args,
+                 const libsched_program_host *host, void *host_data, libsched_error *err);
+    /* Runs step 1, 2, 3 … and says whether it was the last: all ranks must say so at the same
+     * step. */
+    int (*step)(libsched_program_rank *rank, uint64_t step, bool *finished,
+                const libsched_program_host *host, void *host_data, libsched_error *err);
+    /* Frees it: at the end, after a step that failed, or when the job was cancelled. */
+    void (*close)(libsched_program_rank *rank);
+} libsched_program;
+
+/* The symbol a plugin exports; as libsched_engine_entry(). */
+typedef const libsched_program *(*libsched_program_entry_fn)(uint32_t abi);
+#define LIBSCHED_PROGRAM_ENTRY "libsched_program_entry"
+LIBSCHED_API const libsched_program *libsched_program_entry(uint32_t abi);
 
 #ifdef __cplusplus
 }

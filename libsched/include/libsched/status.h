@@ -30,8 +30,9 @@ enum libsched_status {
     LIBSCHED_ECANCELED = -103,   /* cancelled by its owner */
     LIBSCHED_ETOOBIG = -104,     /* larger than a limit that more patience does not lift */
     LIBSCHED_EPOISON = -105,     /* ended its worker when it ran alone, twice */
-    LIBSCHED_ENOENT = -106,      /* no request, lease or buffer of that name */
+    LIBSCHED_ENOENT = -106,      /* no request, job, lease or buffer of that name */
     LIBSCHED_ECLIENTFULL = -107, /* its client has as many waiting as it may: come back later */
+    LIBSCHED_ETIMELIMIT = -108,  /* a job that ran into its time limit */
 
     /* The model: requests for others are served. */
     LIBSCHED_ENOMODEL = -201,   /* no model of that name is loaded */
