@@ -180,6 +180,7 @@ enum libsched_device_state {
     LIBSCHED_DEVICE_STARTING,
     LIBSCHED_DEVICE_UP,
     LIBSCHED_DEVICE_DOWN, /* given up: see reason */
+    LIBSCHED_DEVICE_HELD, /* reserved, its worker ended: see reason */
 };
 
 typedef struct libsched_device_info {
@@ -489,13 +490,14 @@ typedef struct libsched_completion {
     uint32_t kind; /* libsched_completion_kind */
     int status;
     uint64_t id, user;
-    const char *message;            /* of a status that is not LIBSCHED_OK; else "" */
+    const char *message;            /* of a status that is not LIBSCHED_OK; else "", or what a
+                                     * job last said of its progress */
     const libsched_tensor *outputs; /* n_outputs of them, in shared memory: a worker could still
                                      * write there, so what is checked is copied first */
     uint32_t n_outputs;
     uint32_t device;      /* index; UINT32_MAX: it reached none */
-    const char *name;     /* LIBSCHED_MODEL, LIBSCHED_DEVICE */
-    uint32_t state;       /* libsched_model_state or libsched_device_state */
+    const char *name;     /* LIBSCHED_MODEL, LIBSCHED_DEVICE, LIBSCHED_JOB */
+    uint32_t state;       /* libsched_model_state, libsched_device_state or libsched_job_state */
     uint32_t attempts;    /* 1, or more where a worker died under it */
     uint32_t batch_size;  /* requests in its last step */
     uint64_t queue_ns;    /* from its submission to its (last) dispatch */

@@ -93,6 +93,7 @@ void runtime_carry_out(libsched *s, const struct core_action *action)
 {
     struct runtime_device *device;
     struct runtime_request *request;
+    char why[LIBSCHED_MESSAGE_SIZE];
 
     switch (action->type) {
     case CORE_DISPATCH:
@@ -115,7 +116,7 @@ void runtime_carry_out(libsched *s, const struct core_action *action)
     case CORE_KILL:
         device = device_of(s, action);
         if (device != NULL)
-            runtime_worker_kill(s, device, "the scheduler gave it up");
+            runtime_worker_kill(s, device, runtime_job_kill_text(s, device, why, sizeof(why)));
         break;
     case CORE_REPLY:
         request = runtime_request_by_core(s, action->id);
@@ -134,8 +135,13 @@ void runtime_carry_out(libsched *s, const struct core_action *action)
     case CORE_JOB_STEP:
     case CORE_JOB_CLOSE:
     case CORE_JOB_REPLY:
+        runtime_job_act(s, action);
+        break;
     case CORE_VACATE:
+        runtime_worker_vacate(s, &s->devices[action->device]);
+        break;
     case CORE_OCCUPY:
+        runtime_worker_occupy(s, &s->devices[action->device]);
         break;
     }
 }

@@ -43,7 +43,10 @@ size_t libsched_reap(libsched *s, libsched_completion *out, size_t max)
         list_remove(node);
         list_append(&s->reaped, node);
         s->n_ready--;
-        out[n++] = LIST_ENTRY(node, struct runtime_completion, link)->public;
+        struct runtime_completion *completion = LIST_ENTRY(node, struct runtime_completion, link);
+        if (completion->public.kind == LIBSCHED_JOB)
+            runtime_job_notice_reaped(completion);
+        out[n++] = completion->public;
     }
     if (s->n_ready == 0)
         runtime_reap_taken(s);
@@ -63,7 +66,10 @@ static void release(libsched *s, struct runtime_completion *completion)
         runtime_request_release(s, completion->request);
         return;
     }
-    free(LIST_ENTRY(completion, struct runtime_notice, completion));
+    if (completion->public.kind == LIBSCHED_JOB)
+        runtime_job_notice_release(s, completion);
+    else
+        free(LIST_ENTRY(completion, struct runtime_notice, completion));
 }
 
 void libsched_release(libsched *s, libsched_completion *completions, size_t n)
@@ -75,6 +81,8 @@ void libsched_release(libsched *s, libsched_completion *completions, size_t n)
         completions[i].handle = NULL;
         completions[i].outputs = NULL;
         completions[i].n_outputs = 0;
+        completions[i].values = NULL;
+        completions[i].n_values = 0;
     }
     runtime_unlock(s);
 }

@@ -43,25 +43,11 @@ static bool gpu_usable(libsched *s, struct runtime_device *device)
     return true;
 }
 
-/* Devices that are alike learn together what batches cost. */
-static uint32_t sort_of(const libsched *s, const struct runtime_device *device)
-{
-    uint32_t sort = 0;
-
-    for (uint32_t i = 0; i < device->index && i < s->n_listed; i++) {
-        const struct topology_device *a = s->devices[i].topology, *b = device->topology;
-        if (a->kind == b->kind && a->n_cores == b->n_cores && strcmp(a->model, b->model) == 0)
-            return s->devices[i].sort;
-        sort = s->devices[i].sort >= sort ? s->devices[i].sort + 1 : sort;
-    }
-    return sort < CORE_MAX_SORTS ? sort : CORE_MAX_SORTS - 1;
-}
-
 static int add(libsched *s, struct runtime_device *device, libsched_error *err)
 {
-    struct core_device what = {.kind = device->prepares ? CORE_PREPARE : CORE_COMPUTE};
-    if (!device->prepares)
-        what.sort = device->sort = sort_of(s, device);
+    device->sort = runtime_device_sort(s, device);
+    struct core_device what = {.kind = device->prepares ? CORE_PREPARE : CORE_COMPUTE,
+                               .sort = device->sort};
     /* What a CPU device takes is the machine's memory, which is not ours to divide. */
     if (device->topology != NULL && device->topology->kind == TOPOLOGY_GPU)
         what.memory_bytes = device->topology->memory_bytes;
@@ -69,6 +55,7 @@ static int add(libsched *s, struct runtime_device *device, libsched_error *err)
     if (rc < 0)
         return libsched_error_set(err, rc, "device %s: %s", device->name,
                                   rc == LIBSCHED_ENOMEM ? "no memory for it" : "not acceptable");
+    device->in_core = true;
     device->state = LIBSCHED_DEVICE_STARTING;
     device->restart_at = 1; /* due */
     return LIBSCHED_OK;
@@ -139,7 +126,7 @@ int runtime_devices_find(libsched *s, libsched_error *err)
         if (rc < 0)
             return rc;
     }
-    return LIBSCHED_OK;
+    return runtime_distances_set(s, err);
 }
 
 void runtime_device_announce(libsched *s, struct runtime_device *device)
@@ -174,6 +161,37 @@ struct runtime_device *runtime_device_by_name(libsched *s, const char *name)
         if (strcmp(s->devices[i].name, name) == 0)
             return &s->devices[i];
     return NULL;
+}
+
+bool runtime_device_usable(const struct runtime_device *device)
+{
+    return device->state == LIBSCHED_DEVICE_STARTING || device->state == LIBSCHED_DEVICE_UP ||
+           device->state == LIBSCHED_DEVICE_HELD;
+}
+
+int runtime_devices_choose(libsched *s, const char *const *names, uint32_t n, uint64_t *out,
+                           libsched_error *err)
+{
+    *out = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (names[i] == NULL)
+            return libsched_error_set(err, LIBSCHED_EINVAL, "device %u has no name", i);
+        const struct runtime_device *device = runtime_device_by_name(s, names[i]);
+        if (device == NULL)
+            return libsched_error_set(err, LIBSCHED_ENODEVICE, "there is no device \"%.64s\"",
+                                      names[i]);
+        if (!runtime_device_usable(device))
+            return libsched_error_set(err, LIBSCHED_ENODEVICE, "device \"%s\" can't be used: %s",
+                                      device->name, device->reason);
+        *out |= UINT64_C(1) << device->index;
+    }
+    if (n == 0)
+        for (uint32_t i = 0; i < s->n_listed; i++)
+            if (runtime_device_usable(&s->devices[i]))
+                *out |= UINT64_C(1) << i;
+    if (*out == 0)
+        return libsched_error_set(err, LIBSCHED_ENODEVICE, "no device can be used");
+    return LIBSCHED_OK;
 }
 
 uint32_t libsched_device_count(const libsched *s)

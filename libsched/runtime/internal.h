@@ -10,6 +10,7 @@
  *     actions.c     what the core decided, carried out
  *     workers.c     workers: starting, their events, their end, starting them again
  *     device.c      devices: what there are, and what is told of them
+ *     distance.c    how far they are from each other, and which are alike
  *     spin.c        who may spin
  *     model.c       models: loading, unloading, what becomes of them
  *     model_source.c  where they come from; parameters.c
@@ -19,6 +20,10 @@
  *     validate.c    whether a request is what its model takes
  *     request.c     a request's memory and its place in the table
  *     finish.c      a request's parts and its end
+ *     job.c         jobs: taking them in, checking them, ending them
+ *     job_gang.c    a job's ranks: what the core decided about them, and what they say
+ *     job_notice.c  what callers are told while it happens: states, progress, results, the end
+ *     job_info.c    what callers are told when they ask; why.c: in words, why it is so
  *     completion.c  completions: queued, reaped, released
  *     buffer.c      memory that workers read
  *     arena.c       which bytes of it are taken
@@ -79,6 +84,7 @@ struct runtime_options {
     uint32_t max_client_requests; /* 0: no limit */
     void (*log)(void *payload, int level, const char *line);
     void *log_payload;
+    uint32_t job_share_percent, max_jobs;
 };
 
 /* Checks what the caller gave and completes it. On failure nothing is left behind. */
@@ -195,17 +201,76 @@ struct runtime_model {
     libsched_counters counters; /* those that the runtime counts */
 };
 
+/* --------------------------------------------------------------------------------------- jobs */
+
+/* What a job's completions hold: its strings lie in it. */
+struct runtime_job_notice {
+    struct runtime_completion completion;
+    struct runtime_job *job; /* that it is the progress, or the end, of; NULL: of none any more */
+    char name[LIBSCHED_NAME_SIZE];
+    char message[LIBSCHED_MESSAGE_SIZE];
+};
+
+struct runtime_job {
+    uint64_t id;      /* the caller's: 1, 2, 3 ... */
+    uint64_t core_id; /* 0: it is being checked, or ended */
+    uint64_t user;
+    struct list link; /* in libsched.jobs, until it has ended */
+    enum libsched_job_state state;
+    bool reservation;
+    bool announce; /* its state is to be told */
+
+    /* As it was submitted. */
+    char name[LIBSCHED_NAME_SIZE], program[LIBSCHED_NAME_SIZE], client[LIBSCHED_NAME_SIZE];
+    char *library;
+    libsched_parameter *parameters; /* one block with its strings */
+    uint32_t n_parameters;
+    uint32_t n_devices, priority;
+    uint64_t allowed; /* bits: devices it may have */
+    uint64_t memory_bytes, time_limit, step_limit;
+    uint64_t submitted_at;
+
+    /* While it is being checked: the device that has it, and what that was. */
+    uint32_t checker; /* RUNTIME_NOBODY: none has */
+    uint64_t checker_epoch, check_until;
+    uint32_t checker_deaths;
+    char text[LIBSCHED_MESSAGE_SIZE]; /* what the program says of itself */
+
+    /* Its gang. */
+    uint32_t n_ranks;
+    uint32_t ranks[CORE_MAX_DEVICES]; /* devices */
+    uint64_t devices;                 /* bits: those that it has */
+    struct segment *shared;           /* by which the ranks find each other */
+    uint64_t started_at;
+    uint64_t distance, least_distance; /* as they were when it was placed */
+
+    /* What it says. */
+    uint64_t step, done, total;
+    char message[LIBSCHED_MESSAGE_SIZE];
+    libsched_parameter *values; /* of its result */
+    uint32_t n_values;
+    size_t value_bytes;
+    libsched_error failure; /* what is to be said if it fails */
+
+    struct runtime_job_notice *progress; /* that was not reaped yet; NULL: none */
+    struct runtime_job_notice end;
+};
+
+/* No device. */
+#define RUNTIME_NOBODY UINT32_MAX
+
 /* ------------------------------------------------------------------------------------ devices */
 
 struct runtime_device {
     uint32_t index; /* in the core; the caller's, unless it prepares */
     bool prepares;
+    bool in_core;  /* it can be used */
     bool announce; /* its state is to be told */
+    uint32_t sort; /* of what it is alike */
     char name[LIBSCHED_NAME_SIZE];
     const struct topology_device *topology; /* NULL: it prepares */
     const char *driver;
     uint32_t ordinal, threads;
-    uint32_t sort; /* devices of one sort are alike */
 
     enum libsched_device_state state;
     char reason[LIBSCHED_MESSAGE_SIZE];
@@ -213,6 +278,7 @@ struct runtime_device {
     int worker_fd;         /* in epoll */
     uint64_t epoch, started_at;
     bool ending;     /* killed by us, and its exit not seen yet */
+    bool lost;       /* it said that it can't be used any more */
     bool in_core_up; /* the core knows that it is up */
     bool served;     /* it ended an item or a load since it started */
     uint32_t deaths; /* in a row, without having served */
@@ -221,6 +287,10 @@ struct runtime_device {
     uint32_t spin_us;    /* as the worker was told */
     uint64_t busy_ns, batches;
     struct list running; /* requests that its worker has */
+    uint64_t job;        /* the core's id of the job that has a rank in its worker; 0: none */
+    bool vacated;        /* no worker is started until it is the scheduler's again */
+    bool stopping;       /* its worker was asked to end for that */
+    uint64_t stop_by;    /* then it is made to; 0: it need not */
 };
 
 /* -------------------------------------------------------------------------------- the scheduler */
@@ -276,6 +346,13 @@ struct libsched {
     uint32_t *free_slots;
     uint32_t n_free_slots;
     uint64_t generation;
+
+    /* Jobs that have not ended, in the order they were submitted; by the slot of the core's id. */
+    struct list jobs;
+    uint32_t n_jobs;
+    struct runtime_job *jobs_by_core[CORE_MAX_JOBS];
+    uint64_t last_job;  /* id */
+    uint64_t checks_at; /* when checks are to be looked after; 0: never */
 
     struct list ready; /* completions to be reaped */
     size_t n_ready;
@@ -344,12 +421,25 @@ void runtime_device_set_state(libsched *s, struct runtime_device *device,
                               enum libsched_device_state state, const char *reason);
 /* The device of a name, among those listed; NULL. */
 struct runtime_device *runtime_device_by_name(libsched *s, const char *name);
+/* Whether work may be meant for it: it is up, or will be again. */
+bool runtime_device_usable(const struct runtime_device *device);
+/* The bits of the devices of some names, all of which can be used; of none: of all that can be. */
+int runtime_devices_choose(libsched *s, const char *const *names, uint32_t n, uint64_t *out,
+                           libsched_error *err);
+
+/* distance.c. Tells the core how far the devices are from each other. */
+int runtime_distances_set(libsched *s, libsched_error *err);
+/* Devices of one sort are alike, as far as the time they take is concerned. */
+uint32_t runtime_device_sort(const libsched *s, const struct runtime_device *device);
 
 /* workers.c */
 void runtime_worker_start(libsched *s, struct runtime_device *device);
 uint32_t runtime_worker_events(libsched *s, struct runtime_device *device, uint32_t max);
 void runtime_worker_kill(libsched *s, struct runtime_device *device, const char *why);
-/* Restarts that are due; and when the next is (0: none). */
+/* Ends a worker in good order and starts no other; starts one again. */
+void runtime_worker_vacate(libsched *s, struct runtime_device *device);
+void runtime_worker_occupy(libsched *s, struct runtime_device *device);
+/* Restarts that are due, and workers that take too long to end; and when the next is (0: none). */
 void runtime_workers_restart(libsched *s, uint64_t now);
 uint64_t runtime_workers_restart_at(const libsched *s);
 void runtime_workers_end(libsched *s);
@@ -387,6 +477,9 @@ void runtime_description_limit(struct runtime_model *model);
 void runtime_description_to_core(const struct runtime_model *model, struct core_model *out);
 
 /* validate.c */
+/* Whether it is a name: of characters that can be typed anywhere, and not too long. */
+int runtime_validate_name(const char *what, const char *name, libsched_error *err);
+int runtime_validate_client(const char *client, libsched_error *err);
 int runtime_validate_parameters(const libsched_parameter *parameters, uint32_t n,
                                 libsched_error *err);
 /* What can be said of tensors without knowing the model. */
@@ -416,7 +509,9 @@ void runtime_request_taken_back(libsched *s, struct runtime_request *request);
 int runtime_request_prepare(libsched *s, struct runtime_request *request,
                             const struct worker_event *event, libsched_error *err);
 
-/* submit.c: gives a request to the core, its model being described. */
+/* submit.c: the core's key of a client, by its name. */
+uint64_t runtime_client_key(const char *client);
+/* Gives a request to the core, its model being described. */
 int runtime_request_enter(libsched *s, struct runtime_request *request, uint64_t *retry_after,
                           libsched_error *err);
 /* Held requests: enter them, end them all, end those whose deadline passed. */
@@ -434,6 +529,49 @@ void runtime_request_finish(libsched *s, struct runtime_request *request,
                             const struct core_action *reply);
 void runtime_request_finish_held(libsched *s, struct runtime_request *request, int status,
                                  const char *message);
+
+/* job.c */
+void runtime_jobs_free(libsched *s);
+struct runtime_job *runtime_job_by_core(const libsched *s, uint64_t core_id);
+struct runtime_job *runtime_job_find(const libsched *s, uint64_t id);
+/* Gives jobs that wait for it to workers that prepare, and ends checks that take too long. */
+void runtime_jobs_check(libsched *s);
+/* The worker of a device that prepares has ended. */
+void runtime_jobs_checker_down(libsched *s, const struct runtime_device *device);
+/* It has ended; `status` is told of it. */
+void runtime_job_finish(libsched *s, struct runtime_job *job, int status);
+void runtime_job_free(libsched *s, struct runtime_job *job);
+
+/* What a worker says of a job: of its check, or of its ranks. */
+void runtime_job_event(libsched *s, struct runtime_device *device,
+                       const struct worker_event *event);
+
+/* job_gang.c: actions of the core, events of the ranks. */
+void runtime_job_act(libsched *s, const struct core_action *action);
+void runtime_job_rank_event(libsched *s, struct runtime_device *device,
+                            const struct worker_event *event);
+/* The worker of a device that has a rank has ended. */
+void runtime_job_rank_down(libsched *s, struct runtime_device *device, const char *why);
+/* That a worker is given up by the core, in words, where it has a rank. */
+const char *runtime_job_kill_text(libsched *s, struct runtime_device *device, char *out,
+                                  size_t size);
+
+/* job_notice.c */
+void runtime_job_set_state(libsched *s, struct runtime_job *job, enum libsched_job_state state);
+void runtime_job_progress(libsched *s, struct runtime_job *job, const struct worker_event *event);
+void runtime_job_value(libsched *s, struct runtime_job *job, const libsched_parameter *value);
+void runtime_job_queue_end(libsched *s, struct runtime_job *job, int status);
+void runtime_job_values_free(struct runtime_job *job);
+void runtime_jobs_announce(libsched *s);
+/* A completion was reaped, and released. */
+void runtime_job_notice_reaped(struct runtime_completion *completion);
+void runtime_job_notice_release(libsched *s, struct runtime_completion *completion);
+
+/* why.c. What a job that is pending waits for; or why one has the devices it has. */
+void runtime_job_why(const libsched *s, const struct runtime_job *job,
+                     const struct core_job_info *core, char *out, size_t size);
+/* As many names of devices as fit: "gpu:0, gpu:1 and 3 more". */
+void runtime_device_names(const libsched *s, uint64_t devices, char *out, size_t size);
 
 /* completion.c */
 void runtime_completion_queue(libsched *s, struct runtime_completion *completion);

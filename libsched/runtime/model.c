@@ -6,7 +6,6 @@
  * loads. The first load that succeeds brings the description; the core is told, and the requests
  * that waited for it enter.
  */
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,21 +85,10 @@ static int check_options(libsched *s, const libsched_model_options *options, lib
         return libsched_error_set(err, LIBSCHED_ECLOSING, "the scheduler is closing");
     if (options->name == NULL || options->name[0] == '\0')
         return libsched_error_set(err, LIBSCHED_EINVAL, "the model has no name");
-    size_t length = strnlen(options->name, LIBSCHED_NAME_SIZE);
-    if (length == LIBSCHED_NAME_SIZE)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "the name \"%.20s...\" is longer than %d "
-                                  "bytes",
-                                  options->name, LIBSCHED_NAME_SIZE - 1);
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)options->name[i];
-        if (c >= 0x80 || (!isalnum(c) && strchr("._-", c) == NULL))
-            return libsched_error_set(err, LIBSCHED_EINVAL,
-                                      "the name \"%s\" has a character that is none of "
-                                      "A-Z a-z 0-9 . _ -",
-                                      options->name);
-    }
-    int rc = runtime_validate_parameters(options->parameters, options->n_parameters, err);
+    int rc = runtime_validate_name("the name", options->name, err);
+    if (rc < 0)
+        return rc;
+    rc = runtime_validate_parameters(options->parameters, options->n_parameters, err);
     if (rc < 0)
         return rc;
     if (options->n_devices > 0 && options->devices == NULL)
@@ -113,35 +101,6 @@ static int check_options(libsched *s, const libsched_model_options *options, lib
     if (model != NULL && model->state != LIBSCHED_MODEL_FAILED)
         return libsched_error_set(err, LIBSCHED_EEXIST, "model \"%s\" is loaded already",
                                   options->name);
-    return LIBSCHED_OK;
-}
-
-static bool usable(const struct runtime_device *device)
-{
-    return device->state == LIBSCHED_DEVICE_STARTING || device->state == LIBSCHED_DEVICE_UP;
-}
-
-static int choose_devices(libsched *s, struct runtime_model *model,
-                          const libsched_model_options *options, libsched_error *err)
-{
-    for (uint32_t i = 0; i < options->n_devices; i++) {
-        if (options->devices[i] == NULL)
-            return libsched_error_set(err, LIBSCHED_EINVAL, "device %u has no name", i);
-        const struct runtime_device *device = runtime_device_by_name(s, options->devices[i]);
-        if (device == NULL)
-            return libsched_error_set(err, LIBSCHED_ENODEVICE, "there is no device \"%.64s\"",
-                                      options->devices[i]);
-        if (!usable(device))
-            return libsched_error_set(err, LIBSCHED_ENODEVICE, "device \"%s\" can't be used: %s",
-                                      device->name, device->reason);
-        model->devices |= UINT64_C(1) << device->index;
-    }
-    if (options->n_devices == 0)
-        for (uint32_t i = 0; i < s->n_listed; i++)
-            if (usable(&s->devices[i]))
-                model->devices |= UINT64_C(1) << i;
-    if (model->devices == 0)
-        return libsched_error_set(err, LIBSCHED_ENODEVICE, "no device can be used");
     return LIBSCHED_OK;
 }
 
@@ -177,7 +136,7 @@ static int load(libsched *s, const libsched_model_options *options, libsched_err
     model->state = LIBSCHED_MODEL_LOADING;
     rc = runtime_model_source(model, options, err);
     if (rc == LIBSCHED_OK)
-        rc = choose_devices(s, model, options, err);
+        rc = runtime_devices_choose(s, options->devices, options->n_devices, &model->devices, err);
     if (rc == LIBSCHED_OK && s->n_models == CORE_MAX_MODELS)
         rc = libsched_error_set(err, LIBSCHED_EBUSY, "%d models are loaded, which is the limit",
                                 CORE_MAX_MODELS);

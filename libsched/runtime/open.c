@@ -23,6 +23,8 @@ static int open_core(libsched *s, libsched_error *err)
         .max_requests = s->options.max_requests,
         .max_clients = MAX_CLIENTS,
         .max_client_requests = s->options.max_client_requests,
+        .max_jobs = s->options.max_jobs,
+        .job_share = s->options.job_share_percent * 1024 / 100,
     };
     for (int i = 0; i < CORE_PRIORITIES; i++) {
         config.class_shares[i] = s->options.class_shares[i];
@@ -67,6 +69,7 @@ int libsched_open(libsched **out, const libsched_options *options, libsched_erro
     list_init(&s->ready);
     list_init(&s->reaped);
     list_init(&s->buffers);
+    list_init(&s->jobs);
     int rc = open_all(s, options, err);
     if (rc < 0) {
         libsched_close(s);
@@ -87,6 +90,7 @@ void libsched_close(libsched *s)
         LIST_EACH(&s->devices[i].running, node, following)
     list_remove(node);
     runtime_completions_free(s);
+    runtime_jobs_free(s);
     runtime_requests_close(s);
     runtime_buffers_free(s);
     runtime_models_free(s);

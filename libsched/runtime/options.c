@@ -143,6 +143,19 @@ static uint64_t or_default(uint64_t value, uint64_t otherwise)
     return value != 0 ? value : otherwise;
 }
 
+static int read_jobs(struct runtime_options *out, const libsched_options *given,
+                     libsched_error *err)
+{
+    uint64_t max_jobs = or_default(given->max_jobs, 256);
+    uint64_t job_share = or_default(given->job_share_percent, 50);
+    int rc = check_range("job_share_percent", job_share, 1, 100, err);
+    if (rc == LIBSCHED_OK)
+        rc = check_range("max_jobs", max_jobs, 1, CORE_MAX_JOBS, err);
+    out->job_share_percent = (uint32_t)job_share;
+    out->max_jobs = (uint32_t)max_jobs;
+    return rc;
+}
+
 static int read_numbers(struct runtime_options *out, const libsched_options *given,
                         libsched_error *err)
 {
@@ -204,6 +217,8 @@ int runtime_options_read(struct runtime_options *out, const libsched_options *op
     out->log = given.log;
     out->log_payload = given.log_payload;
     rc = read_numbers(out, &given, err);
+    if (rc == LIBSCHED_OK)
+        rc = read_jobs(out, &given, err);
     if (rc < 0)
         return rc;
 

@@ -18,6 +18,7 @@ void runtime_decide(libsched *s)
         for (uint32_t i = 0; i < s->n_listed; i++)
             if (s->devices[i].announce)
                 runtime_device_announce(s, &s->devices[i]);
+        runtime_jobs_announce(s);
     }
 }
 
@@ -35,6 +36,8 @@ static uint32_t take_timers(libsched *s, uint64_t now)
         runtime_held_expire(s, now);
         n++;
     }
+    if (s->checks_at != 0 && now >= s->checks_at)
+        runtime_jobs_check(s);
     runtime_workers_restart(s, now);
     return n;
 }

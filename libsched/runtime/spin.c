@@ -12,6 +12,8 @@ static bool computes(const libsched *s, const struct runtime_device *device)
 {
     if (device->prepares || device->topology->kind != TOPOLOGY_CPU || device->worker == NULL)
         return false;
+    if (device->job != 0)
+        return true;
     for (uint32_t i = 0; i < s->n_models; i++) {
         const struct runtime_model *model = s->models[i];
         if (model->loads[device->index] == RUNTIME_LOADED && model->described &&

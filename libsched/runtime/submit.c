@@ -7,7 +7,7 @@
 
 #include "runtime/internal.h"
 
-static uint64_t client_key(const char *client)
+uint64_t runtime_client_key(const char *client)
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
     for (; *client != '\0'; client++)
@@ -15,17 +15,22 @@ static uint64_t client_key(const char *client)
     return hash;
 }
 
-static int refusal(libsched_error *err, int status, const struct runtime_request *request)
+static int refusal(libsched_error *err, int status, const struct runtime_request *request,
+                   uint64_t now, uint64_t retry_after)
 {
     const struct runtime_model *model = request->model;
+    unsigned long long ms = (retry_after + 999999) / 1000000;
     switch (status) {
     case LIBSCHED_EQUEUEFULL:
         return libsched_error_set(
-            err, status, "the queue of model \"%s\" is full (%u requests): come back later",
-            model->name, model->queue_limit);
+            err, status, "the queue of model \"%s\" is full (%u requests): come back in %llu ms",
+            model->name, model->queue_limit, ms);
     case LIBSCHED_ECLIENTFULL:
         return libsched_error_set(
-            err, status, "this client has as many requests waiting as it may: come back later");
+            err, status,
+            "its client has as many requests waiting as one may: come back in "
+            "%llu ms",
+            ms);
     case LIBSCHED_ETOOBIG:
         return libsched_error_set(err, status,
                                   "it costs %llu units, model \"%s\" takes at most %llu",
@@ -40,8 +45,8 @@ static int refusal(libsched_error *err, int status, const struct runtime_request
                                       model->name);
         return libsched_error_set(err, status, "its deadline has passed");
     case LIBSCHED_EBUSY:
-        return libsched_error_set(err, status,
-                                  "as many requests are in flight as may be: come back later");
+        return libsched_error_set(
+            err, status, "as many requests are in flight as may be: come back in %llu ms", ms);
     case LIBSCHED_ECLOSING:
         return libsched_error_set(err, status, "the scheduler is closing");
     case LIBSCHED_ENOMODEL:
@@ -71,7 +76,7 @@ int runtime_request_enter(libsched *s, struct runtime_request *request, uint64_t
     rc = core_handle(s->core, s->now, &event);
     if (rc < 0) {
         *retry_after = event.u.submit.retry_after;
-        return refusal(err, rc, request);
+        return refusal(err, rc, request, s->now, *retry_after);
     }
     request->core_id = event.u.submit.id;
     s->by_core[request->core_id & RUNTIME_SLOT_MASK] = request;
@@ -86,7 +91,7 @@ static int hold(libsched *s, struct runtime_request *request, uint64_t *retry_af
     struct runtime_model *model = request->model;
     if (model->n_held >= model->queue_limit) {
         *retry_after = RUNTIME_RETRY_AFTER;
-        return refusal(err, LIBSCHED_EQUEUEFULL, request);
+        return refusal(err, LIBSCHED_EQUEUEFULL, request, s->now, *retry_after);
     }
     list_append(&model->held, &request->held);
     model->n_held++;
@@ -146,11 +151,9 @@ static int check_request(const libsched_request *request, libsched_error *err)
     if (request->priority >= LIBSCHED_PRIORITIES)
         return libsched_error_set(err, LIBSCHED_EINVAL, "priority is %u, it may be from 0 to %d",
                                   request->priority, LIBSCHED_PRIORITIES - 1);
-    if (request->client != NULL &&
-        strnlen(request->client, LIBSCHED_NAME_SIZE) == LIBSCHED_NAME_SIZE)
-        return libsched_error_set(err, LIBSCHED_EINVAL, "client is longer than %d bytes",
-                                  LIBSCHED_NAME_SIZE - 1);
-    int rc = runtime_validate_tensors(request->inputs, request->n_inputs, err);
+    int rc = runtime_validate_client(request->client, err);
+    if (rc == LIBSCHED_OK)
+        rc = runtime_validate_tensors(request->inputs, request->n_inputs, err);
     if (rc == LIBSCHED_OK)
         rc = runtime_validate_parameters(request->parameters, request->n_parameters, err);
     return rc;
@@ -209,7 +212,7 @@ static int submit(libsched *s, const libsched_request *given, struct runtime_mod
     }
     request->model = *model;
     request->user = given->user;
-    request->client = client_key(given->client != NULL ? given->client : "");
+    request->client = runtime_client_key(given->client != NULL ? given->client : "");
     request->priority = given->priority;
     request->wants_parts = (given->flags & LIBSCHED_WANT_PARTS) != 0;
     request->part_credit = request->wants_parts ? given->part_credit : UINT32_MAX;
@@ -261,7 +264,7 @@ int libsched_client_set(libsched *s, const char *client, uint32_t weight, uint32
     if (client == NULL || strnlen(client, LIBSCHED_NAME_SIZE) == LIBSCHED_NAME_SIZE)
         return LIBSCHED_EINVAL;
     runtime_lock(s);
-    int rc = core_set_client(s->core, client_key(client), weight, max_requests);
+    int rc = core_set_client(s->core, runtime_client_key(client), weight, max_requests);
     runtime_unlock(s);
     return rc;
 }

@@ -3,11 +3,39 @@
  * Whether a request is one that its model takes; and if not, which tensor or parameter is wrong,
  * what was got, and what would be right.
  */
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "runtime/internal.h"
+
+int runtime_validate_name(const char *what, const char *name, libsched_error *err)
+{
+    size_t length = strnlen(name, LIBSCHED_NAME_SIZE);
+    if (length == 0)
+        return libsched_error_set(err, LIBSCHED_EINVAL, "%s is empty", what);
+    if (length == LIBSCHED_NAME_SIZE)
+        return libsched_error_set(err, LIBSCHED_EINVAL, "%s \"%.20s...\" is longer than %d bytes",
+                                  what, name, LIBSCHED_NAME_SIZE - 1);
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)name[i];
+        if (c >= 0x80 || (!isalnum(c) && strchr("._-", c) == NULL))
+            return libsched_error_set(err, LIBSCHED_EINVAL,
+                                      "%s \"%s\" has a character that is none of "
+                                      "A-Z a-z 0-9 . _ -",
+                                      what, name);
+    }
+    return LIBSCHED_OK;
+}
+
+int runtime_validate_client(const char *client, libsched_error *err)
+{
+    if (client != NULL && strnlen(client, LIBSCHED_NAME_SIZE) == LIBSCHED_NAME_SIZE)
+        return libsched_error_set(err, LIBSCHED_EINVAL, "client is longer than %d bytes",
+                                  LIBSCHED_NAME_SIZE - 1);
+    return LIBSCHED_OK;
+}
 
 static int check_name(const char *what, uint32_t index, const char *name, libsched_error *err)
 {

@@ -115,6 +115,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 void runtime_timer_arm(libsched *s)
 {
     uint64_t at = earlier(s->core_at, s->hold_at);
+    at = earlier(at, s->checks_at);
     at = earlier(at, runtime_workers_restart_at(s));
     /* A timer that fires too early costs one look; moving it with each deadline costs a system
      * call a request. */

@@ -16,6 +16,8 @@
 #define LONG_LIFE UINT64_C(10000000000)
 /* Idle workers are asked to end, and given this long. */
 #define END_WAIT UINT64_C(300000000)
+/* One that leaves its device to somebody else may have much to free. */
+#define VACATE_WAIT UINT64_C(5000000000)
 
 static void free_worker(libsched *s, struct runtime_device *device)
 {
@@ -75,7 +77,8 @@ void runtime_worker_start(libsched *s, struct runtime_device *device)
     };
     libsched_error err = {0};
     device->restart_at = 0;
-    device->ending = false;
+    device->ending = device->stopping = device->lost = false;
+    device->stop_by = 0;
     device->epoch = options.epoch;
     device->spin_us = 0;
     device->started_at = runtime_now(s);
@@ -100,6 +103,10 @@ void runtime_workers_restart(libsched *s, uint64_t now)
 {
     for (uint32_t i = 0; i < s->n_devices; i++) {
         struct runtime_device *device = &s->devices[i];
+        if (device->stop_by != 0 && now >= device->stop_by) {
+            device->stop_by = 0;
+            runtime_worker_kill(s, device, "it was asked to end, and takes too long");
+        }
         if (device->restart_at == 0 || now < device->restart_at)
             continue;
         if (device->restart_at > 1)
@@ -112,9 +119,10 @@ uint64_t runtime_workers_restart_at(const libsched *s)
 {
     uint64_t at = 0;
     for (uint32_t i = 0; i < s->n_devices; i++) {
-        uint64_t due = s->devices[i].restart_at;
-        if (due != 0 && (at == 0 || due < at))
-            at = due;
+        const uint64_t due[] = {s->devices[i].restart_at, s->devices[i].stop_by};
+        for (int k = 0; k < 2; k++)
+            if (due[k] != 0 && (at == 0 || due[k] < at))
+                at = due[k];
     }
     return at;
 }
@@ -126,6 +134,30 @@ void runtime_worker_kill(libsched *s, struct runtime_device *device, const char 
     device->ending = true;
     runtime_log(s, LIBSCHED_LOG_ERROR, "%s: its worker is ended: %s", device->name, why);
     worker_kill(device->worker);
+}
+
+/* Idle already: what it does yet is let go of its device. */
+void runtime_worker_vacate(libsched *s, struct runtime_device *device)
+{
+    device->vacated = true;
+    device->restart_at = 0;
+    runtime_device_set_state(s, device, LIBSCHED_DEVICE_HELD, "reserved, its worker is ended");
+    if (device->worker == NULL || device->stopping)
+        return;
+    device->stopping = true;
+    device->stop_by = s->now + VACATE_WAIT;
+    worker_stop(device->worker);
+}
+
+void runtime_worker_occupy(libsched *s, struct runtime_device *device)
+{
+    if (!device->vacated)
+        return;
+    device->vacated = false;
+    runtime_device_set_state(s, device, LIBSCHED_DEVICE_STARTING, "");
+    /* One that is still ending is followed by another. */
+    if (device->worker == NULL)
+        device->restart_at = 1;
 }
 
 /* ---------------------------------------------------------------------------- what they say */
@@ -140,11 +172,15 @@ static void to_core(libsched *s, struct runtime_device *device, struct core_even
 static void is_up(libsched *s, struct runtime_device *device)
 {
     struct core_event event = {.type = CORE_WORKER_UP};
+    if (device->stopping)
+        return; /* it came too late */
     device->in_core_up = true;
     to_core(s, device, &event);
     runtime_log(s, LIBSCHED_LOG_INFO, "%s: up", device->name);
     runtime_device_set_state(s, device, LIBSCHED_DEVICE_UP, "");
     runtime_spin_share(s);
+    if (device->prepares)
+        runtime_jobs_check(s);
 }
 
 /* Requests that the worker had: their inputs are free again. Parts that may not go out are kept for
@@ -169,12 +205,25 @@ static void forget_running(libsched *s, struct runtime_device *device, uint64_t 
     }
 }
 
+/* It was asked to end, and did: no death. */
+static void was_stopped(struct runtime_device *device)
+{
+    device->in_core_up = device->served = device->stopping = false;
+    device->deaths = 0;
+    device->stop_by = 0;
+    if (!device->vacated)
+        device->restart_at = 1;
+}
+
 static void is_down(libsched *s, struct runtime_device *device, const struct worker_event *event)
 {
     libsched_error why = {.status = LIBSCHED_EDEVICELOST};
     snprintf(why.message, sizeof(why.message), "%s", event->error.message);
-    s->worker_deaths++;
+    bool asked = device->stopping;
+    s->worker_deaths += !asked;
     forget_running(s, device, 0, 0, &why);
+    if (device->job != 0)
+        runtime_job_rank_down(s, device, why.message);
     if (device->in_core_up) {
         struct core_event down = {.type = CORE_WORKER_DOWN};
         to_core(s, device, &down);
@@ -183,7 +232,14 @@ static void is_down(libsched *s, struct runtime_device *device, const struct wor
         if (s->by_index[i] != NULL)
             s->by_index[i]->loads[device->index] = RUNTIME_NOT_LOADED;
     free_worker(s, device);
-    plan_restart(s, device, why.message);
+    if (asked)
+        was_stopped(device);
+    else
+        plan_restart(s, device, why.message);
+    if (device->prepares) {
+        runtime_jobs_checker_down(s, device);
+        runtime_jobs_check(s);
+    }
     runtime_models_review(s);
     runtime_spin_share(s);
 }
@@ -289,6 +345,7 @@ static void step_ended(libsched *s, struct runtime_device *device, const struct 
         device->batches++;
     }
     /* A step that failed ends its session: the worker has dropped who was in it. */
+    device->lost |= event->status == LIBSCHED_EDEVICELOST;
     forget_running(s, device, event->batch, event->step, event->status < 0 ? &event->error : NULL);
     to_core(s, device, &done);
 }
@@ -344,6 +401,7 @@ static void take(libsched *s, struct runtime_device *device, struct worker_event
     case WORKER_RANK_CLOSED:
     case WORKER_PROGRESS:
     case WORKER_RESULT:
+        runtime_job_event(s, device, event);
         break;
     case WORKER_DOWN:
         is_down(s, device, event);
@@ -400,7 +458,7 @@ void runtime_workers_end(libsched *s)
         if (device->worker == NULL)
             continue;
         /* One in the middle of something may take any time to its end. */
-        asked[i] = list_empty(&device->running) && device->in_core_up;
+        asked[i] = list_empty(&device->running) && device->in_core_up && device->job == 0;
         LIST_EACH(&device->running, node, following)
         worker_cancel(device->worker, LIST_ENTRY(node, struct runtime_request, at)->core_id);
         if (asked[i])
