@@ -96,22 +96,6 @@ static int put_outputs(struct frame_writer *w, const libsched_completion *c, boo
     return LIBSCHED_OK;
 }
 
-static void put_device_name(struct port *p, uint32_t index)
-{
-    if (index >= PORT_NAMED_DEVICES) {
-        libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
-        libsched_device_get(p->sched, index, &info);
-        encode_str(&p->writer, info.name);
-        return;
-    }
-    if (p->device_names[index][0] == '\0') {
-        libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
-        libsched_device_get(p->sched, index, &info);
-        memcpy(p->device_names[index], info.name, sizeof(info.name));
-    }
-    encode_str(&p->writer, p->device_names[index]);
-}
-
 /* The request of a completion, or REQUEST_NONE. */
 static uint32_t request_of(const struct port *p, const libsched_completion *c)
 {
@@ -155,7 +139,7 @@ static bool answer_end(struct port *p, const libsched_completion *c)
         return false;
     }
     encode_key(w, "device");
-    put_device_name(p, c->device);
+    describe_device_name(p, c->device);
     encode_key(w, "batch");
     encode_uint(w, c->batch_size);
     encode_key(w, "queue_us");
@@ -253,6 +237,11 @@ static bool answer(struct port *p, const libsched_completion *c)
         return false;
     case LIBSCHED_DEVICE:
         announce_device(p, c);
+        return false;
+    case LIBSCHED_JOB:
+        notify_begin(p, "event");
+        describe_job_event(p, c);
+        notify_end(p);
         return false;
     default:
         return false;

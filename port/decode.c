@@ -59,6 +59,38 @@ int decode_name(msgpack_zone *zone, const char *what, const msgpack_object *o, c
     return decode_string(zone, what, o, out, err);
 }
 
+int decode_client(msgpack_zone *zone, const msgpack_object *o, const char **out,
+                  libsched_error *err)
+{
+    int rc = decode_string(zone, "client", o, out, err);
+    if (rc == LIBSCHED_OK && strlen(*out) >= LIBSCHED_NAME_SIZE)
+        rc = libsched_error_set(err, LIBSCHED_EINVAL,
+                                "client has %zu bytes, at most %d are possible", strlen(*out),
+                                LIBSCHED_NAME_SIZE - 1);
+    return rc;
+}
+
+int decode_names(msgpack_zone *zone, const char *what, const msgpack_object *o,
+                 const char *const **out, uint32_t *n, libsched_error *err)
+{
+    if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size > 64)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "%s has to be an array of at most 64 names, got %s", what,
+                                  o->type != MSGPACK_OBJECT_ARRAY ? decode_kind(o) : "more");
+    uint32_t size = o->via.array.size;
+    const char **names = msgpack_zone_malloc(zone, (size + 1) * sizeof(*names));
+    if (names == NULL)
+        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for %s", what);
+    for (uint32_t i = 0; i < size; i++) {
+        int rc = decode_name(zone, "the name of a device", &o->via.array.ptr[i], &names[i], err);
+        if (rc < 0)
+            return rc;
+    }
+    *out = names;
+    *n = size;
+    return LIBSCHED_OK;
+}
+
 int decode_number(const char *what, const msgpack_object *o, uint64_t max, uint64_t *out,
                   libsched_error *err)
 {

@@ -52,6 +52,12 @@ int decode_string(msgpack_zone *zone, const char *what, const msgpack_object *o,
 /* The same for a name: not empty and shorter than LIBSCHED_NAME_SIZE. */
 int decode_name(msgpack_zone *zone, const char *what, const msgpack_object *o, const char **out,
                 libsched_error *err);
+/* The name of a client: it may be empty. */
+int decode_client(msgpack_zone *zone, const msgpack_object *o, const char **out,
+                  libsched_error *err);
+/* An array of at most 64 names, in the zone. */
+int decode_names(msgpack_zone *zone, const char *what, const msgpack_object *o,
+                 const char *const **out, uint32_t *n, libsched_error *err);
 /* A number from 0 to `max`. */
 int decode_number(const char *what, const msgpack_object *o, uint64_t max, uint64_t *out,
                   libsched_error *err);

@@ -2,6 +2,8 @@
 /*
  * Models, devices and counters as the maps that stand for them in messages.
  */
+#include <string.h>
+
 #include "port.h"
 #include "reply.h"
 
@@ -19,12 +21,11 @@ const char *describe_model_state(uint32_t state)
 const char *describe_device_state(uint32_t state)
 {
     static const char *const names[] = {
-        [LIBSCHED_DEVICE_ABSENT] = "absent",
-        [LIBSCHED_DEVICE_STARTING] = "starting",
-        [LIBSCHED_DEVICE_UP] = "up",
-        [LIBSCHED_DEVICE_DOWN] = "down",
+        [LIBSCHED_DEVICE_ABSENT] = "absent", [LIBSCHED_DEVICE_STARTING] = "starting",
+        [LIBSCHED_DEVICE_UP] = "up",         [LIBSCHED_DEVICE_DOWN] = "down",
+        [LIBSCHED_DEVICE_HELD] = "held",
     };
-    return state >= LIBSCHED_DEVICE_ABSENT && state <= LIBSCHED_DEVICE_DOWN ? names[state]
+    return state >= LIBSCHED_DEVICE_ABSENT && state <= LIBSCHED_DEVICE_HELD ? names[state]
                                                                             : "unknown";
 }
 
@@ -79,17 +80,27 @@ static void put_specs(struct frame_writer *w, const libsched_tensor_spec *specs,
     }
 }
 
-static void put_device_names(struct port *p, uint64_t bits)
+void describe_device_name(struct port *p, uint32_t index)
 {
-    struct frame_writer *w = &p->writer;
-    encode_array(w, (uint32_t)__builtin_popcountll(bits));
-    for (uint32_t i = 0; bits != 0; i++, bits >>= 1) {
-        if ((bits & 1) == 0)
-            continue;
+    if (index >= PORT_NAMED_DEVICES) {
         libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
-        libsched_device_get(p->sched, i, &info);
-        encode_str(w, info.name);
+        libsched_device_get(p->sched, index, &info);
+        encode_str(&p->writer, info.name);
+        return;
     }
+    if (p->device_names[index][0] == '\0') {
+        libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
+        libsched_device_get(p->sched, index, &info);
+        memcpy(p->device_names[index], info.name, sizeof(info.name));
+    }
+    encode_str(&p->writer, p->device_names[index]);
+}
+
+void describe_device_names(struct port *p, uint64_t bits)
+{
+    encode_array(&p->writer, (uint32_t)__builtin_popcountll(bits));
+    for (; bits != 0; bits &= bits - 1)
+        describe_device_name(p, (uint32_t)__builtin_ctzll(bits));
 }
 
 static void put_model(struct port *p, const libsched_model_info *info)
@@ -111,7 +122,7 @@ static void put_model(struct port *p, const libsched_model_info *info)
     encode_key(w, "outputs");
     put_specs(w, info->outputs, info->n_outputs);
     encode_key(w, "devices");
-    put_device_names(p, info->devices);
+    describe_device_names(p, info->devices);
     PUT_UINT(w, "max_batch_requests", info->max_batch_requests);
     PUT_UINT(w, "max_batch_units", info->max_batch_units);
     PUT_UINT(w, "max_request_units", info->max_request_units);

@@ -34,6 +34,12 @@ static const struct method requests[] = {
     {"drain", method_drain},
     {"wait_ready", method_wait_ready},
     {"ping", method_ping},
+    {"submit", method_submit},
+    {"reserve", method_reserve},
+    {"release", method_release},
+    {"cancel_job", method_cancel_job},
+    {"job", method_job},
+    {"jobs", method_jobs},
     {NULL, NULL},
 };
 

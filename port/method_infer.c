@@ -33,15 +33,8 @@ static int read_key(struct port *p, const msgpack_object_kv *kv, struct infer *o
         out->inputs = &kv->val;
         return LIBSCHED_OK;
     }
-    if (text_is(key, "client")) {
-        rc = decode_string(&p->zone, "client", &kv->val, &r->client, err);
-        if (rc == LIBSCHED_OK && strlen(r->client) >= LIBSCHED_NAME_SIZE)
-            rc = libsched_error_set(err, LIBSCHED_EINVAL,
-                                    "client has %zu bytes, at most %d are "
-                                    "possible",
-                                    strlen(r->client), LIBSCHED_NAME_SIZE - 1);
-        return rc;
-    }
+    if (text_is(key, "client"))
+        return decode_client(&p->zone, &kv->val, &r->client, err);
     if (text_is(key, "deadline")) {
         rc = decode_number("deadline", &kv->val, UINT64_MAX - 1, &out->deadline, err);
         return rc;

@@ -6,28 +6,6 @@
 #include "port.h"
 #include "reply.h"
 
-static int read_devices(struct port *p, const msgpack_object *o, libsched_model_options *out,
-                        libsched_error *err)
-{
-    if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size > 64)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "devices has to be an array of at most 64 names, got %s",
-                                  o->type != MSGPACK_OBJECT_ARRAY ? decode_kind(o) : "more");
-    uint32_t n = o->via.array.size;
-    const char **names = msgpack_zone_malloc(&p->zone, (n + 1) * sizeof(*names));
-    if (names == NULL)
-        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for the devices");
-    for (uint32_t i = 0; i < n; i++) {
-        int rc =
-            decode_name(&p->zone, "the name of a device", &o->via.array.ptr[i], &names[i], err);
-        if (rc < 0)
-            return rc;
-    }
-    out->devices = names;
-    out->n_devices = n;
-    return LIBSCHED_OK;
-}
-
 static int read_load_key(struct port *p, const msgpack_object_kv *kv, libsched_model_options *out,
                          libsched_error *err)
 {
@@ -48,7 +26,7 @@ static int read_load_key(struct port *p, const msgpack_object_kv *kv, libsched_m
         return decode_parameters(&p->zone, "parameters", &kv->val, &out->parameters,
                                  &out->n_parameters, err);
     if (text_is(key, "devices"))
-        return read_devices(p, &kv->val, out, err);
+        return decode_names(&p->zone, "devices", &kv->val, &out->devices, &out->n_devices, err);
     if (text_is(key, "max_batch_requests")) {
         rc = decode_number("max_batch_requests", &kv->val, UINT32_MAX, &number, err);
         if (rc == LIBSCHED_OK)

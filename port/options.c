@@ -18,7 +18,9 @@ enum option_kind {
     OPTION_SIZE,
     OPTION_TEXT,
     OPTION_FDS,
-    OPTION_LEVEL
+    OPTION_LEVEL,
+    OPTION_SHARES,
+    OPTION_TIMES
 };
 
 struct option {
@@ -49,6 +51,17 @@ static const struct option options[] = {
      FIELD(libsched.prepare_workers), 0, 256},
     {"spin-us", "N", "look for work at most so long before sleeping; 50, 0: never", OPTION_U32,
      FIELD(spin_us), 0, 1000000},
+    {"class-shares", "N,N,...", "device time of each priority, relative; 128,64,32,16,8,4,2,1",
+     OPTION_SHARES, FIELD(libsched.class_shares), 1, 65536},
+    {"class-patience-ms", "N,N,...",
+     "when requests of a priority without a deadline want to be done; 20,40,80,...", OPTION_TIMES,
+     FIELD(libsched.class_patience_ns), 1, 3600000},
+    {"job-share", "PERCENT", "device time for jobs, where requests want it too; 50", OPTION_U32,
+     FIELD(libsched.job_share_percent), 1, 100},
+    {"max-jobs", "N", "jobs that have not ended; 256", OPTION_U32, FIELD(libsched.max_jobs), 1,
+     4096},
+    {"max-client-requests", "N", "requests of one client that wait; 0: no limit", OPTION_U32,
+     FIELD(libsched.max_client_requests), 0, UINT32_MAX},
     {"worker", "PATH", "the sched-worker to run", OPTION_TEXT, FIELD(libsched.worker_path)},
     {"plugins", "PATH[:PATH]", "folders of device and engine plugins", OPTION_TEXT,
      FIELD(libsched.plugin_path)},
@@ -140,6 +153,42 @@ static int parse_fds(const char *text, struct port_options *out)
     return 0;
 }
 
+/* Numbers with commas in between, one for each priority; those that are not given stay as they
+ * are. */
+static int parse_list(const char *text, const struct option *option, uint64_t out[], uint32_t *n)
+{
+    for (*n = 0; *n < LIBSCHED_PRIORITIES; text++) {
+        char *end;
+        if (*text < '0' || *text > '9')
+            return -1;
+        errno = 0;
+        unsigned long long value = strtoull(text, &end, 10);
+        if (errno != 0 || value < option->min || value > option->max)
+            return -1;
+        out[(*n)++] = value;
+        if (*end == '\0')
+            return 0;
+        if (*end != ',')
+            return -1;
+        text = end;
+    }
+    return -1;
+}
+
+static int set_list(void *field, const struct option *option, const char *value)
+{
+    uint64_t numbers[LIBSCHED_PRIORITIES];
+    uint32_t n;
+    if (parse_list(value, option, numbers, &n) < 0)
+        return -1;
+    for (uint32_t i = 0; i < n; i++)
+        if (option->kind == OPTION_SHARES)
+            ((uint32_t *)field)[i] = (uint32_t)numbers[i];
+        else
+            ((uint64_t *)field)[i] = numbers[i] * 1000000;
+    return 0;
+}
+
 static int set_option(struct port_options *out, const struct option *option, const char *value)
 {
     char *field = (char *)out + option->offset;
@@ -167,6 +216,9 @@ static int set_option(struct port_options *out, const struct option *option, con
         return *value != '\0' ? 0 : -1;
     case OPTION_FDS:
         return parse_fds(value, out);
+    case OPTION_SHARES:
+    case OPTION_TIMES:
+        return set_list(field, option, value);
     case OPTION_LEVEL:
         return parse_level(value, (int *)(void *)field);
     }
@@ -194,7 +246,12 @@ static int parse_argument(struct port_options *out, const char *argument)
         }
         if (set_option(out, option, equals != NULL ? equals + 1 : NULL) == 0)
             return 0;
-        if (option->max > 0)
+        if (option->kind == OPTION_SHARES || option->kind == OPTION_TIMES)
+            fprintf(stderr,
+                    "sched-port: --%s=%s: at most %d numbers from %" PRIu64 " to %" PRIu64
+                    " with commas in between are expected\n",
+                    option->name, equals + 1, LIBSCHED_PRIORITIES, option->min, option->max);
+        else if (option->max > 0)
             fprintf(stderr,
                     "sched-port: --%s=%s: a number from %" PRIu64 " to %" PRIu64 " is expected\n",
                     option->name, equals + 1, option->min, option->max);

@@ -4,7 +4,7 @@
  *
  *   loop         waits, reads, lets libsched work, writes
  *   dispatch     a frame: checks it, lists its ids, hands each message to its method
- *   methods      method_infer.c, method_models.c, method_status.c, method_lease.c
+ *   methods      method_infer.c, method_models.c, method_jobs.c, method_status.c, method_lease.c
  *   completions  what libsched has finished becomes responses and notifications
  */
 #ifndef PORT_PORT_H
@@ -99,6 +99,12 @@ void method_stats(struct port *p, const struct message *m);
 void method_drain(struct port *p, const struct message *m);
 void method_ping(struct port *p, const struct message *m);
 void method_lease(struct port *p, const struct message *m);
+void method_submit(struct port *p, const struct message *m);
+void method_reserve(struct port *p, const struct message *m);
+void method_release(struct port *p, const struct message *m);
+void method_cancel_job(struct port *p, const struct message *m);
+void method_job(struct port *p, const struct message *m);
+void method_jobs(struct port *p, const struct message *m);
 
 /* Notifications. */
 void method_cancel(struct port *p, const struct message *m);
@@ -122,6 +128,16 @@ void describe_counters(struct port *p, const libsched_counters *c, uint32_t queu
 #define DESCRIBE_COUNTERS 14
 const char *describe_model_state(uint32_t state);
 const char *describe_device_state(uint32_t state);
+void describe_device_name(struct port *p, uint32_t index);
+void describe_device_names(struct port *p, uint64_t bits);
+
+/* ------------------------------------------------------------------------------ describe_job.c */
+
+void describe_job(struct port *p, const libsched_job_info *info);
+void describe_jobs(struct port *p);
+/* What became of one. */
+void describe_job_event(struct port *p, const libsched_completion *c);
+const char *describe_job_state(uint32_t state);
 
 /* ------------------------------------------------------------------------------------- hello.c */
 

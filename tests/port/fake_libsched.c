@@ -14,6 +14,7 @@
 
 #define MAX_MODELS 32
 #define MAX_WAITING 65536
+#define MAX_JOBS 8
 
 struct libsched_buffer {
     void *data;
@@ -47,8 +48,17 @@ struct fake_model {
     libsched_counters counters;
 };
 
+struct fake_job {
+    uint64_t id; /* 0: none */
+    bool reservation;
+    uint32_t n_devices;
+    char name[LIBSCHED_NAME_SIZE], program[LIBSCHED_NAME_SIZE], client[LIBSCHED_NAME_SIZE];
+};
+
 struct libsched {
     int fd;
+    uint64_t last_job;
+    struct fake_job jobs[MAX_JOBS];
     uint64_t next_id, opened;
     bool draining;
     struct fake_model models[MAX_MODELS];
@@ -617,5 +627,151 @@ int libsched_grant(libsched *s, uint64_t id, uint32_t n)
 int libsched_get_stats(libsched *s, libsched_stats *out)
 {
     out->uptime_ns = libsched_now() - s->opened;
+    return LIBSCHED_OK;
+}
+
+/* ------------------------------------------------------------------------------------------ jobs
+ */
+
+static const libsched_parameter job_values[] = {
+    {.name = "ranks", .type = LIBSCHED_PARAMETER_INT, .value.integer = 2},
+    {.name = "loss", .type = LIBSCHED_PARAMETER_FLOAT, .value.real = 0.5},
+    {.name = "fits", .type = LIBSCHED_PARAMETER_BOOL, .value.boolean = true},
+    {.name = "path", .type = LIBSCHED_PARAMETER_STRING, .value.string = "/tmp/made-up"},
+};
+
+static struct fake_job *find_job(libsched *s, uint64_t id)
+{
+    for (uint32_t i = 0; i < MAX_JOBS; i++)
+        if (id != 0 && s->jobs[i].id == id)
+            return &s->jobs[i];
+    return NULL;
+}
+
+static void tell_job(libsched *s, const struct fake_job *job, uint32_t state, int status,
+                     const char *message)
+{
+    struct fake_completion *f = add_completion(s, LIBSCHED_JOB, status, message);
+    snprintf(f->name, sizeof(f->name), "%s", job->name);
+    f->c.id = job->id;
+    f->c.state = state;
+    f->c.done = state == LIBSCHED_JOB_ENDED ? 3 : 1;
+    f->c.total = 3;
+    f->c.devices = 1;
+    if (state == LIBSCHED_JOB_ENDED && status == LIBSCHED_OK) {
+        f->c.values = job_values;
+        f->c.n_values = sizeof(job_values) / sizeof(job_values[0]);
+    }
+}
+
+static void end_job(libsched *s, struct fake_job *job, int status, const char *message)
+{
+    tell_job(s, job, LIBSCHED_JOB_ENDED, status, message);
+    job->id = 0;
+}
+
+static int add_job(libsched *s, const libsched_job_options *options, uint64_t *id,
+                   libsched_error *err)
+{
+    bool reservation = (options->flags & LIBSCHED_JOB_RESERVE) != 0;
+    const char *program = reservation ? "" : options->program;
+    if (options->n_devices > 1)
+        return libsched_error_set(err, LIBSCHED_ENODEVICE, "there is one device");
+    if (strcmp(program, "full") == 0)
+        return libsched_error_set(err, LIBSCHED_EBUSY, "too many jobs");
+    struct fake_job *job = s->jobs;
+    while (job < s->jobs + MAX_JOBS && job->id != 0)
+        job++;
+    if (job == s->jobs + MAX_JOBS)
+        return libsched_error_set(err, LIBSCHED_EBUSY, "too many jobs");
+    *job = (struct fake_job){.id = ++s->last_job, .reservation = reservation, .n_devices = 1};
+    snprintf(job->name, sizeof(job->name), "%s", options->name != NULL ? options->name : "job");
+    snprintf(job->program, sizeof(job->program), "%s", program);
+    snprintf(job->client, sizeof(job->client), "%s",
+             options->client != NULL ? options->client : "");
+    *id = job->id;
+    tell_job(s, job, LIBSCHED_JOB_RUNNING, LIBSCHED_OK, "under way");
+    if (strcmp(program, "done") == 0)
+        end_job(s, job, LIBSCHED_OK, "done");
+    if (strcmp(program, "fail") == 0)
+        end_job(s, job, LIBSCHED_EENGINE, "it was made to fail");
+    return LIBSCHED_OK;
+}
+
+int libsched_job_submit(libsched *s, const libsched_job_options *options, uint64_t *id,
+                        libsched_error *err)
+{
+    pthread_mutex_lock(&lock);
+    int rc = add_job(s, options, id, err);
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+int libsched_job_cancel(libsched *s, uint64_t id)
+{
+    pthread_mutex_lock(&lock);
+    struct fake_job *job = find_job(s, id);
+    if (job != NULL)
+        end_job(s, job, LIBSCHED_ECANCELED, "it was cancelled");
+    pthread_mutex_unlock(&lock);
+    return job != NULL ? LIBSCHED_OK : LIBSCHED_ENOENT;
+}
+
+int libsched_job_release(libsched *s, uint64_t id)
+{
+    int rc = LIBSCHED_OK;
+    pthread_mutex_lock(&lock);
+    struct fake_job *job = find_job(s, id);
+    if (job == NULL)
+        rc = LIBSCHED_ENOENT;
+    else if (!job->reservation)
+        rc = LIBSCHED_EINVAL;
+    else
+        end_job(s, job, LIBSCHED_OK, "");
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+static void fill_job(const struct fake_job *job, libsched_job_info *out)
+{
+    out->state = LIBSCHED_JOB_RUNNING;
+    out->id = job->id;
+    strcpy(out->name, job->name);
+    strcpy(out->program, job->program);
+    strcpy(out->client, job->client);
+    strcpy(out->text, "made up");
+    strcpy(out->why, "has cpu:0");
+    out->n_devices = 1;
+    out->devices = 1;
+    out->step = 7;
+    out->done = 1;
+    out->total = 3;
+    out->run_ns = 5000000;
+}
+
+uint32_t libsched_job_count(const libsched *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < MAX_JOBS; i++)
+        n += s->jobs[i].id != 0;
+    return n;
+}
+
+int libsched_job_get(libsched *s, uint32_t index, libsched_job_info *out)
+{
+    for (uint32_t i = 0; i < MAX_JOBS; i++)
+        if (s->jobs[i].id != 0 && index-- == 0) {
+            fill_job(&s->jobs[i], out);
+            return LIBSCHED_OK;
+        }
+    return LIBSCHED_ENOENT;
+}
+
+int libsched_job_find(libsched *s, uint64_t id, libsched_job_info *out)
+{
+    const struct fake_job *job = find_job(s, id);
+    if (job == NULL)
+        return LIBSCHED_ENOENT;
+    fill_job(job, out);
     return LIBSCHED_OK;
 }

@@ -14,6 +14,9 @@
  *   broken   ends at once with LIBSCHED_EENGINE
  *   liar     ends at once with a BYTES output whose lengths reach beyond it
  *
+ * It has these programs: "done" ends at once, "fail" likewise with LIBSCHED_EENGINE, "wait" (and a
+ * reservation) runs until it is cancelled or released; "full" is refused with LIBSCHED_EBUSY.
+ *
  * A model that is loaded stays "loading" until fake_finish_load(), unless its engine is "instant".
  */
 #ifndef TESTS_FAKE_LIBSCHED_H

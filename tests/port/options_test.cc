@@ -49,11 +49,28 @@ TEST_F(Options, Defaults)
 
 TEST_F(Options, AllAreUnderstood)
 {
-    ASSERT_EQ(Parse({"--fds=0,1", "--max-frame-bytes=1M", "--max-requests=10", "--arena-bytes=2G",
-                     "--result-bytes=64M", "--cpu-devices=2", "--cores-per-device=3",
-                     "--prepare-workers=4", "--spin-us=0", "--worker=/w", "--plugins=/p:/q",
-                     "--topology=/t.xml", "--threads", "--lease-max-bytes=0",
-                     "--lease-min-bytes=4096", "--lease-expiry-ms=5", "--log-level=info"}),
+    ASSERT_EQ(Parse({"--fds=0,1",
+                     "--max-frame-bytes=1M",
+                     "--max-requests=10",
+                     "--arena-bytes=2G",
+                     "--result-bytes=64M",
+                     "--cpu-devices=2",
+                     "--cores-per-device=3",
+                     "--prepare-workers=4",
+                     "--spin-us=0",
+                     "--worker=/w",
+                     "--plugins=/p:/q",
+                     "--topology=/t.xml",
+                     "--threads",
+                     "--lease-max-bytes=0",
+                     "--lease-min-bytes=4096",
+                     "--lease-expiry-ms=5",
+                     "--log-level=info",
+                     "--class-shares=10,5",
+                     "--class-patience-ms=7,8,9,10,11,12,13,14",
+                     "--job-share=30",
+                     "--max-jobs=5",
+                     "--max-client-requests=6"}),
               OPTIONS_RUN)
         << error;
     EXPECT_EQ(options.fd_in, 0);
@@ -65,6 +82,14 @@ TEST_F(Options, AllAreUnderstood)
     EXPECT_EQ(options.libsched.cores_per_device, 3u);
     EXPECT_EQ(options.libsched.prepare_workers, 4u);
     EXPECT_EQ(options.libsched.spin_us, UINT32_MAX);
+    EXPECT_EQ(options.libsched.class_shares[0], 10u);
+    EXPECT_EQ(options.libsched.class_shares[1], 5u);
+    EXPECT_EQ(options.libsched.class_shares[2], 0u);
+    EXPECT_EQ(options.libsched.class_patience_ns[0], 7000000u);
+    EXPECT_EQ(options.libsched.class_patience_ns[7], 14000000u);
+    EXPECT_EQ(options.libsched.job_share_percent, 30u);
+    EXPECT_EQ(options.libsched.max_jobs, 5u);
+    EXPECT_EQ(options.libsched.max_client_requests, 6u);
     EXPECT_STREQ(options.libsched.worker_path, "/w");
     EXPECT_STREQ(options.libsched.plugin_path, "/p:/q");
     EXPECT_STREQ(options.libsched.topology_xml, "/t.xml");
@@ -91,6 +116,11 @@ TEST_F(Options, WhatIsNotUnderstoodIsNamed)
     EXPECT_EQ(Parse({"--fds=3,4,5"}), OPTIONS_WRONG);
     EXPECT_EQ(Parse({"--log-level=loud"}), OPTIONS_WRONG);
     EXPECT_EQ(Parse({"--worker="}), OPTIONS_WRONG);
+    for (const char *wrong : {"", "1,", ",1", "0", "1,2,3,4,5,6,7,8,9", "1;2", "65537", "-1"}) {
+        EXPECT_EQ(Parse({std::string("--class-shares=") + wrong}), OPTIONS_WRONG) << wrong;
+        EXPECT_THAT(error, HasSubstr("at most 8 numbers from 1 to 65536"));
+    }
+    EXPECT_EQ(Parse({"--job-share=101"}), OPTIONS_WRONG);
 }
 
 TEST_F(Options, HelpListsThemAll)
