@@ -121,12 +121,30 @@ defmodule GpuSched do
   An option that is unknown or has a wrong value raises an `ArgumentError`: it is a mistake in the
   program. Everything that can happen to a request is answered as `{:error, %GpuSched.Error{}}`.
 
+  ## Jobs
+
+  A job is a program that takes several devices at once and runs on them until it has finished,
+  beside inference and in its share:
+
+      {:ok, job} = GpuSched.submit(MyApp.Gpu, "gemm", devices: 2, parameters: [seconds: 10])
+      job                                  # "gpu@10.0.0.2/MyApp.Gpu/17"
+      {:ok, result} = GpuSched.await(job, progress: true)
+
+  The id is a string, and good on every node that can reach the one it names: `await/2`, `watch/2`,
+  `subscribe/2`, `job/2`, `cancel/1` take nothing else. A job belongs to the scheduler and not to
+  whoever submitted it, unless that was asked for (`link: true`): a laptop may go to sleep and ask
+  in the morning. What became of the last jobs is kept (`:kept_jobs`). A job ends with its
+  `sched-port`: then its end is the error `:job_lost`.
+
+  `reserve/3` takes devices for code of your own, and gives them back when that is done.
+
   ## Telemetry
 
   Where the application has `:telemetry`, the events of `GpuSched.Telemetry` are emitted.
   """
 
-  alias GpuSched.{Admin, Async, Error, Local, Many, Options, Remote, Request, Resolve, Server}
+  alias GpuSched.{Admin, Async, Error, Jobs, Local, Many, Options}
+  alias GpuSched.{Remote, Request, Resolve, Server}
 
   @typedoc "A scheduler: its name, its pid, or `{name, node}`."
   @type server :: GenServer.server()
@@ -141,6 +159,24 @@ defmodule GpuSched do
 
   @typedoc "A map with string keys; the section Tensors lists them."
   @type result :: %{String.t() => term}
+
+  @typedoc "The id of a job: its node, its scheduler and its number there."
+  @type job_id :: String.t()
+
+  @typedoc "For `submit/3` and `reserve/3`, which say what they mean."
+  @type job_option ::
+          {:name, String.t()}
+          | {:devices, pos_integer}
+          | {:allowed, [String.t()]}
+          | {:parameters, map | keyword}
+          | {:library, String.t()}
+          | {:memory_bytes, pos_integer}
+          | {:client, String.t()}
+          | {:priority, 0..7}
+          | {:time_limit, timeout}
+          | {:step_limit, timeout}
+          | {:link, boolean}
+          | {:timeout, timeout}
 
   @type infer_option ::
           {:timeout, timeout}
@@ -181,7 +217,8 @@ defmodule GpuSched do
       restarted; 30 000, or `:infinity`;
     * `:max_waiting` - how many callers may wait for credit (`overload: :wait`); 65 536;
     * `:relay_bytes` - how much may wait to be sent to one other node by `stream_to/5`; 64 MiB;
-    * `:client` - whose share the requests count to that do not say so themselves.
+    * `:client` - whose share the requests and jobs count to that do not say so themselves;
+    * `:kept_jobs` - of how many jobs that have ended it is kept what became of them; 256.
   """
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(opts) when is_list(opts), do: Server.start_link(Options.start!(opts))
@@ -265,14 +302,26 @@ defmodule GpuSched do
     do: Async.start(server, model, inputs, Options.infer!(opts))
 
   @doc """
-  Waits for a request begun with `async/4`.
+  Waits for a request begun with `async/4`, or for a job of that id.
 
   A request that is not done within `timeout` is cancelled, and the error is `:deadline_exceeded`;
   its own `timeout:` holds as well, and is the only limit unless another is given. Raises an
   `ArgumentError` in a process that did not begin it.
+
+  A job may be awaited by anybody, on any node, any number of times, and also when it has ended
+  long ago, if it is one of the last (`:kept_jobs`). It goes on when the time is up. The result is a
+  map of what its program had to tell: name → boolean, number or string. Beside a timeout there may
+  be options:
+
+    * `:timeout` - in ms; `:infinity` unless given;
+    * `:progress` - `true` draws a bar meanwhile, as `watch/2` does.
   """
-  @spec await(Request.t(), timeout) :: {:ok, result} | {:error, Error.t()}
-  def await(%Request{} = request, timeout \\ :infinity), do: Async.await(request, timeout)
+  @spec await(Request.t() | job_id, timeout | [{:timeout, timeout} | {:progress, boolean}]) ::
+          {:ok, result | map} | {:error, Error.t()}
+  def await(request_or_job, timeout \\ :infinity)
+  def await(%Request{} = request, timeout), do: Async.await(request, timeout)
+  def await(job, opts) when is_binary(job) and is_list(opts), do: Jobs.await(job, opts)
+  def await(job, timeout) when is_binary(job), do: Jobs.await(job, timeout: timeout)
 
   @doc """
   Waits at most `timeout` ms for a request begun with `async/4`; `nil` where it is not done yet. It
@@ -295,11 +344,15 @@ defmodule GpuSched do
     do: Async.await_many(requests, timeout)
 
   @doc """
-  Cancels a request begun with `async/4`. No message of it arrives any more; one that had arrived
-  already is taken out of the mailbox.
+  Cancels a request begun with `async/4`, or a job.
+
+  No message of the request arrives any more; one that had arrived already is taken out of the
+  mailbox. A job's end, which is then the error `:cancelled`, comes to those who wait for it; one that
+  has ended already stays as it is.
   """
-  @spec cancel(Request.t()) :: :ok
+  @spec cancel(Request.t() | job_id) :: :ok | {:error, Error.t()}
   def cancel(%Request{} = request), do: Async.cancel(request)
+  def cancel(job) when is_binary(job), do: Jobs.cancel(job)
 
   @doc """
   Cancels a request begun with `stream_to/5`, by the reference that answered. Its receiver gets
@@ -410,6 +463,126 @@ defmodule GpuSched do
       {:error, _error} -> :ok
     end
   end
+
+  @doc """
+  Submits a job: a program that takes `:devices` at once. Answers its id at once; it is checked,
+  waits for its devices, and runs, on its own.
+
+      {:ok, job} = GpuSched.submit(MyApp.Gpu, "allreduce", devices: 4)
+
+  The program is a name: of one that is built in (`"gemm"`, `"allreduce"`, `"train"`) or of a
+  plugin's. It takes parameters and no tensors; what is large belongs into a file on the scheduler's
+  machine. Options:
+
+    * `:devices` - how many; 1;
+    * `:allowed` - names of the devices it may have; all GPUs (where there are none: all CPU devices)
+      unless given;
+    * `:parameters` - a map or keyword list for the program: booleans, numbers and strings;
+    * `:name` - what it is called in lists; the program's name unless given;
+    * `:library` - the path of the plugin that has the program, where it is not on the scheduler's
+      path;
+    * `:memory_bytes` - what each device needs of memory, where the program does not say;
+    * `:priority`, `:client` - as of a request;
+    * `:time_limit` - how long it may run, in ms; past it, it ends with `:time_limit`;
+    * `:step_limit` - how long one step of it may take, in ms; 60 000. Past it, its workers are
+      ended, and it with them;
+    * `:link` - `true` cancels it when the calling process dies, or its node goes away. Unless
+      given, it outlives both;
+    * `:timeout` - how long to wait for the id, in ms; 5000.
+  """
+  @spec submit(server, String.t() | atom, [job_option]) :: {:ok, job_id} | {:error, Error.t()}
+  def submit(server, program, opts \\ []), do: Jobs.submit(server, program, opts)
+
+  @doc """
+  Draws how far a job is, until it has ended; answers what `await/2` would.
+
+  It is drawn where the group leader of the caller is: `:erpc.call(host, GpuSched, :watch, [job])`
+  shows it on the laptop that calls. What is no terminal gets a line for each tenth. `:timeout` is
+  `:infinity` unless given.
+  """
+  @spec watch(job_id, [{:timeout, timeout}]) :: {:ok, map} | {:error, Error.t()}
+  def watch(job, opts \\ []) when is_binary(job), do: Jobs.watch(job, opts)
+
+  @doc """
+  Has the events of a job sent to `pid`, which may be on any node and needs none of our code there;
+  unless given, it is the calling process, through `:erpc` that of the other node.
+
+      receive do
+        {:gpu_sched, ^job, {:progress, progress}} -> progress["done"] / progress["total"]
+        {:gpu_sched, ^job, {:done, result}} -> result
+        {:gpu_sched, ^job, {:error, error}} -> error.reason
+      end
+
+  `progress` is a map with `"state"`, `"devices"` and, once it is known, `"done"`, `"total"` (absent
+  where it is not known) and `"message"`. How far it is now comes first, then what changes, at most
+  some ten times a second: a subscriber that is slow, or whose node is, gets the latest and not all.
+  Exactly one `:done` or `:error` comes, and it is the last; at once, where the job has ended.
+  """
+  @spec subscribe(job_id, pid | nil) :: :ok | {:error, Error.t()}
+  def subscribe(job, pid \\ nil) when is_binary(job) and (is_pid(pid) or is_nil(pid)),
+    do: Jobs.subscribe(job, pid)
+
+  @doc """
+  Ends what `subscribe/2` began. Messages that are under way still arrive.
+  """
+  @spec unsubscribe(job_id, pid | nil) :: :ok | {:error, Error.t()}
+  def unsubscribe(job, pid \\ nil) when is_binary(job) and (is_pid(pid) or is_nil(pid)),
+    do: Jobs.unsubscribe(job, pid)
+
+  @doc """
+  The jobs that have not ended, in the order they were submitted: a list of maps as `job/2` has
+  them. With `ended: true`, those that have ended and are kept come before them.
+  """
+  @spec jobs(server, [{:timeout, timeout} | {:ended, boolean}]) ::
+          {:ok, [map]} | {:error, Error.t()}
+  def jobs(server, opts \\ []), do: Jobs.list(server, opts)
+
+  @doc """
+  What a job is at: a map with `"job"`, `"name"`, `"program"`, `"state"`, `"client"`, `"devices"`,
+  `"done"`, `"total"`, `"message"`, `"queued_us"`, `"run_us"`, `"device_us"` and `"why"`: what it waits
+  for, or why it has the devices it has. Of one that has ended: `"result"` and `"error"`.
+  """
+  @spec job(job_id, [{:timeout, timeout}]) :: {:ok, map} | {:error, Error.t()}
+  def job(job, opts \\ []) when is_binary(job), do: Jobs.job(job, opts)
+
+  @doc """
+  Takes devices for code of your own, and holds them: their workers are ended, so that nothing of
+  ours is on them.
+
+      GpuSched.reserve(MyApp.Gpu, [devices: 2, time_limit: 60_000], fn ["gpu:0", "gpu:1"] ->
+        MyApp.train_with_exla()
+      end)
+
+  With a function, it is called with the names of the devices, in a process linked to the caller (as
+  a `Task`); the answer is `{:ok, what_it_returned}`. The devices are given back when it is done, when
+  the caller dies, and when `:time_limit` is up: the function's process is killed then, and the answer
+  is the error `:time_limit`.
+
+  Without one, the answer is `{:ok, %{"job" => id, "devices" => names}}` once they are had, and the
+  calling process (through `:erpc`, that of the other node) holds them until it calls `release/1`,
+  dies, or the time is up.
+
+  The options are those of `submit/3` but for `:parameters`, `:library`, `:memory_bytes`, `:step_limit`
+  and `:link`. `:timeout` is how long to wait for the devices; `:infinity` unless given.
+  """
+  @spec reserve(server, [job_option], ([String.t()] -> term)) :: {:ok, term} | {:error, Error.t()}
+  def reserve(server, opts, fun) when is_list(opts) and is_function(fun, 1),
+    do: Jobs.Hold.run(server, opts, fun)
+
+  @doc """
+  As `reserve/3`, with a function or with options only.
+  """
+  @spec reserve(server, [job_option] | ([String.t()] -> term)) ::
+          {:ok, term} | {:error, Error.t()}
+  def reserve(server, opts_or_fun \\ [])
+  def reserve(server, fun) when is_function(fun, 1), do: Jobs.Hold.run(server, [], fun)
+  def reserve(server, opts) when is_list(opts), do: Jobs.reserve(server, opts)
+
+  @doc """
+  Gives back what `reserve/2` took.
+  """
+  @spec release(job_id) :: :ok | {:error, Error.t()}
+  def release(job) when is_binary(job), do: Jobs.release(job)
 
   @doc """
   The models that are loaded, loading or failed: a list of maps with `"name"`, `"state"`,

@@ -4,11 +4,12 @@ defmodule GpuSched.Context do
   # what changes is in the counters (see GpuSched.Admission).
   @moduledoc false
 
-  defstruct [:server, :counters, :client]
+  defstruct [:server, :counters, :client, :jobs]
 
   @type t :: %__MODULE__{
           server: pid,
           counters: :atomics.atomics_ref(),
-          client: String.t() | nil
+          client: String.t() | nil,
+          jobs: GpuSched.Jobs.Table.handle()
         }
 end

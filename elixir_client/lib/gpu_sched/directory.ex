@@ -22,38 +22,66 @@ defmodule GpuSched.Directory do
     end
   end
 
+  # The one whose jobs are called so.
+  @spec by_label(String.t()) :: {:ok, Context.t()} | :error
+  def by_label(label) do
+    case :persistent_term.get({__MODULE__, :label, label}, nil) do
+      nil -> :error
+      pid -> fetch(pid)
+    end
+  end
+
+  # Where the jobs of the schedulers that were called so are counted, the next one's too.
+  @spec counter(String.t()) :: {:ok, :atomics.atomics_ref()} | {:error, GpuSched.Error.t()}
+  def counter(label) do
+    if Process.whereis(__MODULE__),
+      do: GenServer.call(__MODULE__, {:counter, label}, :infinity),
+      else: {:error, not_started()}
+  end
+
   @spec register(Context.t()) :: :ok | {:error, GpuSched.Error.t()}
   def register(ctx) do
     if Process.whereis(__MODULE__) do
       GenServer.call(__MODULE__, {:register, ctx}, :infinity)
     else
-      {:error,
-       GpuSched.Error.exception(
-         reason: :start_failed,
-         message:
-           "the application :gpu_sched is not started: add it to the applications of the " <>
-             "release, or call Application.ensure_all_started(:gpu_sched) first"
-       )}
+      {:error, not_started()}
     end
+  end
+
+  defp not_started do
+    GpuSched.Error.exception(
+      reason: :start_failed,
+      message:
+        "the application :gpu_sched is not started: add it to the applications of the " <>
+          "release, or call Application.ensure_all_started(:gpu_sched) first"
+    )
   end
 
   # The calling scheduler has started that program.
   @spec port(OsProcess.t() | nil) :: :ok
   def port(process), do: GenServer.cast(__MODULE__, {:port, self(), process})
 
-  # `ports` has the schedulers that are watched.
+  # `ports` has the schedulers that are watched, `labels` what their jobs are called, `counters` how
+  # many there were.
   @impl true
-  def init(_arg), do: {:ok, %{}}
+  def init(_arg), do: {:ok, %{ports: %{}, labels: %{}, counters: %{}}}
 
   @impl true
-  def handle_call({:register, ctx}, _from, ports) do
+  def handle_call({:register, ctx}, _from, state) do
     :persistent_term.put({__MODULE__, ctx.server}, ctx)
-    {:reply, :ok, watch(ports, ctx.server)}
+    :persistent_term.put({__MODULE__, :label, ctx.jobs.label}, ctx.server)
+    state = put_in(state.labels[ctx.server], ctx.jobs.label)
+    {:reply, :ok, %{state | ports: watch(state.ports, ctx.server)}}
+  end
+
+  def handle_call({:counter, label}, _from, state) do
+    counters = Map.put_new_lazy(state.counters, label, fn -> :atomics.new(1, []) end)
+    {:reply, {:ok, counters[label]}, %{state | counters: counters}}
   end
 
   @impl true
-  def handle_cast({:port, pid, process}, ports),
-    do: {:noreply, Map.put(watch(ports, pid), pid, process)}
+  def handle_cast({:port, pid, process}, state),
+    do: {:noreply, %{state | ports: Map.put(watch(state.ports, pid), pid, process)}}
 
   defp watch(ports, pid) when is_map_key(ports, pid), do: ports
 
@@ -63,14 +91,19 @@ defmodule GpuSched.Directory do
   end
 
   @impl true
-  def handle_info({:DOWN, _monitor, :process, pid, _reason}, ports) do
+  def handle_info({:DOWN, _monitor, :process, pid, _reason}, state) do
     :persistent_term.erase({__MODULE__, pid})
-    {process, ports} = Map.pop(ports, pid)
+    {process, ports} = Map.pop(state.ports, pid)
+    {label, labels} = Map.pop(state.labels, pid)
+    # Another may be called so already.
+    if :persistent_term.get({__MODULE__, :label, label}, nil) == pid,
+      do: :persistent_term.erase({__MODULE__, :label, label})
+
     if OsProcess.alive?(process), do: spawn(fn -> end_port(process) end)
-    {:noreply, ports}
+    {:noreply, %{state | ports: ports, labels: labels}}
   end
 
-  def handle_info(_other, ports), do: {:noreply, ports}
+  def handle_info(_other, state), do: {:noreply, state}
 
   defp end_port(process) do
     unless OsProcess.await_exit(process, State.now_ms() + @port_may_take_ms),

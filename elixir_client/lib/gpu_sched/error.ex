@@ -34,13 +34,14 @@ defmodule GpuSched.Error do
   | `:cancelled` | request | its owner took it back, or died |
   | `:too_large` | request | larger than a limit that more patience does not lift |
   | `:poisoned` | request | it ended its worker, twice, when it ran alone |
-  | `:not_found` | request | no request or lease of that name |
+  | `:not_found` | request | no request, job or lease of that name |
+  | `:client_limit` | request | its client has as many waiting as one may; come back later |
+  | `:time_limit` | request | a job that ran into its `:time_limit` |
   | `:unknown_model` | model | no model of that name is loaded |
   | `:model_not_ready` | model | it is still loading |
   | `:bad_model` | model | its files or its parameters are not acceptable |
   | `:already_loaded` | model | a model of that name is there already |
   | `:engine_failed` | model | the engine failed, or does not do what was asked |
-  | `:client_limit` | request | this client has as many waiting as it may; come back later |
   | `:queue_full` | model | too many requests wait for it; come back later |
   | `:no_device` | device | no such device, or it cannot be used |
   | `:device_lost` | device | it failed while the work ran |
@@ -52,6 +53,7 @@ defmodule GpuSched.Error do
   | `:not_supported` | scheduler | not supported here, or by this version |
   | `:protocol_error` | scheduler | the two sides do not understand each other |
   | `:unavailable` | scheduler | there is no scheduler there, it is restarting, or the node is not reachable |
+  | `:job_lost` | scheduler | the job's `sched-port` ended, and the job with it |
   | `:start_failed` | scheduler | `sched-port` could not be started |
   | `:port_not_found` | scheduler | there is no `sched-port` on this machine |
   | `:unknown` | scheduler | a code that this version does not know |
@@ -64,12 +66,13 @@ defmodule GpuSched.Error do
           | :too_large
           | :poisoned
           | :not_found
+          | :client_limit
+          | :time_limit
           | :unknown_model
           | :model_not_ready
           | :bad_model
           | :already_loaded
           | :engine_failed
-          | :client_limit
           | :queue_full
           | :no_device
           | :device_lost
@@ -81,6 +84,7 @@ defmodule GpuSched.Error do
           | :not_supported
           | :protocol_error
           | :unavailable
+          | :job_lost
           | :start_failed
           | :port_not_found
           | :unknown
@@ -106,6 +110,7 @@ defmodule GpuSched.Error do
     poisoned: -105,
     not_found: -106,
     client_limit: -107,
+    time_limit: -108,
     unknown_model: -201,
     model_not_ready: -202,
     bad_model: -203,
@@ -201,14 +206,16 @@ defmodule GpuSched.Error do
   defp default_message(:too_large), do: "the request is larger than a limit"
   defp default_message(:poisoned), do: "the request ended its worker twice when it ran alone"
   defp default_message(:not_found), do: "there is nothing of that name"
+
+  defp default_message(:client_limit),
+    do: "the client has as many requests waiting as one may; come back later"
+
+  defp default_message(:time_limit), do: "the job ran into its time limit"
   defp default_message(:unknown_model), do: "no model of that name is loaded"
   defp default_message(:model_not_ready), do: "the model is still loading"
   defp default_message(:bad_model), do: "the model cannot be loaded"
   defp default_message(:already_loaded), do: "a model of that name is loaded already"
   defp default_message(:engine_failed), do: "the engine failed"
-
-  defp default_message(:client_limit),
-    do: "this client has as many requests waiting as it may; come back later"
 
   defp default_message(:queue_full), do: "the queue of the model is full; come back later"
   defp default_message(:no_device), do: "there is no such device, or it cannot be used"
@@ -227,6 +234,7 @@ defmodule GpuSched.Error do
     do: "sched-port and this client do not understand each other"
 
   defp default_message(:unavailable), do: "the scheduler is not there at the moment"
+  defp default_message(:job_lost), do: "the scheduler of the job ended, and the job with it"
   defp default_message(:start_failed), do: "sched-port could not be started"
   defp default_message(:port_not_found), do: "sched-port was not found on this machine"
   defp default_message(:unknown), do: "an error of a kind that this version does not know"

@@ -111,7 +111,8 @@ defmodule GpuSched.Options do
     watchdog: 30_000,
     max_waiting: 65_536,
     relay_bytes: 64 * 1024 * 1024,
-    client: nil
+    client: nil,
+    kept_jobs: 256
   ]
 
   def default_shutdown, do: @default_shutdown
@@ -191,7 +192,8 @@ defmodule GpuSched.Options do
   end
 
   defp check!(key, n)
-       when key in [:start_timeout, :max_waiting, :relay_bytes] and is_integer(n) and n > 0,
+       when key in [:start_timeout, :max_waiting, :relay_bytes, :kept_jobs] and is_integer(n) and
+              n > 0,
        do: :ok
 
   defp check!(:shutdown, n) when n == :infinity or (is_integer(n) and n >= 0), do: :ok
@@ -214,7 +216,7 @@ defmodule GpuSched.Options do
   end
 
   @spec unknown!(atom, [atom]) :: no_return
-  defp unknown!(key, allowed) do
+  def unknown!(key, allowed) do
     raise ArgumentError,
           "unknown option #{inspect(key)}; there are #{Enum.map_join(Enum.sort(allowed), ", ", &inspect/1)}"
   end

@@ -26,6 +26,7 @@ defmodule GpuSched.Server do
     Encode,
     Error,
     Executable,
+    Jobs,
     Local,
     OsProcess,
     Protocol,
@@ -51,6 +52,7 @@ defmodule GpuSched.Server do
   #   :patient                    waits for the next port, and is sent again
   #   {:lease, nil | {ticket, bytes}}   the credit of a request is kept under `ticket`
   #   {:load, name, params}, {:unload, name}     the models to load again change with its success
+  #   {:submit, number, link?}    a job of that number; it ends with its owner, or does not
   @spec call(Context.t(), String.t(), non_neg_integer, iodata, term, pid, Local.deadline()) ::
           {:ok, term} | {:error, Error.t()}
   def call(ctx, method, n, params, kind, owner, deadline) do
@@ -113,6 +115,7 @@ defmodule GpuSched.Server do
     counters = Admission.new()
     ctx = %Context{server: self(), counters: counters, client: opts.client}
     {min, _max} = opts.restart_backoff
+    label = Jobs.Id.label(opts.name, self())
 
     state = %State{
       opts: opts,
@@ -123,7 +126,9 @@ defmodule GpuSched.Server do
     }
 
     with {:ok, path} <- Executable.find(opts.port_path),
-         {:ok, state} <- Lifecycle.open(state, path),
+         {:ok, counter} <- Directory.counter(label),
+         ctx = %{ctx | jobs: Jobs.Table.start_link(self(), label, counter, opts)},
+         {:ok, state} <- Lifecycle.open(%{state | ctx: ctx}, path),
          {:ok, state, frame} <-
            Lifecycle.await_hello(state, path, State.now_ms() + opts.start_timeout),
          state = state |> Frames.receive_frame(frame) |> flush(),
@@ -152,6 +157,7 @@ defmodule GpuSched.Server do
 
     Enum.each(state.pending, fn {_id, e} -> Flight.answer_closing(state, e) end)
     Enum.each(state.relays, fn {_node, relay} -> Relay.stop(relay) end)
+    Jobs.Table.close(state.ctx.jobs, "the scheduler was stopped")
     Lifecycle.close_port(state)
 
     # Where our supervisor loses its patience before that, the directory sees to it.

@@ -16,6 +16,7 @@ defmodule GpuSched.Telemetry do
   | `[:gpu_sched, :port, :down]` | `count` (1), `in_flight` | `server`, `reason`, `restart_ms` |
   | `[:gpu_sched, :model, :state]` | `count` (1) | `server`, `model`, `state`, `error` |
   | `[:gpu_sched, :device, :state]` | `count` (1) | `server`, `device`, `state`, `reason` |
+  | `[:gpu_sched, :job, :state]` | `count` (1) | `server`, `job`, `name`, `state`, `error` |
 
   The span `:infer` is that of `GpuSched.infer/4` and of `GpuSched.async/4`, and is emitted in the
   process that waits for the result. `server` is the pid of the scheduler; of a request to another

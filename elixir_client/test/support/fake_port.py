@@ -128,8 +128,9 @@ def say(*messages):
 # ---- the port
 
 seen = {"cancels": [], "grants": [], "methods": [], "clients": [], "frames": [], "deadlines": [],
-        "lease_writes": 0, "released": [], "infers": 0, "pid": os.getpid(), "order": []}
+        "lease_writes": 0, "released": [], "infers": 0, "jobs": [], "pid": os.getpid(), "order": []}
 models, held, streams, leases = {}, {}, {}, {}
+jobs, last_job, late = {}, 0, []
 
 
 def error(code, status, message, **more):
@@ -224,10 +225,75 @@ def infer(id, params, frame):
         write_frame(pack([1, id, None, "text"])[:-2])
     elif model == "bad_frame":
         say([2, "bad_frame", [frame, "it was asked for"]])
+    elif model == "job_event":
+        # What becomes of a job is what the test says.
+        for n in range(parameters.get("times", 1)):
+            done = parameters["done"] + n if "done" in parameters else None
+            job_event(parameters.get("job", last_job), text(parameters.get("state", "running")),
+                      done, parameters.get("total"), status=time_limit(parameters))
+        say([1, id, None, result({})])
     elif model == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     else:
         say([1, id, dict(error("unknown_model", -201, "no model of that name"), scope="model"), None])
+
+
+def time_limit(parameters):
+    return error("time_limit", -108, "its time is up") if "time_limit" in parameters else None
+
+
+def job_event(job, state, done=None, total=None, status=None, outcome=None, message=""):
+    event = {"event": "job", "job": job, "name": jobs[job]["name"], "state": state,
+             "done": done or 0, "message": message, "devices": jobs[job]["devices"]}
+    if total is not None:
+        event["total"] = total
+    jobs[job]["state"] = state
+    if state == "ended":
+        del jobs[job]
+        event.update(status=status, result=outcome or {})
+    say([2, "event", [event]])
+
+
+def submit(id, params):
+    global last_job
+    program, parameters = text(params.get("program", "")), params.get("parameters", {})
+    seen["jobs"].append({k: text(v) if isinstance(v, bytes) else v for k, v in params.items()})
+    if program == "refused":
+        say([1, id, error("no_device", -301, "it asks for 9 devices, there are 2"), None])
+        return
+    if program == "die":
+        os._exit(3)
+    while late:
+        say([1, late[0][0], None, {"job": late.pop(0)[1]}])
+    last_job += 1
+    job, n = last_job, params.get("devices", 1)
+    name = text(params.get("name", program or "reservation"))
+    jobs[job] = {"job": job, "name": name, "program": program, "state": "pending", "why": "it was asked",
+                 "client": text(params.get("client", "")), "n_devices": n, "devices": []}
+    if program == "late":
+        late.append((id, job))
+    else:
+        say([1, id, None, {"job": job}])
+    if name == "pending":
+        return
+    jobs[job]["devices"] = ["fake:%d" % i for i in range(n)]
+    job_event(job, "running")
+    if program == "done":
+        job_event(job, "ended", 2, 2, None, {"loss": 0.25, "text": "x" * 200, "ranks": n}, "all of it")
+    if program == "fail":
+        job_event(job, "ended", status=error("engine_failed", -205, "it was made to fail"))
+
+
+def end_job(id, params, reservation):
+    job = params["job"]
+    if job not in jobs:
+        say([1, id, error("not_found", -106, "there is no such job"), None])
+    elif reservation and jobs[job]["program"]:
+        say([1, id, error("invalid_argument", -101, "cancel it instead"), None])
+    else:
+        say([1, id, None, None])
+        job_event(job, "ended",
+                  status=None if reservation else error("cancelled", -103, "it was cancelled"))
 
 
 def call(id, method, params, frame):
@@ -272,6 +338,16 @@ def call(id, method, params, frame):
         say([1, id, None, {"lease": fd, "path": path, "size": params[0]["size"], "expires_ms": 30000}])
     elif method == "ping":
         say([1, id, None, params[0]])
+    elif method in ("submit", "reserve"):
+        submit(id, params[0])
+    elif method in ("cancel_job", "release"):
+        end_job(id, params[0], method == "release")
+    elif method == "job" and params[0]["job"] in jobs:
+        say([1, id, None, jobs[params[0]["job"]]])
+    elif method == "job":
+        say([1, id, error("not_found", -106, "there is no such job"), None])
+    elif method == "jobs":
+        say([1, id, None, list(jobs.values())])
     else:
         say([1, id, error("not_supported", -405, "no method " + method), None])
 

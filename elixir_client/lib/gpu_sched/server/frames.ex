@@ -8,7 +8,7 @@ defmodule GpuSched.Server.Frames do
   require Logger
 
   alias GpuSched.{Admission, Error, Msgpack, Protocol, Relay, Telemetry}
-  alias GpuSched.Server.{Credit, Flight, Lifecycle, State, Watch}
+  alias GpuSched.Server.{Credit, Flight, JobLink, Lifecycle, State, Watch}
 
   # A payload below this is copied out of the frame it shares with others.
   @copy_below 64 * 1024
@@ -107,6 +107,11 @@ defmodule GpuSched.Server.Frames do
 
       {:reload, name} ->
         report_reload(state, name, payload)
+
+      {:submit, number, link?} ->
+        if Protocol.success?(payload),
+          do: JobLink.submitted(state, e, number, link?, payload),
+          else: state
 
       {:lease, {ticket, _bytes}} ->
         if Protocol.success?(payload) and is_nil(entry(e, :to)),
@@ -227,5 +232,6 @@ defmodule GpuSched.Server.Frames do
     state
   end
 
+  defp event(state, %{"event" => "job"} = event), do: JobLink.event(state, event)
   defp event(state, _other), do: state
 end

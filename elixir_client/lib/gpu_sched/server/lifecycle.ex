@@ -19,7 +19,7 @@ defmodule GpuSched.Server.Lifecycle do
     Telemetry
   }
 
-  alias GpuSched.Server.{Credit, Flight, Reupload, State}
+  alias GpuSched.Server.{Credit, Flight, JobLink, Reupload, State}
 
   # How long a killed sched-port may take to be gone.
   @kill_ms 5_000
@@ -180,6 +180,7 @@ defmodule GpuSched.Server.Lifecycle do
     )
 
     close_port(state)
+    state = JobLink.lost(state, why)
 
     state = %{
       state

@@ -67,6 +67,7 @@ defmodule GpuSched.Server.State do
     reservations: %{},
     uploaders: %{},
     models: [],
+    linked: %{},
     free_requests: 0,
     free_bytes: 0,
     done: 0,
@@ -79,6 +80,7 @@ defmodule GpuSched.Server.State do
   @type id :: non_neg_integer
   @type ticket :: reference
 
+  # `linked` are jobs, by their ids at the port, that end with their owner.
   # `frame` is the number of the frame that is gathered in `out`. `free_*` is credit to be given back
   # at the end of the turn, and `dead` the owners whose requests are to be ended then; `done` and
   # `large` count since the last tick, `leak` is what find_leak/1 has seen.
@@ -98,7 +100,8 @@ defmodule GpuSched.Server.State do
           waiting: %{ticket => {reference, pid, non_neg_integer}},
           reservations: %{ticket => {pid, non_neg_integer, integer, integer}},
           uploaders: %{id => pid},
-          models: [Models.spec()]
+          models: [Models.spec()],
+          linked: %{pos_integer => pid}
         }
 
   @spec reply(reference, term) :: :ok

@@ -8,7 +8,7 @@ defmodule GpuSched.Server.Watch do
   require Logger
 
   alias GpuSched.{Error, Owners, Relay}
-  alias GpuSched.Server.{Credit, Flight, Reupload, State}
+  alias GpuSched.Server.{Credit, Flight, JobLink, Reupload, State}
 
   @spec track(State.t(), pid | nil) :: State.t()
   def track(state, owner) do
@@ -70,11 +70,14 @@ defmodule GpuSched.Server.Watch do
         state -> Credit.release_reservation(state, ticket)
       end
 
-    for {id, entry(owner: owner) = e} when is_map_key(dead, owner) <- state.pending,
-        reduce: %{state | dead: []} do
-      state ->
-        state |> Flight.deliver_error(e, error) |> Flight.cancel_entry(id, entry(e, owner: nil))
-    end
+    state =
+      for {id, entry(owner: owner) = e} when is_map_key(dead, owner) <- state.pending,
+          reduce: %{state | dead: []} do
+        state ->
+          state |> Flight.deliver_error(e, error) |> Flight.cancel_entry(id, entry(e, owner: nil))
+      end
+
+    JobLink.owners_down(state, dead)
   end
 
   @spec child_down(State.t(), pid, term) :: State.t()
@@ -86,6 +89,10 @@ defmodule GpuSched.Server.Watch do
         )
 
         watch_anew(%{state | relays: Map.delete(state.relays, node)}, node)
+
+      nil when pid == state.ctx.jobs.pid ->
+        # Who waits for a job is told that by its end; this process has nothing to tell them with.
+        exit({:jobs_failed, reason})
 
       nil ->
         Reupload.upload_failed(state, pid, reason)
