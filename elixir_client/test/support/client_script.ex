@@ -36,4 +36,31 @@ defmodule GpuSched.ClientScript do
     {:monitors, []} = Process.info(self(), :monitors)
     :ok
   end
+
+  # Holds a job that ends with this process.
+  def linked(server, to) do
+    {:ok, job} = GpuSched.submit(server, "wait", link: true)
+    send(to, {:linked, job})
+    Process.sleep(:infinity)
+  end
+
+  # Listens to a job that has ended, with this library and as a node would that has it not; in a
+  # process that nobody on another node has spawned.
+  def subscribe(job), do: Task.await(Task.async(fn -> listen(job) end))
+
+  defp listen(job) do
+    [host | _] = String.split(job, "/")
+    :ok = GpuSched.subscribe(job)
+    first = ended(job)
+    :ok = :erpc.call(String.to_existing_atom(host), GpuSched, :subscribe, [job])
+    {first, ended(job)}
+  end
+
+  defp ended(job) do
+    receive do
+      {:gpu_sched, ^job, {:done, result}} -> result
+    after
+      5_000 -> :nothing
+    end
+  end
 end
