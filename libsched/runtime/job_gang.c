@@ -80,12 +80,13 @@ static void start_rank(libsched *s, struct runtime_job *job, uint32_t i)
     if (device->worker == NULL || !device->in_core_up)
         return; /* the core knows */
     int rc = worker_rank_start(device->worker, &rank, &err);
-    if (rc == LIBSCHED_OK)
+    /* Of one that is ending the core hears soon. */
+    if (rc == LIBSCHED_OK || rc == LIBSCHED_EDEVICELOST || rc == LIBSCHED_EBUSY)
         device->job = job->core_id;
-    else if (rc == LIBSCHED_EBUSY)
-        runtime_worker_kill(s, device, err.message);
-    else if (rc != LIBSCHED_EDEVICELOST)
+    else
         not_started(s, job, device, rc, err.message);
+    if (rc == LIBSCHED_EBUSY)
+        runtime_worker_kill(s, device, err.message);
 }
 
 static void start_ranks(libsched *s, struct runtime_job *job)

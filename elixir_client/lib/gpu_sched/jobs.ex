@@ -60,6 +60,8 @@ defmodule GpuSched.Jobs do
 
   @spec await(Id.t(), keyword) :: {:ok, map} | {:error, Error.t()}
   def await(id, opts) do
+    GpuSched.Options.await!(opts)
+
     if opts[:progress] == true do
       watch(id, Keyword.take(opts, [:timeout]))
     else
@@ -85,6 +87,7 @@ defmodule GpuSched.Jobs do
 
   @spec watch(Id.t(), keyword) :: {:ok, map} | {:error, Error.t()}
   def watch(id, opts) do
+    GpuSched.Options.await!(opts)
     timeout = Keyword.get(opts, :timeout, :infinity)
     at(id, :watch, [opts], timeout, &Bar.run(&1, &2, timeout))
   end

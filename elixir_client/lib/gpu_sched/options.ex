@@ -57,6 +57,18 @@ defmodule GpuSched.Options do
     for key <- @request ++ also, value = Map.fetch!(opts, key), do: {key, value}
   end
 
+  # Of a job that is waited for.
+  @spec await!(keyword) :: :ok
+  def await!(opts) do
+    check_keys!(opts, [:timeout, :progress])
+    if Keyword.has_key?(opts, :timeout), do: check!(:timeout, opts[:timeout])
+
+    if opts[:progress] not in [nil, true, false],
+      do: wrong!(:progress, opts[:progress], "true or false")
+
+    :ok
+  end
+
   @spec admin!(atom, keyword) :: keyword
   def admin!(:load, opts) do
     check_keys!(opts, [:timeout | GpuSched.Models.options()])

@@ -171,6 +171,9 @@ defmodule GpuSched.JobsTest do
       end
 
       assert_raise ArgumentError, fn -> GpuSched.reserve(:nowhere, link: true) end
+
+      for opts <- [[colour: 1], [timeout: -1], [progress: 1], :soon],
+          do: assert_raise(ArgumentError, fn -> GpuSched.await("n@h/x/1", opts) end)
     end
   end
 

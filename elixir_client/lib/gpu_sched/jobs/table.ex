@@ -22,6 +22,7 @@ defmodule GpuSched.Jobs.Table do
     :kept,
     :max_waiting,
     jobs: %{},
+    monitors: %{},
     ended: :queue.new(),
     by_port: %{},
     waiting: 0
@@ -247,8 +248,9 @@ defmodule GpuSched.Jobs.Table do
 
       {:ok, :live, _row} when state.waiting < state.max_waiting ->
         job = job(state, number)
-        waiter = {what, Process.monitor(pid)}
-        {:noreply, put_job(state, number, put_in(job.waiters[ref], waiter), 1)}
+        monitor = Process.monitor(pid)
+        state = %{state | monitors: Map.put(state.monitors, monitor, {number, ref})}
+        {:noreply, put_job(state, number, put_in(job.waiters[ref], {what, monitor}), 1)}
 
       {:ok, :live, _row} ->
         reply(state, ref, {:error, too_many(state)})
@@ -265,12 +267,10 @@ defmodule GpuSched.Jobs.Table do
 
   # One that waited died.
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
-    found =
-      for {number, job} <- state.jobs,
-          {ref, {_what, ^monitor}} <- job.waiters,
-          do: {number, ref}
-
-    {:noreply, Enum.reduce(found, state, fn {n, ref}, s -> drop_waiter(s, n, ref) end)}
+    case state.monitors do
+      %{^monitor => {number, ref}} -> {:noreply, drop_waiter(state, number, ref)}
+      _ -> {:noreply, state}
+    end
   end
 
   def handle_info(:close, state), do: {:stop, :normal, state}
@@ -397,6 +397,7 @@ defmodule GpuSched.Jobs.Table do
 
       {{_what, monitor}, waiters} ->
         Process.demonitor(monitor, [:flush])
+        state = %{state | monitors: Map.delete(state.monitors, monitor)}
         put_job(state, number, %{job | waiters: waiters}, -1)
     end
   end
