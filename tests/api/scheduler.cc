@@ -94,6 +94,24 @@ libsched_request *Request::get()
     return &raw;
 }
 
+Job::Job(const std::string &program_name, uint32_t n_devices)
+    : program(program_name), raw(LIBSCHED_JOB_OPTIONS_INIT)
+{
+    raw.n_devices = n_devices;
+    raw.library = program == "tester" ? PLUGIN_FOLDER "/libsched-program-tester.so" : nullptr;
+}
+
+libsched_job_options *Job::get()
+{
+    raw.program = program.empty() ? nullptr : program.c_str();
+    raw.flags = program.empty() ? uint32_t(LIBSCHED_JOB_RESERVE) : 0;
+    raw.parameters = parameters.data();
+    raw.n_parameters = parameters.size();
+    raw.devices = devices.data();
+    raw.n_device_names = uint32_t(devices.size());
+    return &raw;
+}
+
 Scheduler::Scheduler(Workers workers, const Configure &configure)
 {
     libsched_options options = LIBSCHED_OPTIONS_INIT;
@@ -148,6 +166,20 @@ uint64_t Scheduler::submit(Request &request)
     return id;
 }
 
+static std::string text_of(const libsched_parameter &value)
+{
+    switch (value.type) {
+    case LIBSCHED_PARAMETER_BOOL:
+        return value.value.boolean ? "true" : "false";
+    case LIBSCHED_PARAMETER_INT:
+        return std::to_string(value.value.integer);
+    case LIBSCHED_PARAMETER_FLOAT:
+        return std::to_string(value.value.real);
+    default:
+        return value.value.string;
+    }
+}
+
 void Scheduler::take(const libsched_completion &completion)
 {
     Done done;
@@ -160,7 +192,13 @@ void Scheduler::take(const libsched_completion &completion)
         done.outputs[t.name] = {t.name, t.datatype, std::vector<int64_t>(t.shape, t.shape + t.rank),
                                 std::string(static_cast<const char *>(t.data), t.size)};
     }
+    for (uint32_t i = 0; i < completion.n_values; i++)
+        done.values[completion.values[i].name] = text_of(completion.values[i]);
     switch (completion.kind) {
+    case LIBSCHED_JOB:
+        EXPECT_FALSE(job_has_ended(completion.id)) << "something comes after a job's end";
+        jobs[completion.id].push_back(done);
+        break;
     case LIBSCHED_PART:
         parts[completion.id].push_back(done);
         break;
@@ -210,6 +248,43 @@ const Done &Scheduler::end_of(uint64_t id)
 const Done &Scheduler::infer(Request &request)
 {
     return end_of(submit(request));
+}
+
+uint64_t Scheduler::submit(Job &job)
+{
+    uint64_t id = 0;
+    libsched_error err{};
+    EXPECT_EQ(libsched_job_submit(s_, job.get(), &id, &err), LIBSCHED_OK) << err.message;
+    return id;
+}
+
+bool Scheduler::job_has_ended(uint64_t id) const
+{
+    auto job = jobs.find(id);
+    return job != jobs.end() && job->second.back().raw.state == LIBSCHED_JOB_ENDED;
+}
+
+const Done &Scheduler::end_of_job(uint64_t id)
+{
+    run_until([&] { return job_has_ended(id); });
+    return jobs[id].back();
+}
+
+const Done &Scheduler::run(Job &job)
+{
+    return end_of_job(submit(job));
+}
+
+libsched_job_info Scheduler::job(uint64_t id) const
+{
+    libsched_job_info info = LIBSCHED_JOB_INFO_INIT;
+    libsched_job_find(s_, id, &info);
+    return info;
+}
+
+void Scheduler::await_job(uint64_t id, libsched_job_state state)
+{
+    run_until([&] { return job(id).state == state || job_has_ended(id); });
 }
 
 libsched_model_info Scheduler::model(const std::string &name) const

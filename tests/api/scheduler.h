@@ -46,6 +46,7 @@ struct Done {
     libsched_completion raw;
     std::string name, message;
     std::map<std::string, Output> outputs;
+    std::map<std::string, std::string> values; // of a job, as text
 
     int status() const
     {
@@ -80,6 +81,18 @@ struct Request {
     libsched_tensor input;
 
     libsched_request *get();
+};
+
+// A job that owns what it points to.
+struct Job {
+    explicit Job(const std::string &program_name, uint32_t n_devices = 1);
+
+    std::string program;
+    Parameters parameters;
+    std::vector<const char *> devices;
+    libsched_job_options raw;
+
+    libsched_job_options *get();
 };
 
 enum class Workers { process, thread };
@@ -119,6 +132,15 @@ class Scheduler
     const Done &end_of(uint64_t id);
     const Done &infer(Request &request);
 
+    uint64_t submit(Job &job);
+    // Until the job has ended; its end.
+    const Done &end_of_job(uint64_t id);
+    const Done &run(Job &job);
+    // Until it is in this state, or has ended.
+    void await_job(uint64_t id, libsched_job_state state);
+    libsched_job_info job(uint64_t id) const;
+    bool job_has_ended(uint64_t id) const;
+
     bool has_ended(uint64_t id) const
     {
         return ends.count(id) > 0;
@@ -131,6 +153,7 @@ class Scheduler
 
     std::map<uint64_t, Done> ends;
     std::map<uint64_t, std::vector<Done>> parts;
+    std::map<uint64_t, std::vector<Done>> jobs;
     std::vector<Done> changes; // of models and devices
     size_t n_ends = 0;
 
