@@ -14,6 +14,7 @@
 enum option_kind {
     OPTION_FLAG,
     OPTION_U32,
+    OPTION_U64,
     OPTION_SIZE32,
     OPTION_SIZE,
     OPTION_TEXT,
@@ -60,6 +61,8 @@ static const struct option options[] = {
      FIELD(libsched.job_share_percent), 1, 100},
     {"max-jobs", "N", "jobs that have not ended; 256", OPTION_U32, FIELD(libsched.max_jobs), 1,
      4096},
+    {"first-job", "N", "the number of the first job; 1", OPTION_U64, FIELD(libsched.first_job), 1,
+     INT64_MAX},
     {"max-client-requests", "N", "requests of one client that wait; 0: no limit", OPTION_U32,
      FIELD(libsched.max_client_requests), 0, UINT32_MAX},
     {"worker", "PATH", "the sched-worker to run", OPTION_TEXT, FIELD(libsched.worker_path)},
@@ -201,6 +204,11 @@ static int set_option(struct port_options *out, const struct option *option, con
         if (parse_number(value, &number) < 0 || number < option->min || number > option->max)
             return -1;
         *(uint32_t *)(void *)field = (uint32_t)number;
+        return 0;
+    case OPTION_U64:
+        if (parse_number(value, &number) < 0 || number < option->min || number > option->max)
+            return -1;
+        *(uint64_t *)(void *)field = number;
         return 0;
     case OPTION_SIZE32:
     case OPTION_SIZE:

@@ -125,6 +125,8 @@ typedef struct libsched_options {
     uint32_t max_client_requests; /* waiting, of one client; 0: no limit of its own */
     uint32_t job_share_percent;   /* of device time, jobs' where inference wants it too; 0: 50 */
     uint32_t max_jobs;            /* not ended; 0: 256 */
+    uint64_t first_job; /* the id of the first job, for who goes on where another scheduler
+                         * ended; 0: 1 */
 } libsched_options;
 
 #define LIBSCHED_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_options)

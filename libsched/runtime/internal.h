@@ -85,6 +85,7 @@ struct runtime_options {
     void (*log)(void *payload, int level, const char *line);
     void *log_payload;
     uint32_t job_share_percent, max_jobs;
+    uint64_t first_job;
 };
 
 /* Checks what the caller gave and completes it. On failure nothing is left behind. */

@@ -40,6 +40,7 @@ static int open_core(libsched *s, libsched_error *err)
 static int open_all(libsched *s, const libsched_options *options, libsched_error *err)
 {
     int rc = runtime_options_read(&s->options, options, err);
+    s->last_job = s->options.first_job - 1;
     if (rc == LIBSCHED_OK)
         rc = open_core(s, err);
     if (rc == LIBSCHED_OK)

@@ -151,8 +151,11 @@ static int read_jobs(struct runtime_options *out, const libsched_options *given,
     int rc = check_range("job_share_percent", job_share, 1, 100, err);
     if (rc == LIBSCHED_OK)
         rc = check_range("max_jobs", max_jobs, 1, CORE_MAX_JOBS, err);
+    if (rc == LIBSCHED_OK)
+        rc = check_range("first_job", given->first_job, 0, INT64_MAX, err);
     out->job_share_percent = (uint32_t)job_share;
     out->max_jobs = (uint32_t)max_jobs;
+    out->first_job = or_default(given->first_job, 1);
     return rc;
 }
 

@@ -228,6 +228,7 @@ TEST_P(Jobs, AreRefusedWhereThatCanBeSeenAtOnce)
     Scheduler s(GetParam(), [](libsched_options &o) {
         two_devices(o);
         o.max_jobs = 2;
+        o.first_job = 50;
     });
     const struct {
         std::function<void(Job &)> change;
@@ -281,6 +282,7 @@ TEST_P(Jobs, AreRefusedWhereThatCanBeSeenAtOnce)
 
     Job job = endless(1);
     uint64_t first = s.submit(job);
+    EXPECT_EQ(first, 50u); // what was refused has no id
     s.submit(job);
     EXPECT_EQ(libsched_job_submit(s.get(), job.get(), nullptr, &err), LIBSCHED_EBUSY);
     EXPECT_TRUE(has(err.message, "max_jobs")) << err.message;

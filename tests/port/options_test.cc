@@ -70,6 +70,7 @@ TEST_F(Options, AllAreUnderstood)
                      "--class-patience-ms=7,8,9,10,11,12,13,14",
                      "--job-share=30",
                      "--max-jobs=5",
+                     "--first-job=77",
                      "--max-client-requests=6"}),
               OPTIONS_RUN)
         << error;
@@ -89,6 +90,7 @@ TEST_F(Options, AllAreUnderstood)
     EXPECT_EQ(options.libsched.class_patience_ns[7], 14000000u);
     EXPECT_EQ(options.libsched.job_share_percent, 30u);
     EXPECT_EQ(options.libsched.max_jobs, 5u);
+    EXPECT_EQ(options.libsched.first_job, 77u);
     EXPECT_EQ(options.libsched.max_client_requests, 6u);
     EXPECT_STREQ(options.libsched.worker_path, "/w");
     EXPECT_STREQ(options.libsched.plugin_path, "/p:/q");

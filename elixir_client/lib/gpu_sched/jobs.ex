@@ -45,15 +45,12 @@ defmodule GpuSched.Jobs do
 
   defp make(ctx, method, options) do
     owner = Owner.current()
-    number = Table.next_number(ctx.jobs)
     params = [Options.params(options, ctx.client || Atom.to_string(node(owner)))]
-    kind = {:submit, number, options.link}
+    kind = {:submit, options.link}
     # A reservation is waited for with its own timeout; this answers at once.
     timeout = if options.timeout == :infinity, do: @call_ms, else: max(options.timeout, 1)
 
-    with {:ok, _job} <-
-           Server.call(ctx, method, 1, params, kind, owner, Local.deadline(timeout)),
-         do: {:ok, Id.format(ctx.jobs.label, number)}
+    Server.call(ctx, method, 1, params, kind, owner, Local.deadline(timeout))
   end
 
   # ---- asking
@@ -72,10 +69,10 @@ defmodule GpuSched.Jobs do
 
   defp await_local(ctx, number, timeout) do
     case Table.fetch(ctx.jobs, number) do
-      {:ok, :ended, _port_id, row} ->
+      {:ok, :ended, row} ->
         Table.outcome(row)
 
-      {:ok, :live, _port_id, _row} ->
+      {:ok, :live, _row} ->
         with {:ended, row} <-
                Table.await(ctx.jobs, number, :ended, Local.deadline(timeout), timeout),
              do: Table.outcome(row)
@@ -112,11 +109,11 @@ defmodule GpuSched.Jobs do
 
   # One that has ended need not be told.
   defp tell(ctx, number, method) do
-    with {:ok, :live, port_id, _row} <- Table.fetch(ctx.jobs, number),
-         {:ok, nil} <- ask(ctx, method, port_id, @call_ms) do
+    with {:ok, :live, _row} <- Table.fetch(ctx.jobs, number),
+         {:ok, nil} <- ask(ctx, method, number, @call_ms) do
       :ok
     else
-      {:ok, :ended, _port_id, _row} -> :ok
+      {:ok, :ended, _row} -> :ok
       {:error, %Error{reason: :not_found} = error} -> ended_meanwhile(ctx, number, error)
       {:error, error} -> {:error, error}
     end
@@ -124,7 +121,7 @@ defmodule GpuSched.Jobs do
 
   defp ended_meanwhile(ctx, number, error) do
     case Table.fetch(ctx.jobs, number) do
-      {:ok, _state, _port_id, _row} -> :ok
+      {:ok, _state, _row} -> :ok
       _ -> {:error, error}
     end
   end
@@ -136,15 +133,15 @@ defmodule GpuSched.Jobs do
   end
 
   defp describe(ctx, number, timeout) do
-    with {:ok, :live, port_id, row} <- Table.fetch(ctx.jobs, number) do
-      case ask(ctx, "job", port_id, timeout) do
+    with {:ok, :live, row} <- Table.fetch(ctx.jobs, number) do
+      case ask(ctx, "job", number, timeout) do
         {:ok, job} -> {:ok, Map.put(job, "job", row["job"])}
         # Its end is under way to us.
         {:error, %Error{reason: :not_found}} -> {:ok, row}
         {:error, error} -> {:error, error}
       end
     else
-      {:ok, :ended, _port_id, row} -> {:ok, row}
+      {:ok, :ended, row} -> {:ok, row}
       {:error, error} -> {:error, error}
     end
   end
@@ -163,12 +160,7 @@ defmodule GpuSched.Jobs do
 
   defp list_local(ctx, ended?, timeout) do
     with {:ok, jobs} <- request(ctx, "jobs", [], timeout) do
-      numbers = Table.numbers(ctx.jobs)
-
-      live =
-        for %{"job" => port_id} = job <- jobs, number = numbers[port_id] do
-          Map.put(job, "job", Id.format(ctx.jobs.label, number))
-        end
+      live = for job <- jobs, do: Map.update!(job, "job", &Id.format(ctx.jobs.label, &1))
 
       {:ok, if(ended?, do: Table.ended(ctx.jobs) ++ live, else: live)}
     end
@@ -235,8 +227,8 @@ defmodule GpuSched.Jobs do
     end
   end
 
-  defp ask(ctx, method, port_id, timeout) do
-    params = [Msgpack.map_header(1), Msgpack.str("job"), Msgpack.int(port_id)]
+  defp ask(ctx, method, number, timeout) do
+    params = [Msgpack.map_header(1), Msgpack.str("job"), Msgpack.int(number)]
     request(ctx, method, [params], timeout)
   end
 

@@ -131,6 +131,10 @@ defmodule GpuSched.Protocol do
   defp detached(term, payload) when byte_size(payload) > @detach_above, do: Msgpack.detach(term)
   defp detached(term, _payload), do: term
 
+  # The payload of a response that has this result: for what is answered otherwise than the port did.
+  @spec answer(String.t()) :: binary
+  def answer(text), do: <<0xC0, Msgpack.str(text)::binary>>
+
   @spec success?(binary) :: boolean
   def success?(<<0xC0, _::binary>>), do: true
   def success?(_payload), do: false

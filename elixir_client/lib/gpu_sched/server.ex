@@ -52,7 +52,7 @@ defmodule GpuSched.Server do
   #   :patient                    waits for the next port, and is sent again
   #   {:lease, nil | {ticket, bytes}}   the credit of a request is kept under `ticket`
   #   {:load, name, params}, {:unload, name}     the models to load again change with its success
-  #   {:submit, number, link?}    a job of that number; it ends with its owner, or does not
+  #   {:submit, link?}   a job, which ends with its owner, or does not; answered with its id
   @spec call(Context.t(), String.t(), non_neg_integer, iodata, term, pid, Local.deadline()) ::
           {:ok, term} | {:error, Error.t()}
   def call(ctx, method, n, params, kind, owner, deadline) do

@@ -130,7 +130,7 @@ def say(*messages):
 seen = {"cancels": [], "grants": [], "methods": [], "clients": [], "frames": [], "deadlines": [],
         "lease_writes": 0, "released": [], "infers": 0, "jobs": [], "pid": os.getpid(), "order": []}
 models, held, streams, leases = {}, {}, {}, {}
-jobs, last_job, late = {}, 0, []
+jobs, last_job, late = {}, option("first-job", 1) - 1, []
 
 
 def error(code, status, message, **more):

@@ -3,9 +3,9 @@ defmodule GpuSched.Jobs.Table do
   # What is known of the jobs of one scheduler, and who wants to hear of them. The owner of the port
   # hands over what comes from there, and has nothing more to do with it.
   #
-  # Each job has a row in a table that everybody on this node reads:
-  # {number, its id at the port, :live | :ended, what is known of it}. Those that have ended are kept,
-  # the last so many. A row is made by the owner of the port, before anybody is told of the number.
+  # Each job has a row in a table that everybody on this node reads: {number, :live | :ended, what is
+  # known of it}. Those that have ended are kept, the last so many. A row is made by the owner of the
+  # port, before anybody is told of the number.
   #
   # This process sends to its own node only: whoever listens elsewhere has a GpuSched.Jobs.Watcher,
   # which may be suspended.
@@ -24,7 +24,7 @@ defmodule GpuSched.Jobs.Table do
     jobs: %{},
     monitors: %{},
     ended: :queue.new(),
-    by_port: %{},
+    live: MapSet.new(),
     waiting: 0
   ]
 
@@ -47,11 +47,13 @@ defmodule GpuSched.Jobs.Table do
   # ---- from the owner of the port
 
   # The port has taken a job in.
-  @spec submitted(handle, pos_integer, pos_integer) :: :ok
-  def submitted(%{pid: pid, table: table, label: label}, number, port_id) do
-    row = %{"job" => Id.format(label, number), "state" => "checking"}
-    :ets.insert(table, {number, port_id, :live, row})
-    tell(pid, {:submitted, number, port_id})
+  @spec submitted(handle, pos_integer) :: Id.t()
+  def submitted(%{pid: pid, table: table, label: label, counter: counter}, number) do
+    id = Id.format(label, number)
+    :ets.insert(table, {number, :live, %{"job" => id, "state" => "checking"}})
+    :atomics.put(counter, 1, number)
+    tell(pid, {:submitted, number})
+    id
   end
 
   @spec event(handle, map) :: :ok
@@ -76,28 +78,23 @@ defmodule GpuSched.Jobs.Table do
 
   # ---- for callers
 
+  # The number that the next job is to have.
   @spec next_number(handle) :: pos_integer
-  def next_number(%{counter: counter}), do: :atomics.add_get(counter, 1, 1)
+  def next_number(%{counter: counter}), do: :atomics.get(counter, 1) + 1
 
-  @spec fetch(handle, pos_integer) ::
-          {:ok, :live | :ended, port_id :: pos_integer, map} | {:error, Error.t()}
+  @spec fetch(handle, pos_integer) :: {:ok, :live | :ended, map} | {:error, Error.t()}
   def fetch(%{table: table, counter: counter, label: label}, number) do
     case :ets.lookup(table, number) do
-      [{_number, port_id, state, row}] -> {:ok, state, port_id, row}
+      [{_number, state, row}] -> {:ok, state, row}
       [] -> {:error, unknown(label, number, number <= :atomics.get(counter, 1))}
     end
   rescue
     ArgumentError -> {:error, Error.exception(reason: :unavailable)}
   end
 
-  @spec numbers(handle) :: %{(port_id :: pos_integer) => pos_integer}
-  def numbers(%{table: table}) do
-    for {number, port_id, :live, _row} <- rows(table), into: %{}, do: {port_id, number}
-  end
-
   @spec ended(handle) :: [map]
   def ended(%{table: table}) do
-    for {_number, _port_id, :ended, row} <- Enum.sort(rows(table)), do: row
+    for {_number, :ended, row} <- Enum.sort(rows(table)), do: row
   end
 
   defp rows(table) do
@@ -217,25 +214,24 @@ defmodule GpuSched.Jobs.Table do
   end
 
   @impl true
-  def handle_info({:submitted, number, port_id}, state),
-    do: {:noreply, %{state | by_port: Map.put(state.by_port, port_id, number)}}
+  def handle_info({:submitted, number}, state),
+    do: {:noreply, %{state | live: MapSet.put(state.live, number)}}
 
-  def handle_info({:event, %{"job" => port_id} = event}, state) do
-    case state.by_port do
-      %{^port_id => number} -> {:noreply, happened(state, number, own(event))}
-      _ -> {:noreply, state}
-    end
+  def handle_info({:event, %{"job" => number} = event}, state) do
+    if MapSet.member?(state.live, number),
+      do: {:noreply, happened(state, number, own(event))},
+      else: {:noreply, state}
   end
 
   def handle_info({:lost, why}, state) do
     error = Error.exception(reason: :job_lost, message: "the job ended with sched-port: #{why}")
 
     state =
-      for {_port_id, number} <- Enum.sort(state.by_port), reduce: state do
+      for number <- Enum.sort(state.live), reduce: state do
         state -> ended(state, number, %{"state" => "ended", "status" => error, "result" => %{}})
       end
 
-    {:noreply, %{state | by_port: %{}}}
+    {:noreply, %{state | live: MapSet.new()}}
   end
 
   def handle_info({:await, number, what, ref, pid}, state) do
@@ -279,8 +275,6 @@ defmodule GpuSched.Jobs.Table do
   # ---- what happens
 
   defp happened(state, number, %{"state" => "ended"} = event) do
-    {_number, by_port} = Map.pop(state.by_port, event["job"])
-
     status =
       case event["status"] do
         nil -> nil
@@ -288,13 +282,13 @@ defmodule GpuSched.Jobs.Table do
       end
 
     event = Map.merge(event, %{"status" => status, "result" => event["result"] || %{}})
-    ended(%{state | by_port: by_port}, number, event)
+    ended(%{state | live: MapSet.delete(state.live, number)}, number, event)
   end
 
   defp happened(state, number, event) do
-    [{_number, port_id, _live, before}] = :ets.lookup(state.table, number)
+    [{_number, :live, before}] = :ets.lookup(state.table, number)
     row = Map.merge(before, known(event))
-    :ets.insert(state.table, {number, port_id, :live, row})
+    :ets.insert(state.table, {number, :live, row})
     state = if row["state"] == before["state"], do: state, else: changed(state, number, row)
     for {_to, watcher} <- job(state, number).watchers, do: Watcher.poke(watcher)
     state
@@ -309,14 +303,14 @@ defmodule GpuSched.Jobs.Table do
   end
 
   defp ended(state, number, event) do
-    [{_number, port_id, _live, before}] = :ets.lookup(state.table, number)
+    [{_number, :live, before}] = :ets.lookup(state.table, number)
 
     row =
       before
       |> Map.merge(known(event))
       |> Map.merge(%{"error" => event["status"], "result" => event["result"]})
 
-    :ets.insert(state.table, {number, port_id, :ended, row})
+    :ets.insert(state.table, {number, :ended, row})
     telemetry(state, row, event["status"])
     state = answer(state, number, :all, {:ended, row})
     job = job(state, number)
@@ -373,7 +367,7 @@ defmodule GpuSched.Jobs.Table do
 
   defp row(state, number) do
     case :ets.lookup(state.table, number) do
-      [{_number, _port_id, live, row}] -> {:ok, live, row}
+      [{_number, live, row}] -> {:ok, live, row}
       [] -> :error
     end
   end

@@ -94,7 +94,7 @@ defmodule GpuSched.Jobs.Watcher do
 
   defp live(state) do
     case :ets.lookup(state.table, state.number) do
-      [{_number, _port_id, :live, row}] -> {:ok, row}
+      [{_number, :live, row}] -> {:ok, row}
       _ -> :error
     end
   rescue

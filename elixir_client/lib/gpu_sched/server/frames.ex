@@ -84,6 +84,10 @@ defmodule GpuSched.Server.Frames do
       %{^id => entry(kind: :infer) = e} ->
         state |> Flight.deliver(e, payload) |> Flight.forget(id, e)
 
+      %{^id => entry(kind: {:submit, link?}) = e} ->
+        {state, payload} = JobLink.submitted(state, e, link?, payload)
+        state |> Flight.deliver(e, payload) |> Flight.forget(id, e)
+
       %{^id => e} ->
         state |> called(e, payload) |> Flight.deliver(e, payload) |> Flight.forget(id, e)
 
@@ -107,11 +111,6 @@ defmodule GpuSched.Server.Frames do
 
       {:reload, name} ->
         report_reload(state, name, payload)
-
-      {:submit, number, link?} ->
-        if Protocol.success?(payload),
-          do: JobLink.submitted(state, e, number, link?, payload),
-          else: state
 
       {:lease, {ticket, _bytes}} ->
         if Protocol.success?(payload) and is_nil(entry(e, :to)),

@@ -10,32 +10,35 @@ defmodule GpuSched.Server.JobLink do
   alias GpuSched.Jobs.Table
   alias GpuSched.Server.{Lifecycle, State, Watch}
 
-  # The port took it in. Where nobody waits for its id any more nobody will ever know it: it is
-  # cancelled.
-  @spec submitted(State.t(), State.entry(), pos_integer, boolean, binary) :: State.t()
-  def submitted(state, entry(to: to, owner: owner), number, link?, payload) do
-    {:ok, %{"job" => port_id}} = Protocol.result(payload)
+  # The port took it in, or did not. The caller gets its id. Where nobody waits for that any more
+  # nobody will ever know it: the job is cancelled.
+  @spec submitted(State.t(), State.entry(), boolean, binary) :: {State.t(), binary}
+  def submitted(state, entry(to: to, owner: owner), link?, payload) do
+    case Protocol.result(payload) do
+      {:ok, %{"job" => number}} when is_integer(number) and to == nil ->
+        {cancel(state, number), payload}
 
-    cond do
-      is_nil(to) -> cancel(state, port_id)
-      link? -> state |> known(number, port_id) |> link(port_id, owner)
-      true -> known(state, number, port_id)
+      {:ok, %{"job" => number}} when is_integer(number) ->
+        id = Table.submitted(state.ctx.jobs, number)
+        state = if link?, do: link(state, number, owner), else: state
+        {state, Protocol.answer(id)}
+
+      {:ok, _other} ->
+        {Lifecycle.give_port_up(state, "it answered a submit without a job"), payload}
+
+      {:error, _refused} ->
+        {state, payload}
     end
   end
 
-  defp known(state, number, port_id) do
-    Table.submitted(state.ctx.jobs, number, port_id)
-    state
-  end
-
   # The owner is watched as long as the job lives.
-  defp link(state, port_id, owner) do
+  defp link(state, number, owner) do
     state = Watch.track(state, owner)
-    %{state | linked: Map.put(state.linked, port_id, owner)}
+    %{state | linked: Map.put(state.linked, number, owner)}
   end
 
-  defp cancel(state, port_id) do
-    params = [Msgpack.map_header(1), Msgpack.str("job"), Msgpack.int(port_id)]
+  defp cancel(state, number) do
+    params = [Msgpack.map_header(1), Msgpack.str("job"), Msgpack.int(number)]
     Lifecycle.own_call(state, "cancel_job", 1, params, :cancel_job)
   end
 
@@ -45,8 +48,8 @@ defmodule GpuSched.Server.JobLink do
     if event["state"] == "ended", do: unlink(state, event["job"]), else: state
   end
 
-  defp unlink(state, port_id) do
-    case Map.pop(state.linked, port_id) do
+  defp unlink(state, number) do
+    case Map.pop(state.linked, number) do
       {nil, _linked} -> state
       {owner, linked} -> %{state | linked: linked, owners: Owners.untrack(state.owners, owner)}
     end
@@ -55,14 +58,14 @@ defmodule GpuSched.Server.JobLink do
   # It will hear of their ends, and then let go of them.
   @spec owners_down(State.t(), %{pid => true}) :: State.t()
   def owners_down(state, dead) do
-    for {port_id, owner} <- state.linked, is_map_key(dead, owner), reduce: state do
-      state -> cancel(%{state | linked: Map.delete(state.linked, port_id)}, port_id)
+    for {number, owner} <- state.linked, is_map_key(dead, owner), reduce: state do
+      state -> cancel(%{state | linked: Map.delete(state.linked, number)}, number)
     end
   end
 
   @spec lost(State.t(), String.t()) :: State.t()
   def lost(state, why) do
     Table.lost(state.ctx.jobs, why)
-    Enum.reduce(Map.keys(state.linked), state, fn port_id, state -> unlink(state, port_id) end)
+    Enum.reduce(Map.keys(state.linked), state, fn number, state -> unlink(state, number) end)
   end
 end

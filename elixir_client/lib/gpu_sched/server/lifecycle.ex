@@ -19,6 +19,7 @@ defmodule GpuSched.Server.Lifecycle do
     Telemetry
   }
 
+  alias GpuSched.Jobs.Table
   alias GpuSched.Server.{Credit, Flight, JobLink, Reupload, State}
 
   # How long a killed sched-port may take to be gone.
@@ -81,7 +82,7 @@ defmodule GpuSched.Server.Lifecycle do
         :exit_status,
         :hide,
         packet: 4,
-        args: Executable.args(state.opts.port_options),
+        args: args(state),
         env: for({k, v} <- state.opts.port_env, do: {to_charlist(k), to_charlist(v)}),
         # What may be in flight is bounded by the credit; this process must not be suspended.
         busy_limits_port: :disabled,
@@ -96,6 +97,12 @@ defmodule GpuSched.Server.Lifecycle do
     error in ErlangError ->
       message = "#{path} was not started: #{Exception.message(error)}"
       {:error, Error.exception(reason: :start_failed, message: message)}
+  end
+
+  # Jobs are counted on where those of the one before ended.
+  defp args(%{ctx: ctx, opts: opts}) do
+    first = Table.next_number(ctx.jobs)
+    Executable.args(opts.port_options ++ [first_job: first])
   end
 
   @spec close_port(State.t()) :: :ok
