@@ -444,7 +444,7 @@ TEST_P(JobFaults, ThatNeverReturnAreEndedAtTheirLimit)
     s.await_device(1);
 
     // Also where they are to end.
-    job.raw.step_limit_ns = 0;
+    job.raw.step_limit_ns = 200000000;
     job.raw.time_limit_ns = 100000000;
     EXPECT_EQ(s.run(job).status(), LIBSCHED_ETIMELIMIT);
     Job after = tester(2);
