@@ -537,8 +537,10 @@ struct runtime_job *runtime_job_by_core(const libsched *s, uint64_t core_id);
 struct runtime_job *runtime_job_find(const libsched *s, uint64_t id);
 /* Gives jobs that wait for it to workers that prepare, and ends checks that take too long. */
 void runtime_jobs_check(libsched *s);
+/* The same, once what was decided meanwhile is carried out. */
+void runtime_jobs_check_soon(libsched *s);
 /* The worker of a device that prepares has ended. */
-void runtime_jobs_checker_down(libsched *s, const struct runtime_device *device);
+void runtime_jobs_checker_down(libsched *s, struct runtime_device *device);
 /* It has ended; `status` is told of it. */
 void runtime_job_finish(libsched *s, struct runtime_job *job, int status);
 void runtime_job_free(libsched *s, struct runtime_job *job);

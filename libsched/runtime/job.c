@@ -151,7 +151,16 @@ static int enter(libsched *s, struct runtime_job *job, libsched_error *err)
 
 /* ------------------------------------------------------------------------------------ the check */
 
-/* A worker that prepares and has the fewest checks. */
+/* A check that ends its worker must not be taken for a load that does. */
+static bool loads(const libsched *s, const struct runtime_device *device)
+{
+    for (uint32_t i = 0; i < s->n_models; i++)
+        if (s->models[i]->loads[device->index] == RUNTIME_LOADING)
+            return true;
+    return false;
+}
+
+/* A worker that prepares, loads nothing now, and has the fewest checks. */
 static struct runtime_device *choose_checker(libsched *s)
 {
     struct runtime_device *best = NULL;
@@ -159,7 +168,7 @@ static struct runtime_device *choose_checker(libsched *s)
     for (uint32_t i = s->n_listed; i < s->n_devices; i++) {
         struct runtime_device *device = &s->devices[i];
         uint32_t n = 0;
-        if (device->worker == NULL || !device->in_core_up || device->ending)
+        if (device->worker == NULL || !device->in_core_up || device->ending || loads(s, device))
             continue;
         LIST_EACH(&s->jobs, node, following)
         n += LIST_ENTRY(node, struct runtime_job, link)->checker == i;
@@ -227,6 +236,11 @@ static void end_slow_check(libsched *s, struct runtime_job *job)
     fail_check(s, job, &why);
 }
 
+void runtime_jobs_check_soon(libsched *s)
+{
+    s->checks_at = s->now;
+}
+
 void runtime_jobs_check(libsched *s)
 {
     s->checks_at = 0;
@@ -244,14 +258,16 @@ void runtime_jobs_check(libsched *s)
     }
 }
 
-void runtime_jobs_checker_down(libsched *s, const struct runtime_device *device)
+void runtime_jobs_checker_down(libsched *s, struct runtime_device *device)
 {
+    runtime_jobs_check_soon(s);
     LIST_EACH(&s->jobs, node, following)
     {
         struct runtime_job *job = LIST_ENTRY(node, struct runtime_job, link);
         if (job->state != LIBSCHED_JOB_CHECKING || job->checker != device->index)
             continue;
         job->checker = RUNTIME_NOBODY;
+        device->served = true; /* the job is at fault */
         if (++job->checker_deaths < CHECK_DEATHS)
             continue;
         const libsched_error why = {

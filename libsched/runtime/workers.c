@@ -180,7 +180,7 @@ static void is_up(libsched *s, struct runtime_device *device)
     runtime_device_set_state(s, device, LIBSCHED_DEVICE_UP, "");
     runtime_spin_share(s);
     if (device->prepares)
-        runtime_jobs_check(s);
+        runtime_jobs_check_soon(s);
 }
 
 /* Requests that the worker had: their inputs are free again. Parts that may not go out are kept for
@@ -224,6 +224,8 @@ static void is_down(libsched *s, struct runtime_device *device, const struct wor
     forget_running(s, device, 0, 0, &why);
     if (device->job != 0)
         runtime_job_rank_down(s, device, why.message);
+    if (device->prepares)
+        runtime_jobs_checker_down(s, device);
     if (device->in_core_up) {
         struct core_event down = {.type = CORE_WORKER_DOWN};
         to_core(s, device, &down);
@@ -236,10 +238,6 @@ static void is_down(libsched *s, struct runtime_device *device, const struct wor
         was_stopped(device);
     else
         plan_restart(s, device, why.message);
-    if (device->prepares) {
-        runtime_jobs_checker_down(s, device);
-        runtime_jobs_check(s);
-    }
     runtime_models_review(s);
     runtime_spin_share(s);
 }
@@ -375,6 +373,8 @@ static void take(libsched *s, struct runtime_device *device, struct worker_event
             runtime_model_loaded(s, model, device, event);
         else
             runtime_model_unloaded(s, model, device, event->status);
+        if (device->prepares)
+            runtime_jobs_check_soon(s);
         break;
     case WORKER_PART:
         part_came(s, device, event);

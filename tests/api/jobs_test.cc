@@ -207,6 +207,7 @@ TEST_P(Jobs, KeepTheLatestProgressWhileNobodyLooks)
         poll(&fd, 1, 100);
         ASSERT_GE(libsched_process(s.get(), 0), 0);
     }
+    s.look(0); // what there is to reap by now wakes nobody
     const Done &last = s.end_of_job(id);
     EXPECT_EQ(last.status(), LIBSCHED_OK) << last.message;
     EXPECT_EQ(last.raw.done, 200u);
@@ -455,8 +456,10 @@ TEST_P(JobFaults, OfACheckAreTheJobs)
 {
     Scheduler s(GetParam());
     s.load("m", Parameters().integer("prepare_us", 0));
-    Job job = tester(1, Parameters().string("fault", "check-kill"));
-    EXPECT_EQ(s.run(job).status(), LIBSCHED_EPOISON);
+    for (int i = 0; i < 3; i++) { // more often than a worker may die in a row
+        Job job = tester(1, Parameters().string("fault", "check-kill"));
+        EXPECT_EQ(s.run(job).status(), LIBSCHED_EPOISON);
+    }
     Request request("m");
     EXPECT_EQ(s.infer(request).status(), LIBSCHED_OK);
     Job unknown("nonsense");

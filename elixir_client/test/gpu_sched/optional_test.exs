@@ -174,5 +174,16 @@ defmodule GpuSched.OptionalTest do
       assert_receive {:telemetry, [:gpu_sched, :port, :down], %{in_flight: 1}, %{restart_ms: 10}}
       Task.shutdown(task, :brutal_kill)
     end
+
+    test "jobs are told of" do
+      {server, _pid} = start()
+      {:ok, job} = GpuSched.submit(server, "fail")
+
+      assert_receive {:telemetry, [:gpu_sched, :job, :state], %{count: 1},
+                      %{job: ^job, name: "fail", state: "running", error: nil}}
+
+      assert_receive {:telemetry, [:gpu_sched, :job, :state], %{count: 1},
+                      %{job: ^job, state: "ended", error: %{reason: :engine_failed}}}
+    end
   end
 end
