@@ -219,7 +219,8 @@ struct runtime_job {
     struct list link; /* in libsched.jobs, until it has ended */
     enum libsched_job_state state;
     bool reservation;
-    bool announce; /* its state is to be told */
+    bool cancelled; /* by somebody */
+    bool announce;  /* its state is to be told */
 
     /* As it was submitted. */
     char name[LIBSCHED_NAME_SIZE], program[LIBSCHED_NAME_SIZE], client[LIBSCHED_NAME_SIZE];

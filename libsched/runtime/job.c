@@ -112,6 +112,11 @@ void runtime_job_finish(libsched *s, struct runtime_job *job, int status)
         segment_free(job->shared);
         job->shared = NULL;
     }
+    /* A rank that was let go because another failed may be heard of first. */
+    if (status == LIBSCHED_ECANCELED && !job->cancelled)
+        status = job->failure.status != LIBSCHED_OK && job->failure.status != LIBSCHED_ECANCELED
+                     ? job->failure.status
+                     : LIBSCHED_EENGINE;
     /* What a rank said when it was told to end is no news. */
     bool told = status == LIBSCHED_ECANCELED || status == LIBSCHED_ETIMELIMIT;
     if (status < 0 && (told || job->failure.status != status || job->failure.message[0] == '\0'))
@@ -492,6 +497,7 @@ static int tell(libsched *s, uint64_t id, enum core_event_type type)
     if (type == CORE_JOB_RELEASE && !job->reservation)
         return LIBSCHED_EINVAL;
     int rc = LIBSCHED_OK;
+    job->cancelled |= type == CORE_JOB_CANCEL;
     if (job->core_id == 0) {
         runtime_job_finish(s, job, LIBSCHED_ECANCELED);
     } else {

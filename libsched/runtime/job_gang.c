@@ -32,7 +32,7 @@ static uint32_t rank_of(const struct runtime_job *job, const struct runtime_devi
 static void note_failure(struct runtime_job *job, const struct runtime_device *device, int status,
                          const char *message)
 {
-    if (job->failure.status != LIBSCHED_OK)
+    if (job->failure.status != LIBSCHED_OK && job->failure.status != LIBSCHED_ECANCELED)
         return;
     if (job->n_ranks > 1)
         libsched_error_set(&job->failure, status, "rank %u on %s: %s", rank_of(job, device),
