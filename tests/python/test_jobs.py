@@ -44,7 +44,7 @@ class Jobs(PortCase):
                     return event
             self.client.receive()
 
-    def end(self, job):
+    def end_of(self, job):
         event = self.until(job, "ended")
         self.assertEqual(self.job_events(job)[-1], event, "its end is the last that is told of it")
         return event
@@ -61,7 +61,7 @@ class Jobs(PortCase):
     def test_one_runs_on_two_devices(self):
         job = self.submit(parameters={"steps": 3}, devices=2, name="mine", client="me")
         self.assertEqual(job, 7)
-        end = self.end(job)
+        end = self.end_of(job)
         self.assertIsNone(end["status"], end)
         self.assertEqual(end["name"], "mine")
         self.assertEqual(end["devices"], ["cpu:0", "cpu:1"])
@@ -95,8 +95,8 @@ class Jobs(PortCase):
         self.assertEqual(job["devices"], [])
         self.assertEqual([j["job"] for j in self.client.call("jobs")], [running, waiting])
         self.cancel(running)
-        self.assertEqual(self.end(running)["status"]["code"], "cancelled")
-        self.assertIsNone(self.end(waiting)["status"])
+        self.assertEqual(self.end_of(running)["status"]["code"], "cancelled")
+        self.assertIsNone(self.end_of(waiting)["status"])
         self.assert_error("not_found", self.cancel, running)
 
     def test_inference_goes_on_beside_one(self):
@@ -107,11 +107,11 @@ class Jobs(PortCase):
             self.client.infer("synthetic", {"data": [i]})
         self.assertEqual(self.describe(job)["state"], "running")
         self.cancel(job)
-        self.end(job)
+        self.end_of(job)
 
     def test_one_ends_when_its_time_is_up(self):
         job = self.endless(devices=1, time_limit_ms=100)
-        status = self.end(job)["status"]
+        status = self.end_of(job)["status"]
         self.assertEqual(status["code"], "time_limit")
         self.assertEqual(status["scope"], "request")
 
@@ -120,11 +120,11 @@ class Jobs(PortCase):
         job = self.endless(devices=2)
         self.until(job, "running")
         os.kill(self.device("cpu:1")["pid"], signal.SIGKILL)
-        status = self.end(job)["status"]
+        status = self.end_of(job)["status"]
         self.assertEqual(status["code"], "device_lost")
         self.client.infer("synthetic", {"data": [1]})
         again = self.submit(parameters={"steps": 1}, devices=2)
-        self.assertIsNone(self.end(again)["status"])
+        self.assertIsNone(self.end_of(again)["status"])
 
     def test_devices_are_held_for_others(self):
         pid = self.device("cpu:1")["pid"]
@@ -137,7 +137,7 @@ class Jobs(PortCase):
         wait_until(lambda: not is_alive(pid), "its worker is gone")
         self.assertNotIn("program", self.describe(job))
         self.assertIsNone(self.client.call("release", {"job": job}))
-        self.assertIsNone(self.end(job)["status"])
+        self.assertIsNone(self.end_of(job)["status"])
         wait_until(lambda: self.device("cpu:1")["state"] == "up", "it is back")
         job = self.endless()
         error = self.assert_error("invalid_argument", self.client.call, "release", {"job": job})
@@ -158,10 +158,10 @@ class Jobs(PortCase):
             self.assertEqual(caught.exception.code, code)
             self.assertIn(words, str(caught.exception))
         # What only the program knows comes with its end.
-        status = self.end(self.submit(parameters={"colour": "red"}))["status"]
+        status = self.end_of(self.submit(parameters={"colour": "red"}))["status"]
         self.assertEqual(status["code"], "invalid_argument")
         self.assertIn("colour", status["message"])
-        status = self.end(self.submit(program="nonsense"))["status"]
+        status = self.end_of(self.submit(program="nonsense"))["status"]
         self.assertIn("nonsense", status["message"])
 
     def test_the_end_of_the_input_ends_them(self):
