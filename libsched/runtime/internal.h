@@ -290,6 +290,7 @@ struct runtime_device {
     uint64_t busy_ns, batches;
     struct list running; /* requests that its worker has */
     uint64_t job;        /* the core's id of the job that has a rank in its worker; 0: none */
+    bool rank_closes;    /* that was told to end */
     bool vacated;        /* no worker is started until it is the scheduler's again */
     bool stopping;       /* its worker was asked to end for that */
     uint64_t stop_by;    /* then it is made to; 0: it need not */

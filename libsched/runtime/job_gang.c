@@ -81,10 +81,12 @@ static void start_rank(libsched *s, struct runtime_job *job, uint32_t i)
         return; /* the core knows */
     int rc = worker_rank_start(device->worker, &rank, &err);
     /* Of one that is ending the core hears soon. */
-    if (rc == LIBSCHED_OK || rc == LIBSCHED_EDEVICELOST || rc == LIBSCHED_EBUSY)
+    if (rc == LIBSCHED_OK || rc == LIBSCHED_EDEVICELOST || rc == LIBSCHED_EBUSY) {
         device->job = job->core_id;
-    else
+        device->rank_closes = false;
+    } else {
         not_started(s, job, device, rc, err.message);
+    }
     if (rc == LIBSCHED_EBUSY)
         runtime_worker_kill(s, device, err.message);
 }
@@ -146,6 +148,7 @@ static void tell_ranks(libsched *s, struct runtime_job *job, const struct core_a
                      : worker_rank_close(device->worker, job->core_id, action->status < 0);
         if (rc < 0)
             runtime_worker_kill(s, device, "it does not take its commands");
+        device->rank_closes |= action->type == CORE_JOB_CLOSE;
     }
 }
 
@@ -204,8 +207,12 @@ static void started(libsched *s, struct runtime_job *job, struct runtime_device 
 {
     struct core_event to = {.type = CORE_RANK_STARTED,
                             .u.rank = {.id = job->core_id, .status = event->status}};
-    if (event->status < 0)
+    if (event->status < 0) {
         note_failure(job, device, event->status, event->error.message);
+        if (device->rank_closes)
+            return; /* it answers that as well, and has it until then */
+        device->job = 0;
+    }
     to_core(s, device, &to);
 }
 
