@@ -46,6 +46,8 @@ defmodule Tour do
 
   # Of the sentences above, by their place.
   @shown [1, 7, 19, 25, 32]
+  # One of each topic, none of which the classifier is trained on.
+  @asked [0, 8, 13, 21, 29, 34]
 
   @texts 2_000
   @callers 100
@@ -56,6 +58,7 @@ defmodule Tour do
     compare_sentences()
     send_many()
     watch_a_stream()
+    train_a_classifier()
     provoke_an_error()
     title("That was all")
   end
@@ -225,6 +228,66 @@ defmodule Tour do
     <<number::little-32>> = part["outputs"]["part"]["data"]
     IO.puts("  part #{number} after #{System.monotonic_time(:millisecond) - start} ms")
   end
+
+  # -- a job ------------------------------------------------------------------------------------
+
+  # Labelled sentences go over, a classifier is trained on them over there, and served at once.
+  defp train_a_classifier do
+    title("A classifier of one's own, trained over there")
+    folder = Path.join(on_host(System, :tmp_dir!, []), "gpu_sched-demo-#{System.pid()}")
+    examples = File.read!(Path.join(__DIR__, "topics.jsonl"))
+    :ok = on_host(File, :mkdir_p, [folder])
+
+    try do
+      data = Path.join(folder, "topics.jsonl")
+      :ok = on_host(File, :write, [data, examples])
+      train(data, Path.join(folder, "topics"))
+    after
+      on_host(File, :rm_rf!, [folder])
+    end
+  end
+
+  defp train(data, out) do
+    parameters = %{
+      "model" => on_host(System, :fetch_env!, ["GPU_SCHED_DEMO_MODEL"]),
+      "data" => data,
+      "out" => out
+    }
+
+    job = host!(:submit, ["train", [parameters: parameters, name: "topics"]])
+    IO.puts("  the job is #{inspect(job)}; it would go on if this laptop fell asleep\n")
+
+    # The bar is drawn here, from over there.
+    case :erpc.call(@host, GpuSched, :watch, [job]) do
+      {:ok, result} -> ask(result)
+      {:error, error} -> raise "#{error.reason}: #{error.message}"
+    end
+  end
+
+  defp ask(result) do
+    accuracy = round_to(100 * result["accuracy"], 0)
+
+    IO.puts(
+      "  #{result["examples"]} examples of #{result["classes"]} classes, of which it gets " <>
+        "#{accuracy} % right. Sentences it does not know:"
+    )
+
+    host!(:load, ["topics", [path: result["path"]]])
+    sentences = Enum.map(@asked, &Enum.at(@sentences, &1))
+    outputs = host!(:infer, ["topics", %{"text" => sentences}, [timeout: 30_000]])["outputs"]
+    %{"shape" => [_count, classes], "data" => scores} = outputs["scores"]
+    rows = for <<row::binary-size(classes * 4) <- scores>>, do: floats(row)
+
+    [outputs["label"]["data"], rows, sentences]
+    |> Enum.zip()
+    |> Enum.each(fn {label, row, sentence} ->
+      IO.puts("    #{pad(label)} #{round_to(Enum.max(row), 2)}  #{sentence}")
+    end)
+
+    :ok = :erpc.call(@host, GpuSched, :unload, [GpuSched, "topics"])
+  end
+
+  defp on_host(module, function, arguments), do: :erpc.call(@host, module, function, arguments)
 
   # -- an error -----------------------------------------------------------------------------------
 

@@ -17,4 +17,9 @@ and an answer in parts, which come as messages:
     data = %{"datatype" => "UINT8", "shape" => [5], "data" => "hello"}
     :erpc.call(host, GpuSched, :stream_to, [GpuSched, "ticker", %{"data" => data}, self(), [parameters: %{"parts" => 5}]])
     flush()
+
+a job, which goes on whether or not this node does, and its bar, drawn here:
+
+    {:ok, job} = :erpc.call(host, GpuSched, :submit, [GpuSched, "gemm", [parameters: %{"seconds" => 10}]])
+    :erpc.call(host, GpuSched, :watch, [job])
 """)
