@@ -97,18 +97,18 @@ defmodule GpuSched.Jobs.Bar do
 
       worth_a_line?(bar.shown, progress) ->
         IO.puts(line)
-        %{bar | shown: {progress["state"], tenths(progress)}}
+        %{bar | shown: mark(progress)}
 
       true ->
         bar
     end
   end
 
-  # Where lines stay, one for each state and each tenth is enough.
-  defp worth_a_line?(shown, progress), do: shown != {progress["state"], tenths(progress)}
+  # Where lines stay, one for each tenth is enough, or before there are such for each state.
+  defp worth_a_line?(shown, progress), do: shown != mark(progress)
 
-  defp tenths(%{"done" => done, "total" => total}) when total > 0, do: div(10 * done, total)
-  defp tenths(_progress), do: nil
+  defp mark(%{"done" => done, "total" => total}) when total > 0, do: div(10 * done, total)
+  defp mark(progress), do: progress["state"]
 
   @doc false
   @spec line(map, map) :: String.t()
