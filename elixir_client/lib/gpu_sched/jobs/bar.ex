@@ -7,7 +7,8 @@ defmodule GpuSched.Jobs.Bar do
   alias GpuSched.{Context, Error, Local}
   alias GpuSched.Jobs.{Id, Table}
 
-  @widest 100
+  @widest 120
+  @width 24
 
   @spec run(Context.t(), pos_integer, timeout) :: {:ok, map} | {:error, Error.t()}
   def run(ctx, number, timeout) do
@@ -115,14 +116,7 @@ defmodule GpuSched.Jobs.Bar do
   def line(%{id: id} = bar, %{"done" => done, "total" => total} = progress) when total > 0 do
     share = min(done / total, 1.0)
     text = [" ", percent(share), count(done, total), left(bar, share), message(progress)]
-    head = "#{id} "
-    text = IO.iodata_to_binary(text)
-    room = (bar.columns || 80) - String.length(head) - 2
-    width = room - String.length(text)
-
-    if width >= 10,
-      do: head <> bar(share, min(width, 40)) <> text,
-      else: fit(head <> bar(share, 10) <> text, bar.columns)
+    fit(IO.iodata_to_binary(["#{id} ", bar(share, @width) | text]), bar.columns)
   end
 
   def line(%{id: id, columns: columns}, progress),
