@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/cpu_communicator.h"
 #include "device/cpu_memory.h"
 #include "device/cpu_products.h"
 
@@ -129,6 +130,14 @@ const libsched_device_driver *device_cpu_driver(void)
         .attention = cpu_attention,
         .pool = cpu_pool,
         .synchronize = cpu_synchronize,
+        .communicator_create = cpu_communicator_create,
+        .communicator_destroy = cpu_communicator_destroy,
+        .communicator_abort = cpu_communicator_abort,
+        .all_reduce = cpu_all_reduce,
+        .broadcast = cpu_broadcast,
+        .all_gather = cpu_all_gather,
+        .reduce_scatter = cpu_reduce_scatter,
+        .barrier = cpu_barrier,
     };
     return &driver;
 }

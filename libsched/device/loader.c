@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,6 +18,18 @@ static bool valid_name(const char *name)
     return length > 0 && length < LIBSCHED_NAME_SIZE && name[length] == '\0';
 }
 
+/* Collectives came later than the rest. */
+#define SIZE_WITHOUT_COLLECTIVES offsetof(libsched_device_driver, communicator_id)
+
+bool device_has_collectives(const libsched_device_driver *driver)
+{
+    return driver->struct_size >= sizeof(libsched_device_driver) &&
+           driver->communicator_create != NULL && driver->communicator_destroy != NULL &&
+           driver->communicator_abort != NULL && driver->all_reduce != NULL &&
+           driver->broadcast != NULL && driver->all_gather != NULL &&
+           driver->reduce_scatter != NULL && driver->barrier != NULL;
+}
+
 /* The plugin's table, once it is known to be one that we can use. */
 static int check_driver(const libsched_device_driver *driver, const char *name, const char *path,
                         libsched_error *err)
@@ -26,12 +39,12 @@ static int check_driver(const libsched_device_driver *driver, const char *name, 
                                   "%s does not serve device ABI %d: build it again", path,
                                   LIBSCHED_DEVICE_ABI);
     if (driver->abi_version != LIBSCHED_DEVICE_ABI ||
-        driver->struct_size < sizeof(libsched_device_driver))
+        driver->struct_size < SIZE_WITHOUT_COLLECTIVES)
         return libsched_error_set(err, LIBSCHED_ENOTSUP,
                                   "%s has device ABI %u and a table of %u bytes, not %d and %zu: "
                                   "build it again",
                                   path, driver->abi_version, driver->struct_size,
-                                  LIBSCHED_DEVICE_ABI, sizeof(libsched_device_driver));
+                                  LIBSCHED_DEVICE_ABI, SIZE_WITHOUT_COLLECTIVES);
     if (driver->name == NULL || strcmp(driver->name, name) != 0)
         return libsched_error_set(err, LIBSCHED_ENOTSUP, "%s holds driver \"%s\", not \"%s\"", path,
                                   driver->name != NULL ? driver->name : "", name);

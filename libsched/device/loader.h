@@ -20,6 +20,9 @@ extern "C" {
 int device_find_driver(const libsched_device_driver **out, const char *name,
                        const char *plugin_path, libsched_error *err);
 
+/* Whether a driver has all collectives but communicator_id(), which it need not have. */
+bool device_has_collectives(const libsched_device_driver *driver);
+
 #ifdef __cplusplus
 }
 #endif

@@ -164,8 +164,9 @@ typedef struct libsched_device_pool_args {
  * A communicator: the ranks of a job, each on a device of its own, in a process of its own. Its
  * operations are collective: every rank calls the same ones in the same order. They are part of
  * the device's order, like any other operation; a rank that is missing, or that died, lets them
- * fail on every other rank, by communicator_abort() or when `timeout_ns` has passed. After a
- * failure a communicator can only be destroyed.
+ * fail on every other rank: with LIBSCHED_ECANCELED by communicator_abort() of any rank, or with
+ * LIBSCHED_EDEADLINE when `timeout_ns` has passed. LIBSCHED_EINVAL where the ranks do not call the
+ * same operation. After a failure a communicator can only be destroyed.
  */
 typedef struct libsched_device_communicator libsched_device_communicator;
 
@@ -174,7 +175,7 @@ typedef struct libsched_device_communicator libsched_device_communicator;
 typedef struct libsched_device_communicator_args {
     uint32_t struct_size;
     uint32_t rank, n_ranks;
-    uint64_t timeout_ns; /* that any one operation may wait for others */
+    uint64_t timeout_ns; /* that any one operation may wait for others; 0: for ever */
     /* Memory that all ranks of this host have mapped, zeroed when the job began; at least
      * LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks), aligned to a page. It stays mapped until the
      * communicator is destroyed. */
@@ -182,6 +183,10 @@ typedef struct libsched_device_communicator_args {
     uint64_t shared_size;
     /* What communicator_id() of rank 0 answered; NULL for a driver that has none. */
     const unsigned char *id; /* LIBSCHED_COMMUNICATOR_ID_SIZE */
+    /* While communicator_create() waits there is nothing yet that communicator_abort() could be
+     * called with: it looks at this flag (NULL: there is none), atomically and every few
+     * milliseconds, and gives up when another thread has set it. */
+    const bool *cancelled;
 } libsched_device_communicator_args;
 
 #define LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks) ((1 + (uint64_t)(n_ranks)) * (UINT64_C(4) << 20))
@@ -195,7 +200,7 @@ typedef enum libsched_device_reduction {
  * buffers, whose columns are all used. The same buffer may be input and output, but for all_gather
  * and reduce_scatter.
  *   all_reduce:      output = the reduction over all ranks of input; count elements each
- *   broadcast:       output = root's input
+ *   broadcast:       output = root's input; elsewhere input may be NULL
  *   all_gather:      output = the inputs of all ranks, in their order; count each
  *   reduce_scatter:  output = the rank's share of the reduction; input n_ranks * count elements
  * A sum is added up in the order of the ranks, so that every rank has the same one to the bit. */
@@ -278,7 +283,8 @@ typedef struct libsched_device_driver {
                                const libsched_device_communicator_args *args, libsched_error *err);
     void (*communicator_destroy)(libsched_device *device,
                                  libsched_device_communicator *communicator);
-    /* Lets what is under way fail, on every rank. May be called from another thread. */
+    /* Lets what is under way, and what comes, fail on every rank. May be called from another
+     * thread, but not beside communicator_destroy(). */
     void (*communicator_abort)(libsched_device_communicator *communicator);
 
     int (*all_reduce)(libsched_device *device, libsched_device_communicator *communicator,
