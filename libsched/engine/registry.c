@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/registry.h"
 
-#include <stdio.h>
+#include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/encoder.h"
+#include "engine/plugin.h"
 #include "engine/synthetic.h"
 
 /* The engines that come with the library. */
@@ -22,38 +22,60 @@ const libsched_engine *engine_find_builtin(const char *name)
     return NULL;
 }
 
-/* A name becomes part of a file's name. */
-static bool acceptable(const char *name)
+/* ------------------------------------------------------------------------------------- plugins */
+
+/* What every engine of this ABI has to have. */
+static int check(const libsched_engine *engine, const char *path, libsched_error *err)
 {
-    size_t length = strlen(name);
-    return length > 0 && length < LIBSCHED_NAME_SIZE && name[0] != '.' &&
-           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
-               length;
+    if (engine->abi_version != LIBSCHED_ENGINE_ABI)
+        return libsched_error_set(err, LIBSCHED_EENGINE,
+                                  "plugin %s was built for version %" PRIu32
+                                  " of the engine interface, this library has %d: rebuild it",
+                                  path, engine->abi_version, LIBSCHED_ENGINE_ABI);
+    if (engine->struct_size < sizeof(libsched_engine))
+        return libsched_error_set(err, LIBSCHED_EENGINE,
+                                  "plugin %s has an engine table of %" PRIu32
+                                  " bytes, %zu are needed: rebuild it",
+                                  path, engine->struct_size, sizeof(libsched_engine));
+    const char *missing = engine->name == NULL       ? "name"
+                          : engine->open == NULL     ? "open"
+                          : engine->describe == NULL ? "describe"
+                          : engine->close == NULL    ? "close"
+                          : engine->step == NULL     ? "step"
+                                                     : NULL;
+    if (missing != NULL)
+        return libsched_error_set(err, LIBSCHED_EENGINE, "plugin %s has an engine without %s()",
+                                  path, missing);
+    return LIBSCHED_OK;
 }
 
-/* The path of a plugin in the first folder that has it; false where none does. */
-static bool search(char *path, size_t size, const char *name, const char *plugin_path)
+static int load_plugin(const libsched_engine **out, const char *path, libsched_error *err)
 {
-    for (const char *at = plugin_path; at != NULL && *at != '\0';) {
-        size_t length = strcspn(at, ":");
-        /* Never what the current folder happens to hold. */
-        if (length > 0 && at[0] == '/') {
-            int n = snprintf(path, size, "%.*s/libsched-engine-%s.so", (int)length, at, name);
-            if (n > 0 && (size_t)n < size && access(path, F_OK) == 0)
-                return true;
-        }
-        at += length;
-        at += *at == ':';
-    }
-    return false;
+    libsched_engine_entry_fn entry;
+    void *function;
+    int status = plugin_load(&function, path, "engine", LIBSCHED_ENGINE_ENTRY, err);
+    if (status < 0)
+        return status;
+    /* An object pointer that is a function pointer: POSIX's own way round the C standard. */
+    memcpy(&entry, &function, sizeof(entry));
+    const libsched_engine *engine = entry(LIBSCHED_ENGINE_ABI);
+    if (engine == NULL)
+        return libsched_error_set(err, LIBSCHED_EENGINE,
+                                  "plugin %s can't serve version %d of the engine interface: "
+                                  "install one that was built for this library",
+                                  path, LIBSCHED_ENGINE_ABI);
+    status = check(engine, path, err);
+    if (status == LIBSCHED_OK)
+        *out = engine;
+    return status;
 }
 
 int engine_resolve(const libsched_engine **out, const char *name, const char *library,
                    const char *plugin_path, libsched_error *err)
 {
     if (library != NULL)
-        return engine_load_plugin(out, library, err);
-    if (!acceptable(name))
+        return load_plugin(out, library, err);
+    if (!plugin_acceptable_name(name))
         return libsched_error_set(err, LIBSCHED_EENGINE,
                                   "\"%s\" can't be an engine's name: letters, digits, '.', '_' and "
                                   "'-' can",
@@ -62,8 +84,8 @@ int engine_resolve(const libsched_engine **out, const char *name, const char *li
     if (*out != NULL)
         return LIBSCHED_OK;
     char path[4096];
-    if (search(path, sizeof(path), name, plugin_path))
-        return engine_load_plugin(out, path, err);
+    if (plugin_search(path, sizeof(path), "engine", name, plugin_path))
+        return load_plugin(out, path, err);
     if (plugin_path == NULL || plugin_path[0] == '\0')
         return libsched_error_set(err, LIBSCHED_EENGINE,
                                   "no engine \"%s\": it is not built in, and there is no folder of "

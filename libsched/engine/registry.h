@@ -24,9 +24,6 @@ const libsched_engine *engine_find_builtin(const char *name);
 int engine_resolve(const libsched_engine **out, const char *name, const char *library,
                    const char *plugin_path, libsched_error *err);
 
-/* engine/plugin.c: loads a plugin, which is never unloaded again: its threads may live on. */
-int engine_load_plugin(const libsched_engine **out, const char *path, libsched_error *err);
-
 #ifdef __cplusplus
 }
 #endif

@@ -72,8 +72,13 @@ static void wait_for_command(struct agent *agent)
 {
     if (something_to_do(agent) || spin(agent))
         return;
+    uint64_t due = agent_rank_due(agent);
+    if (due != 0 && agent_now() >= due) {
+        agent_rank_flush(agent);
+        return;
+    }
     if (!ring_sleep(&agent->commands) && !agent_must_stop(agent))
-        agent_sleep(agent, 0);
+        agent_sleep(agent, due);
     ring_awake(&agent->commands);
 }
 
@@ -141,6 +146,16 @@ static int handle(struct agent *agent, const struct ring_record *record)
         return agent_step(agent, &reader);
     case COMMAND_DROP_SEGMENT:
         return agent_drop_segment(agent, wire_get_u32(&reader));
+    case COMMAND_RANK_CHECK:
+        return agent_rank_check(agent, &reader);
+    case COMMAND_RANK_START:
+        return agent_rank_start(agent, &reader);
+    case COMMAND_RANK_ID:
+        return agent_rank_id(agent, &reader);
+    case COMMAND_RANK_STEP:
+        return agent_rank_step(agent, &reader);
+    case COMMAND_RANK_CLOSE:
+        return agent_rank_close(agent, &reader);
     default:
         return agent_fail(agent, LIBSCHED_EPROTOCOL, "the host sent an unknown command %" PRIu32,
                           record->type);
@@ -188,11 +203,13 @@ static int serve(struct agent *agent)
 
 static void release(struct agent *agent)
 {
+    agent_rank_end(agent);
     agent_items_drop_all(agent);
     agent_models_close(agent);
     if (agent->device != NULL)
         agent->device->driver->close(agent->device);
     control_stop(agent->control);
+    agent_rank_free(agent);
     agent_results_close(agent);
     wire_writer_free(&agent->out);
     free(agent->record);
@@ -214,7 +231,10 @@ int agent_run(const struct agent_descriptors *descriptors, libsched_error *err)
         ring_attach(&agent.events, &header->events, agent.channel.event_data, CHANNEL_EVENT_BYTES);
         status = agent_results_open(&agent, err);
         if (status == 0)
-            status = control_start(&agent.control, descriptors->control, descriptors->host, err);
+            status = agent_rank_open(&agent, err);
+        if (status == 0)
+            status = control_start(&agent.control, descriptors->control, descriptors->host,
+                                   agent_rank_cancel, &agent, err);
     }
     if (status < 0) {
         if (agent.channel.header != NULL)

@@ -6,7 +6,8 @@
  * One thread does all of it, in a process of its own (sched-worker) or in the host's; a second
  * one listens meanwhile (control.h). The files: agent.c the loop, agent_models.c loading,
  * agent_items.c the items of sessions, agent_step.c running a step, agent_host.c what an engine
- * may call, agent_results.c its result memory, agent_events.c what is sent.
+ * may call, agent_results.c its result memory, agent_events.c what is sent, agent_rank.c the rank
+ * of a job and agent_rank_host.c what a program may call.
  */
 #ifndef WORKER_AGENT_H
 #define WORKER_AGENT_H
@@ -118,6 +119,8 @@ struct agent {
     bool preparing;
     libsched_item **step_items;
     uint32_t n_step_items, step_capacity;
+
+    struct agent_rank *rank;
 };
 
 /* The agent's own end: leaves last words, and answers `status`. */
@@ -169,9 +172,36 @@ void agent_items_drop_all(struct agent *agent);
 /* Brings `cancelled` of the step's items up to date. */
 void agent_items_refresh(struct agent *agent);
 int agent_drop_segment(struct agent *agent, uint32_t id);
+/* One user less; the last one's going unmaps a segment that was dropped. */
+void agent_release_segment(struct agent *agent, struct control_segment *segment);
 
 /* agent_step.c */
 int agent_step(struct agent *agent, struct wire_reader *reader);
+
+/* What an engine or a program answered, made a status of ours with a message. `what` is which of
+ * them. */
+int agent_known_status(int status, const char *what, libsched_error *err);
+
+/* agent_rank.c */
+int agent_rank_open(struct agent *agent, libsched_error *err);
+/* Closes a rank that is still there, without an event. */
+void agent_rank_end(struct agent *agent);
+/* Once the ear has stopped. */
+void agent_rank_free(struct agent *agent);
+/* Called by the ear (control.h). */
+void agent_rank_cancel(void *agent, uint64_t job);
+int agent_rank_check(struct agent *agent, struct wire_reader *reader);
+int agent_rank_start(struct agent *agent, struct wire_reader *reader);
+int agent_rank_id(struct agent *agent, struct wire_reader *reader);
+int agent_rank_step(struct agent *agent, struct wire_reader *reader);
+int agent_rank_close(struct agent *agent, struct wire_reader *reader);
+/* When the progress that is held back may be sent; 0: there is none. */
+uint64_t agent_rank_due(const struct agent *agent);
+/* Sends it. */
+void agent_rank_flush(struct agent *agent);
+
+/* agent_models.c */
+void agent_report_memory(struct agent *agent);
 
 /* agent_host.c */
 extern const libsched_engine_host agent_host;

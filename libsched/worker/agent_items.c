@@ -169,6 +169,12 @@ static void forget_segment(struct agent *agent, struct control_segment *segment)
     control_forget(agent->control, segment);
 }
 
+void agent_release_segment(struct agent *agent, struct control_segment *segment)
+{
+    if (--segment->users == 0 && segment->dropped)
+        forget_segment(agent, segment);
+}
+
 static void release_joins(struct agent *agent, struct agent_joins *joins)
 {
     if (--joins->users > 0)
@@ -186,11 +192,8 @@ static void release_joins(struct agent *agent, struct agent_joins *joins)
 
 void agent_item_remove(struct agent *agent, struct agent_item *item)
 {
-    for (uint32_t i = 0; i < item->item.n_inputs; i++) {
-        struct control_segment *segment = item->segments[i];
-        if (--segment->users == 0 && segment->dropped)
-            forget_segment(agent, segment);
-    }
+    for (uint32_t i = 0; i < item->item.n_inputs; i++)
+        agent_release_segment(agent, item->segments[i]);
     agent_results_drop(agent, item->outputs);
     id_map_remove(&agent->items, item->item.id);
     if (item->next != NULL)

@@ -14,7 +14,7 @@ struct agent_model *agent_model_find(const struct agent *agent, uint32_t key)
     return value != NULL ? (struct agent_model *)(uintptr_t)*value : NULL;
 }
 
-static void report_memory(struct agent *agent)
+void agent_report_memory(struct agent *agent)
 {
     libsched_device_properties info = {0};
     if (agent->device == NULL ||
@@ -139,7 +139,7 @@ int agent_load(struct agent *agent, struct wire_reader *reader)
     if (model != NULL)
         wire_put(&agent->out, &model->description, sizeof(model->description));
     agent_send(agent, EVENT_LOADED);
-    report_memory(agent);
+    agent_report_memory(agent);
     /* A device that was lost while a model was loaded is of no use to the next one either. */
     if (model == NULL && err.status == LIBSCHED_EDEVICELOST)
         return agent_fail(agent, err.status, "%s", err.message);
@@ -157,7 +157,7 @@ int agent_unload(struct agent *agent, uint32_t key)
     wire_reset(&agent->out);
     wire_put_u32(&agent->out, key);
     agent_send(agent, EVENT_UNLOADED);
-    report_memory(agent);
+    agent_report_memory(agent);
     return LIBSCHED_OK;
 }
 

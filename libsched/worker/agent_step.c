@@ -59,18 +59,15 @@ static int read_run(struct agent *agent, struct wire_reader *reader, struct prot
     return status;
 }
 
-/* What an engine answered, made a status of ours. */
-static int known_status(int status, libsched_error *err)
+int agent_known_status(int status, const char *what, libsched_error *err)
 {
     if (status == LIBSCHED_OK)
         return status;
     if (status > 0 || strcmp(libsched_status_name(status), "unknown") == 0)
-        return libsched_error_set(err, LIBSCHED_EENGINE,
-                                  "the engine answered %d, which is no "
-                                  "status",
-                                  status);
+        return libsched_error_set(err, LIBSCHED_EENGINE, "the %s answered %d, which is no status",
+                                  what, status);
     if (err->message[0] == '\0')
-        libsched_error_set(err, status, "the engine failed without a message");
+        libsched_error_set(err, status, "the %s failed without a message", what);
     return status;
 }
 
@@ -168,7 +165,7 @@ int agent_step(struct agent *agent, struct wire_reader *reader)
         status = libsched_error_set(&err, LIBSCHED_ENOTREADY, "the model is not loaded in %s",
                                     agent->name);
     } else {
-        status = known_status(call_engine(agent, prepare, &err), &err);
+        status = agent_known_status(call_engine(agent, prepare, &err), "engine", &err);
         end = agent_now();
     }
     /* The host finds out by the worker's end, and runs what has no end yet elsewhere. */

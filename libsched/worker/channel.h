@@ -29,7 +29,7 @@ extern "C" {
 
 #define CHANNEL_MAGIC UINT64_C(0x31304B5257444853)
 /* Raised with any change to the header or to the records. */
-#define CHANNEL_ABI 1
+#define CHANNEL_ABI 2
 
 enum channel_descriptor {
     CHANNEL_FD_CONTROL = 3,

@@ -22,6 +22,8 @@
 
 struct control {
     int socket, host;
+    control_cancel_fn *cancel;
+    void *context;
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t arrived;
@@ -31,7 +33,7 @@ struct control {
 
 static void unmap(struct control_segment *segment)
 {
-    memory_unmap((void *)(uintptr_t)segment->data, segment->size);
+    memory_unmap(segment->data, segment->size);
     free(segment);
 }
 
@@ -42,10 +44,11 @@ static struct control_segment *map(const struct protocol_segment *message, int f
         return NULL;
     segment->id = message->id;
     segment->size = message->size;
+    segment->writable = (message->flags & PROTOCOL_WRITABLE) != 0;
     struct stat st;
     void *data;
     if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= message->size &&
-        memory_map(&data, fd, message->size, false, NULL) == 0)
+        memory_map(&data, fd, message->size, segment->writable, NULL) == 0)
         segment->data = data;
     return segment;
 }
@@ -87,6 +90,10 @@ static bool receive(struct control *control)
     if (length == 0)
         return false;
     size_t n = (size_t)length / sizeof(messages[0]), next = 0;
+    if (n == 1 && (messages[0].flags & PROTOCOL_CANCEL) != 0) {
+        control->cancel(control->context, messages[0].size);
+        return true;
+    }
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c != NULL; c = CMSG_NXTHDR(&header, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
@@ -134,13 +141,16 @@ static void *listen_thread(void *argument)
     return NULL;
 }
 
-int control_start(struct control **out, int socket, int host, libsched_error *err)
+int control_start(struct control **out, int socket, int host, control_cancel_fn *cancel,
+                  void *context, libsched_error *err)
 {
     struct control *control = calloc(1, sizeof(*control));
     if (control == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for the control thread");
     control->socket = socket;
     control->host = host;
+    control->cancel = cancel;
+    control->context = context;
     pthread_mutex_init(&control->mutex, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);

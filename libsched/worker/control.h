@@ -2,10 +2,10 @@
 /*
  * A worker's ear: a thread that listens on the control socket while the worker computes.
  *
- * It maps the segments that the host passes, and notices the host's death: the socket's end, or
- * the host's pidfd where a fork of the host still holds the socket. A worker process then ends at
- * once, whatever it is doing. (PR_SET_PDEATHSIG would not do: it speaks of the thread that
- * started the worker, which may end long before the host.)
+ * It maps the segments that the host passes, hears that a job is cancelled, and notices the host's
+ * death: the socket's end, or the host's pidfd where a fork of the host still holds the socket. A
+ * worker process then ends at once, whatever it is doing. (PR_SET_PDEATHSIG would not do: it speaks
+ * of the thread that started the worker, which may end long before the host.)
  */
 #ifndef WORKER_CONTROL_H
 #define WORKER_CONTROL_H
@@ -21,10 +21,11 @@ extern "C" {
 
 struct control;
 
-/* A segment, mapped read-only. */
+/* A segment, mapped read-only unless the host lets workers write to it. */
 struct control_segment {
     uint32_t id;
-    const unsigned char *data; /* NULL: it could not be mapped */
+    bool writable;
+    unsigned char *data; /* NULL: it could not be mapped */
     uint64_t size;
     /* The worker's thread alone uses these: tensors that lie in it, and whether it goes with the
      * last of them. */
@@ -32,9 +33,13 @@ struct control_segment {
     bool dropped;
 };
 
+/* Called by the thread when the host cancels a job. */
+typedef void control_cancel_fn(void *context, uint64_t job);
+
 /* Starts the thread. `host` is a pidfd, or -1 where the worker is a thread of the host. The
  * descriptors stay the caller's. */
-int control_start(struct control **out, int socket, int host, libsched_error *err);
+int control_start(struct control **out, int socket, int host, control_cancel_fn *cancel,
+                  void *context, libsched_error *err);
 
 /* Ends the thread and unmaps everything. NULL is allowed. */
 void control_stop(struct control *control);

@@ -23,6 +23,15 @@ enum protocol_command {
     COMMAND_RUN,
     /* u32 segment. */
     COMMAND_DROP_SEGMENT,
+    /* struct protocol_rank; string name, program, library (or none); parameters. */
+    COMMAND_RANK_CHECK,
+    COMMAND_RANK_START,
+    /* u64 job; LIBSCHED_COMMUNICATOR_ID_SIZE bytes. */
+    COMMAND_RANK_ID,
+    /* u64 job, step. */
+    COMMAND_RANK_STEP,
+    /* u64 job. */
+    COMMAND_RANK_CLOSE,
 };
 
 struct protocol_run {
@@ -39,6 +48,15 @@ struct protocol_item {
     uint32_t n_inputs, n_parameters;
     uint32_t reserved;
 };
+
+struct protocol_rank {
+    uint64_t job, timeout_ns;
+    uint32_t rank, n_ranks;
+    uint32_t segment; /* PROTOCOL_NO_SEGMENT: none */
+    uint32_t n_parameters;
+};
+
+#define PROTOCOL_NO_SEGMENT UINT32_MAX
 
 /* Events, worker to host. */
 enum protocol_event {
@@ -61,17 +79,38 @@ enum protocol_event {
     EVENT_MEMORY,
     /* string line. */
     EVENT_LOG,
+    /* u64 job; i32 status; string message (with LIBSCHED_OK the program's text); u64
+     * memory_bytes. */
+    EVENT_RANK_CHECKED,
+    /* u64 job; LIBSCHED_COMMUNICATOR_ID_SIZE bytes. */
+    EVENT_RANK_ID,
+    /* u64 job; i32 status; string message. */
+    EVENT_RANK_STARTED,
+    /* u64 job, step; i32 status; string message; u32 finished; u64 begin, end. */
+    EVENT_RANK_STEPPED,
+    /* u64 job. */
+    EVENT_RANK_CLOSED,
+    /* u64 job, done, total; string message (or none). */
+    EVENT_PROGRESS,
+    /* u64 job; one parameter. */
+    EVENT_RESULT,
 };
 
 /* Outputs: u32 handle (PROTOCOL_NO_RESULTS: none), u32 n; each: string name; u32 datatype; shape;
  * u64 offset, size (in the result memory). */
 #define PROTOCOL_NO_RESULTS UINT32_MAX
 
-/* A message on the control socket: as many of these as it carries descriptors. */
+/* A message on the control socket: as many of these as it carries descriptors; or a single one
+ * without a descriptor, by which a rank hears in the middle of a step that its job is cancelled. */
 struct protocol_segment {
     uint32_t id; /* of this passing: a segment that is passed again gets another */
-    uint32_t reserved;
-    uint64_t size;
+    uint32_t flags;
+    uint64_t size; /* PROTOCOL_CANCEL: the job */
+};
+
+enum protocol_segment_flags {
+    PROTOCOL_WRITABLE = 1u << 0, /* the worker may write to it */
+    PROTOCOL_CANCEL = 1u << 1,   /* no segment */
 };
 
 #define PROTOCOL_MAX_SEGMENTS 64u

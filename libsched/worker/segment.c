@@ -17,6 +17,7 @@ struct segment {
     int fd;
     void *data;
     uint64_t size;
+    bool shared;
 };
 
 static uint32_t next_id(void)
@@ -46,7 +47,9 @@ static int segment_open(struct segment **out, int fd, uint64_t size, bool writab
     return LIBSCHED_OK;
 }
 
-int segment_create(struct segment **out, const char *name, uint64_t size, libsched_error *err)
+/* A memfd of our own: mapped here, and then sealed. */
+static int create(struct segment **out, const char *name, uint64_t size, unsigned int seals,
+                  libsched_error *err)
 {
     int fd;
     int status = memory_create(&fd, name, size, err);
@@ -56,14 +59,29 @@ int segment_create(struct segment **out, const char *name, uint64_t size, libsch
     status = segment_open(&segment, fd, size, true, err);
     if (status < 0)
         return status;
-    /* Ours is the last writable mapping: it was made before the seal that forbids them. */
-    status = memory_seal(fd, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW, err);
+    status = memory_seal(fd, seals | F_SEAL_SHRINK | F_SEAL_GROW, err);
     if (status < 0) {
         segment_free(segment);
         return status;
     }
     *out = segment;
     return LIBSCHED_OK;
+}
+
+int segment_create(struct segment **out, const char *name, uint64_t size, libsched_error *err)
+{
+    /* Ours is the last writable mapping: it was made before the seal that forbids them. */
+    return create(out, name, size, F_SEAL_FUTURE_WRITE, err);
+}
+
+int segment_create_shared(struct segment **out, const char *name, uint64_t size,
+                          libsched_error *err)
+{
+    /* A seal that a worker could add would lock the others out. */
+    int status = create(out, name, size, F_SEAL_SEAL, err);
+    if (status == LIBSCHED_OK)
+        (*out)->shared = true;
+    return status;
 }
 
 int segment_import(struct segment **out, int fd, uint64_t size, libsched_error *err)
@@ -125,4 +143,9 @@ int segment_fd(const struct segment *segment)
 uint32_t segment_id(const struct segment *segment)
 {
     return segment->id;
+}
+
+bool segment_is_shared(const struct segment *segment)
+{
+    return segment->shared;
 }

@@ -21,6 +21,11 @@ struct segment;
  * growing, shrinking and further writers. */
 int segment_create(struct segment **out, const char *name, uint64_t size, libsched_error *err);
 
+/* A new memfd that the workers it is passed to can write to as well: the ranks of a job meet in it.
+ * Nothing in it is to be trusted. */
+int segment_create_shared(struct segment **out, const char *name, uint64_t size,
+                          libsched_error *err);
+
 /* Somebody else's memfd, which has to be sealed against shrinking and writing: mapped read-only.
  * The descriptor is duplicated. LIBSCHED_EINVAL says what is missing. */
 int segment_import(struct segment **out, int fd, uint64_t size, libsched_error *err);
@@ -30,6 +35,8 @@ void segment_free(struct segment *segment);
 void *segment_data(const struct segment *segment);
 uint64_t segment_size(const struct segment *segment);
 int segment_fd(const struct segment *segment);
+/* Whether workers may write to it. */
+bool segment_is_shared(const struct segment *segment);
 /* Unlike any other segment's in this process. */
 uint32_t segment_id(const struct segment *segment);
 

@@ -129,6 +129,8 @@ static void free_worker(struct worker *worker)
     close_fd(&worker->wake_worker);
     id_map_free(&worker->items);
     id_map_free(&worker->segments);
+    id_map_free(&worker->checks);
+    ledger_free(&worker->rank.results);
     wire_writer_free(&worker->out);
     free(worker->entries);
     free(worker->record);
@@ -215,6 +217,8 @@ void worker_stop(struct worker *worker)
     worker->stopped = true;
     __atomic_store_n(&worker->incarnation->channel.header->stop, 1, __ATOMIC_SEQ_CST);
     worker_ring_bell(worker);
+    /* A rank may be waiting for others, who will not come any more. */
+    worker_rank_interrupt(worker, NULL);
 }
 
 void worker_kill(struct worker *worker)

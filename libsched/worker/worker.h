@@ -151,12 +151,20 @@ void worker_cancel(struct worker *worker, uint64_t id);
 /*
  * Jobs: a rank of a program (libsched/engine.h). A worker has at most one rank at a time. Each
  * command is answered by one event: WORKER_RANK_STARTED, WORKER_RANK_STEPPED, WORKER_RANK_CLOSED;
- * WORKER_PROGRESS and WORKER_RESULT come in between.
+ * WORKER_PROGRESS and WORKER_RESULT, of rank 0 only, come in between.
  *
- * The ranks find each other as follows: the caller makes one segment for the job, of
- * LIBSCHED_COMMUNICATOR_SHARED_SIZE, writable by the workers; rank 0 is started first where the
- * driver has communicator ids, which then come as WORKER_RANK_ID and are passed to the others by
- * worker_rank_id(). All other drivers need no id.
+ * The ranks find each other as follows: the caller makes one segment for the job, by
+ * segment_create_shared() and of LIBSCHED_COMMUNICATOR_SHARED_SIZE; it drops it from all workers
+ * once the last rank has gone, and uses it for no other job. All ranks are started at once, as
+ * each waits for the others, for `timeout_ns` at most; meanwhile its worker does nothing else.
+ * Where the driver has communicator ids, WORKER_RANK_ID comes from rank 0 and is passed to each of
+ * the others by worker_rank_id(), for which they wait without holding anybody up. All other drivers
+ * need no id.
+ *
+ * A rank is there from worker_rank_start() until WORKER_RANK_CLOSED, or until WORKER_RANK_STARTED
+ * with an error, where no close was sent before. One whose start or step fails lets the others of
+ * its job fail with LIBSCHED_ECANCELED where they wait for it; each is then to be closed. So where
+ * several ranks fail, the reason is the one that is not LIBSCHED_ECANCELED.
  */
 struct worker_rank {
     uint64_t job;        /* the caller's key */
@@ -167,16 +175,20 @@ struct worker_rank {
     uint32_t n_parameters;
     uint32_t rank, n_ranks;
     uint64_t timeout_ns;    /* of collectives */
-    struct segment *shared; /* NULL where n_ranks is 1 */
+    struct segment *shared; /* unused where n_ranks is 1 */
 };
 
 int worker_rank_start(struct worker *worker, const struct worker_rank *rank, libsched_error *err);
 /* The id that rank 0 made, for a rank that waits for it. */
 int worker_rank_id(struct worker *worker, uint64_t job,
                    const unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE]);
+/* LIBSCHED_EINVAL unless the rank has started, its last step has ended well and was not its last,
+ * and it is not being closed. */
 int worker_rank_step(struct worker *worker, uint64_t job, uint64_t step);
-/* Ends a rank after the step it is in. `cancelled`: also lets that step know, and what it waits
- * for in a collective fail. */
+/* Ends a rank after the step it is in. `cancelled`: also lets that step (or its start) know, and
+ * what it waits for in a collective fail, on all ranks. It may be sent once more with `cancelled`
+ * before it was answered, which then happens once. LIBSCHED_ENOENT: there is no such rank (any
+ * more). LIBSCHED_EBUSY: to be sent again. */
 int worker_rank_close(struct worker *worker, uint64_t job, bool cancelled);
 
 /* Checks a job's parameters, in a worker that prepares: WORKER_RANK_CHECKED, with `job`, status,
@@ -193,7 +205,8 @@ enum worker_event_type {
     WORKER_LOADED,       /* key, status, error, description, memory */
     WORKER_UNLOADED,     /* key */
     WORKER_PART,         /* batch, id, outputs */
-    WORKER_ITEM,         /* batch, id, status, error, outputs; units after a prepare batch */
+    WORKER_ITEM,         /* batch, id, status, error, outputs; after a prepare batch also units,
+                          * batch_key */
     WORKER_STEP,         /* batch, step, status, error, begin, end: ready for the next */
     WORKER_MEMORY,       /* free_bytes of the device */
     WORKER_LOG,          /* error.message: a line for people */
@@ -203,7 +216,8 @@ enum worker_event_type {
     WORKER_RANK_STARTED, /* job, status, error */
     WORKER_RANK_STEPPED, /* job, step, status, error, finished, begin, end */
     WORKER_RANK_CLOSED,  /* job */
-    WORKER_PROGRESS,     /* job, done, total, error.message: a line for people */
+    WORKER_PROGRESS,     /* job, done, total (0, or at least done), error.message: a line for
+                          * people; at most 50 a second, of which the last is the latest */
     WORKER_RESULT,       /* job, result */
     WORKER_DOWN,         /* the last event, once its exit was seen: error says how it ended */
 };
@@ -218,7 +232,7 @@ struct worker_event {
     uint64_t step;
     uint64_t id;
     uint64_t units;
-    uint64_t batch_key; /* after a prepare batch */
+    uint64_t batch_key; /* with units */
     int status;
     libsched_error error;
     uint64_t begin, end;
@@ -226,7 +240,9 @@ struct worker_event {
     uint64_t job, done, total;
     bool finished;
     unsigned char rank_id[LIBSCHED_COMMUNICATOR_ID_SIZE];
-    const libsched_parameter *result; /* valid until the next worker_next_event() */
+    /* Valid until the next worker_next_event(). All of a rank's, of which one replaces the one of
+     * its name before, are 64 KiB at most. */
+    const libsched_parameter *result;
     /* WORKER_LOADED: valid until the next worker_next_event(). */
     const libsched_engine_description *description;
     /* WORKER_PART, WORKER_ITEM: valid until worker_results_release(results). The names are

@@ -9,15 +9,14 @@
 
 /* -------------------------------------------------------------------------------------- sending */
 
-static int check_alive(const struct worker *worker, libsched_error *err)
+int worker_check_alive(const struct worker *worker, libsched_error *err)
 {
     if (worker->has_gone || worker->faulty || worker->stopped || worker->killed)
         return libsched_error_set(err, LIBSCHED_EDEVICELOST, "worker %s is ending", worker->name);
     return LIBSCHED_OK;
 }
 
-/* Sends what was written into worker->out. */
-static int send_command(struct worker *worker, enum protocol_command type, libsched_error *err)
+int worker_send_command(struct worker *worker, enum protocol_command type, libsched_error *err)
 {
     if (worker->out.failed)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to write a command");
@@ -45,12 +44,12 @@ int worker_send_setup(struct worker *worker, const struct worker_options *option
     wire_put_u32(out, options->ordinal);
     wire_put_string(out, options->cpus);
     wire_put_u32(out, options->threads > 0 ? options->threads : 1);
-    return send_command(worker, COMMAND_SETUP, err);
+    return worker_send_command(worker, COMMAND_SETUP, err);
 }
 
 int worker_load(struct worker *worker, const struct worker_model *model, libsched_error *err)
 {
-    int status = check_alive(worker, err);
+    int status = worker_check_alive(worker, err);
     if (status < 0)
         return status;
     if (model->name == NULL || strlen(model->name) >= LIBSCHED_NAME_SIZE || model->engine == NULL ||
@@ -68,17 +67,17 @@ int worker_load(struct worker *worker, const struct worker_model *model, libsche
     wire_put_u32(out, model->prepare_only);
     wire_put_u32(out, model->n_parameters);
     wire_put_parameters(out, model->parameters, model->n_parameters);
-    return send_command(worker, COMMAND_LOAD, err);
+    return worker_send_command(worker, COMMAND_LOAD, err);
 }
 
 int worker_unload(struct worker *worker, uint32_t key)
 {
-    int status = check_alive(worker, NULL);
+    int status = worker_check_alive(worker, NULL);
     if (status < 0)
         return status;
     wire_reset(&worker->out);
     wire_put_u32(&worker->out, key);
-    return send_command(worker, COMMAND_UNLOAD, NULL);
+    return worker_send_command(worker, COMMAND_UNLOAD, NULL);
 }
 
 /* ---------------------------------------------------------------------------------------- items */
@@ -155,36 +154,31 @@ struct parcel {
     int fds[PROTOCOL_MAX_SEGMENTS];
 };
 
-static int send_parcel(struct worker *worker, struct parcel *parcel, libsched_error *err)
+int worker_send_control(struct worker *worker, const struct protocol_segment *messages, uint32_t n,
+                        const int *fds, uint32_t n_fds, libsched_error *err)
 {
     union {
         char bytes[CMSG_SPACE(sizeof(int) * PROTOCOL_MAX_SEGMENTS)];
         struct cmsghdr align;
     } ancillary;
     memset(&ancillary, 0, sizeof(ancillary));
-    struct iovec io = {.iov_base = parcel->messages,
-                       .iov_len = parcel->n * sizeof(parcel->messages[0])};
-    struct msghdr header = {
-        .msg_iov = &io,
-        .msg_iovlen = 1,
-        .msg_control = &ancillary,
-        .msg_controllen = CMSG_SPACE(parcel->n * sizeof(int)),
-    };
-    struct cmsghdr *c = CMSG_FIRSTHDR(&header);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(parcel->n * sizeof(int));
-    memcpy(CMSG_DATA(c), parcel->fds, parcel->n * sizeof(int));
+    struct iovec io = {.iov_base = (void *)(uintptr_t)messages, .iov_len = n * sizeof(messages[0])};
+    struct msghdr header = {.msg_iov = &io, .msg_iovlen = 1};
+    if (n_fds > 0) {
+        header.msg_control = &ancillary;
+        header.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
+    }
     ssize_t sent;
     do
         sent = sendmsg(worker->control, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    if (sent >= 0) {
-        for (uint32_t i = 0; i < parcel->n; i++)
-            id_map_add(&worker->segments, parcel->ids[i], parcel->messages[i].id);
-        parcel->n = 0;
+    if (sent >= 0)
         return LIBSCHED_OK;
-    }
     if (errno == EAGAIN || errno == ETOOMANYREFS)
         return libsched_error_set(err, LIBSCHED_EBUSY,
                                   "worker %s has not taken its segments yet: %m", worker->name);
@@ -192,6 +186,18 @@ static int send_parcel(struct worker *worker, struct parcel *parcel, libsched_er
         return libsched_error_set(err, LIBSCHED_EDEVICELOST, "worker %s is ending", worker->name);
     return libsched_error_set(err, LIBSCHED_ESYSTEM, "passing segments to worker %s: %m",
                               worker->name);
+}
+
+static int send_parcel(struct worker *worker, struct parcel *parcel, libsched_error *err)
+{
+    int status =
+        worker_send_control(worker, parcel->messages, parcel->n, parcel->fds, parcel->n, err);
+    if (status < 0)
+        return status;
+    for (uint32_t i = 0; i < parcel->n; i++)
+        id_map_add(&worker->segments, parcel->ids[i], parcel->messages[i].id);
+    parcel->n = 0;
+    return LIBSCHED_OK;
 }
 
 static bool in_parcel(const struct parcel *parcel, uint32_t id)
@@ -202,7 +208,33 @@ static bool in_parcel(const struct parcel *parcel, uint32_t id)
     return false;
 }
 
-/* Passes the segments that the worker does not have yet. */
+/* Puts a segment that the worker does not have yet into a parcel, which goes when it is full. */
+static int add_to_parcel(struct worker *worker, struct parcel *parcel,
+                         const struct segment *segment, libsched_error *err)
+{
+    uint32_t id = segment_id(segment);
+    if (id_map_find(&worker->segments, id) != NULL || in_parcel(parcel, id))
+        return LIBSCHED_OK;
+    if (!id_map_reserve(&worker->segments, parcel->n + 1))
+        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to pass segments");
+    parcel->fds[parcel->n] = segment_fd(segment);
+    parcel->ids[parcel->n] = id;
+    parcel->messages[parcel->n] =
+        (struct protocol_segment){.id = worker->next_passing++,
+                                  .flags = segment_is_shared(segment) ? PROTOCOL_WRITABLE : 0,
+                                  .size = segment_size(segment)};
+    parcel->n++;
+    return parcel->n == PROTOCOL_MAX_SEGMENTS ? send_parcel(worker, parcel, err) : LIBSCHED_OK;
+}
+
+int worker_pass_segment(struct worker *worker, const struct segment *segment, libsched_error *err)
+{
+    struct parcel parcel = {0};
+    int status = add_to_parcel(worker, &parcel, segment, err);
+    return status == LIBSCHED_OK && parcel.n > 0 ? send_parcel(worker, &parcel, err) : status;
+}
+
+/* Passes the segments of all inputs. */
 static int pass_segments(struct worker *worker, const struct worker_step *step, libsched_error *err)
 {
     struct parcel parcel = {0};
@@ -210,25 +242,12 @@ static int pass_segments(struct worker *worker, const struct worker_step *step, 
     for (uint32_t i = 0; i < step->n_joins; i++) {
         const struct worker_item *item = &step->joins[i];
         for (uint32_t k = 0; k < item->n_inputs; k++) {
-            const struct segment *segment = item->inputs[k].segment;
-            if (segment == last)
+            if (item->inputs[k].segment == last)
                 continue;
-            last = segment;
-            uint32_t id = segment_id(segment);
-            if (id_map_find(&worker->segments, id) != NULL || in_parcel(&parcel, id))
-                continue;
-            if (!id_map_reserve(&worker->segments, parcel.n + 1))
-                return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to pass segments");
-            parcel.fds[parcel.n] = segment_fd(segment);
-            parcel.ids[parcel.n] = id;
-            parcel.messages[parcel.n] = (struct protocol_segment){.id = worker->next_passing++,
-                                                                  .size = segment_size(segment)};
-            parcel.n++;
-            if (parcel.n == PROTOCOL_MAX_SEGMENTS) {
-                int status = send_parcel(worker, &parcel, err);
-                if (status < 0)
-                    return status;
-            }
+            last = item->inputs[k].segment;
+            int status = add_to_parcel(worker, &parcel, last, err);
+            if (status < 0)
+                return status;
         }
     }
     return parcel.n > 0 ? send_parcel(worker, &parcel, err) : LIBSCHED_OK;
@@ -238,12 +257,12 @@ void worker_drop_segment(struct worker *worker, const struct segment *segment)
 {
     uint32_t id = segment_id(segment);
     const uint64_t *passing = id_map_find(&worker->segments, id);
-    if (passing == NULL || check_alive(worker, NULL) < 0)
+    if (passing == NULL || worker_check_alive(worker, NULL) < 0)
         return;
     wire_reset(&worker->out);
     wire_put_u32(&worker->out, (uint32_t)*passing);
     /* Where there is no room to say it, the worker keeps its mapping until it ends. */
-    if (send_command(worker, COMMAND_DROP_SEGMENT, NULL) == LIBSCHED_OK)
+    if (worker_send_command(worker, COMMAND_DROP_SEGMENT, NULL) == LIBSCHED_OK)
         id_map_remove(&worker->segments, id);
 }
 
@@ -358,7 +377,7 @@ int worker_run(struct worker *worker, const struct worker_step *step, libsched_e
         .n_stays = step->n_stays,
         .n_leaves = step->n_leaves,
     };
-    int status = check_alive(worker, err);
+    int status = worker_check_alive(worker, err);
     if (status == 0)
         status = check_joins(worker, step, &run, err);
     if (status == 0 && step->n_joins > CHANNEL_ITEMS - worker->n_used)
@@ -379,7 +398,7 @@ int worker_run(struct worker *worker, const struct worker_step *step, libsched_e
                                     step->joins[added].id);
     } else {
         put_run(worker, step, &run);
-        status = send_command(worker, COMMAND_RUN, err);
+        status = worker_send_command(worker, COMMAND_RUN, err);
         trim_writer(&worker->out);
     }
     if (status < 0)

@@ -25,15 +25,14 @@ static void convict(struct worker *worker, const char *what)
 
 /* -------------------------------------------------------------------------------- single events */
 
-/* Copies a message and the status it goes with; false where the status is none. */
-static bool read_status(struct wire_reader *reader, struct worker_event *event)
+bool worker_read_status(struct wire_reader *reader, struct worker_event *event)
 {
     int status = (int)wire_get_u32(reader);
     const char *message = wire_get_string(reader);
     if (reader->failed || status > 0 || strcmp(libsched_status_name(status), "unknown") == 0)
         return false;
     event->status = status;
-    if (status < 0)
+    if (status < 0 || message != NULL)
         libsched_error_set(&event->error, status, "%s", message != NULL ? message : "");
     return true;
 }
@@ -43,7 +42,7 @@ static bool read_loaded(struct worker *worker, struct wire_reader *reader,
 {
     event->type = WORKER_LOADED;
     event->key = wire_get_u32(reader);
-    if (!read_status(reader, event))
+    if (!worker_read_status(reader, event))
         return false;
     event->memory_bytes = wire_get_u64(reader);
     if (event->status < 0)
@@ -74,7 +73,7 @@ static bool read_item(struct worker *worker, struct wire_reader *reader, struct 
     event->id = wire_get_u64(reader);
     event->units = wire_get_u64(reader);
     event->batch_key = wire_get_u64(reader);
-    if (!read_status(reader, event))
+    if (!worker_read_status(reader, event))
         return false;
     if (!worker_has_item(worker, event->id, event->batch)) {
         libsched_error_set(err, LIBSCHED_EPROTOCOL, "the end of a request it does not have");
@@ -93,21 +92,25 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-static bool read_step(struct wire_reader *reader, struct worker_event *event)
+void worker_read_times(struct wire_reader *reader, struct worker_event *event)
 {
-    event->type = WORKER_STEP;
-    event->batch = wire_get_u64(reader);
-    event->step = wire_get_u32(reader);
-    if (!read_status(reader, event))
-        return false;
     event->begin = wire_get_u64(reader);
     event->end = wire_get_u64(reader);
-    /* Nothing has ended in the future, nor before it began. */
     uint64_t now = now_ns();
     if (event->end > now)
         event->end = now;
     if (event->begin > event->end)
         event->begin = event->end;
+}
+
+static bool read_step(struct wire_reader *reader, struct worker_event *event)
+{
+    event->type = WORKER_STEP;
+    event->batch = wire_get_u64(reader);
+    event->step = wire_get_u32(reader);
+    if (!worker_read_status(reader, event))
+        return false;
+    worker_read_times(reader, event);
     return true;
 }
 
@@ -150,6 +153,14 @@ static bool read_event(struct worker *worker, uint32_t type, struct wire_reader 
         libsched_error_set(&event->error, LIBSCHED_OK, "%s", line != NULL ? line : "");
         return true;
     }
+    case EVENT_RANK_CHECKED:
+    case EVENT_RANK_ID:
+    case EVENT_RANK_STARTED:
+    case EVENT_RANK_STEPPED:
+    case EVENT_RANK_CLOSED:
+    case EVENT_PROGRESS:
+    case EVENT_RESULT:
+        return worker_rank_read(worker, (enum protocol_event)type, reader, event, err);
     }
     libsched_error_set(err, LIBSCHED_EPROTOCOL, "an event of unknown type %" PRIu32, type);
     return false;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The scheduler's side of a worker, between its files: worker.c starts and ends it,
- * worker_commands.c tells it what to do, worker_events.c hears what became of it,
- * worker_results.c keeps account of its results.
+ * worker_commands.c tells it what to do, worker_events.c hears what became of it, worker_rank.c
+ * does both for the ranks of jobs, worker_results.c keeps account of its results.
  */
 #ifndef WORKER_WORKER_INTERNAL_H
 #define WORKER_WORKER_INTERNAL_H
@@ -12,6 +12,7 @@
 #include "worker/agent.h"
 #include "worker/channel.h"
 #include "worker/id_map.h"
+#include "worker/ledger.h"
 #include "worker/ring.h"
 #include "worker/wire.h"
 #include "worker/worker.h"
@@ -38,6 +39,18 @@ struct worker_entry {
     uint32_t next; /* among the slots that are free */
 };
 
+/* The rank that is in the worker, as far as the host has told it and heard of it. */
+struct worker_rank_state {
+    bool present;
+    uint64_t job;
+    uint32_t rank, n_ranks;
+    bool starting, stepping, closing; /* commands that are not answered yet */
+    bool finished, failed;
+    bool had_id; /* of rank 0 */
+    uint64_t step;
+    struct ledger results;
+};
+
 struct worker {
     char name[LIBSCHED_NAME_SIZE];
     uint64_t epoch;
@@ -58,11 +71,14 @@ struct worker {
     uint32_t free_slot, n_slots, n_used;
     struct id_map segments; /* id to the number under which it was passed */
     uint32_t next_passing;
+    struct worker_rank_state rank;
+    struct id_map checks; /* jobs whose parameters it is checking */
 
     struct wire_writer out;
     unsigned char *record; /* the event under way */
     size_t record_capacity;
     libsched_engine_description description;
+    libsched_parameter result;
 
     /* Wake-ups: whether the flag was set, and how many writes to the eventfd are owed for it. */
     bool armed;
@@ -101,5 +117,25 @@ bool worker_forget_item(struct worker *worker, uint64_t id, uint64_t batch);
 bool worker_has_item(const struct worker *worker, uint64_t id, uint64_t batch);
 int worker_send_setup(struct worker *worker, const struct worker_options *options,
                       libsched_error *err);
+int worker_check_alive(const struct worker *worker, libsched_error *err);
+/* Sends what was written into worker->out. */
+int worker_send_command(struct worker *worker, enum protocol_command type, libsched_error *err);
+/* Passes a segment that the worker does not have yet; its number is in worker->segments then. */
+int worker_pass_segment(struct worker *worker, const struct segment *segment, libsched_error *err);
+/* Sends a message over the control socket, with a descriptor for each of its `n` segments, or
+ * without any (PROTOCOL_CANCEL). */
+int worker_send_control(struct worker *worker, const struct protocol_segment *messages, uint32_t n,
+                        const int *fds, uint32_t n_fds, libsched_error *err);
+
+/* worker_events.c: copies a message and the status it goes with; false where the status is none. */
+bool worker_read_status(struct wire_reader *reader, struct worker_event *event);
+/* Nothing has ended in the future, nor before it began. */
+void worker_read_times(struct wire_reader *reader, struct worker_event *event);
+
+/* worker_rank.c: reads the events of ranks; false where they are nonsense. */
+bool worker_rank_read(struct worker *worker, enum protocol_event type, struct wire_reader *reader,
+                      struct worker_event *event, libsched_error *err);
+/* Lets the rank that is in the worker, if there is one, hear that its job is cancelled. */
+int worker_rank_interrupt(struct worker *worker, libsched_error *err);
 
 #endif

@@ -59,6 +59,7 @@ struct Output {
 struct Event {
     worker_event raw{};
     std::string message;
+    std::string result_name, result_value;
     std::vector<Output> outputs;
     std::shared_ptr<worker_results> results;
 
@@ -127,6 +128,20 @@ inline libsched_parameter flag(const char *name, bool value)
     return p;
 }
 
+inline std::string parameter_text(const libsched_parameter &p)
+{
+    switch (p.type) {
+    case LIBSCHED_PARAMETER_BOOL:
+        return p.value.boolean ? "true" : "false";
+    case LIBSCHED_PARAMETER_INT:
+        return std::to_string(p.value.integer);
+    case LIBSCHED_PARAMETER_FLOAT:
+        return std::to_string(p.value.real);
+    default:
+        return p.value.string;
+    }
+}
+
 class Worker
 {
   public:
@@ -170,6 +185,11 @@ class Worker
             poll(&fd, 1, int(left) + 1);
         }
         event.message = event.raw.error.message;
+        if (event.raw.result != nullptr) {
+            event.result_name = event.raw.result->name;
+            event.result_value = parameter_text(*event.raw.result);
+            event.raw.result = nullptr;
+        }
         event.results.reset(event.raw.results, worker_results_release);
         for (uint32_t i = 0; i < event.raw.n_outputs; i++) {
             const libsched_tensor &t = event.raw.outputs[i];

@@ -75,8 +75,8 @@ void end_item(uint64_t id, uint32_t status, uint32_t n, const char *name, uint32
     wire_writer out = {};
     wire_put_u64(&out, 1);
     wire_put_u64(&out, id);
-    wire_put_u64(&out, 1); /* units */
-    wire_put_u64(&out, 0); /* batch key */
+    wire_put_u64(&out, 1);
+    wire_put_u64(&out, 0);
     wire_put_u32(&out, status);
     wire_put_string(&out, nullptr);
     wire_put_u32(&out, n > 0 ? 0 : PROTOCOL_NO_RESULTS);
@@ -94,6 +94,84 @@ void end_item(uint64_t id, uint32_t status, uint32_t n, const char *name, uint32
     wire_writer_free(&out);
 }
 
+// Nonsense about the rank of job 9, of which the host has asked for a start or a check.
+void lie_about_rank(const std::string &mode)
+{
+    wire_writer out = {};
+    auto event = [&](protocol_event type, uint64_t job, auto... words) {
+        wire_reset(&out);
+        wire_put_u64(&out, job);
+        (wire_put_u64(&out, uint64_t(words)), ...);
+        send(type, out);
+    };
+    auto started = [&](uint32_t status) {
+        wire_reset(&out);
+        wire_put_u64(&out, 9);
+        wire_put_u32(&out, status);
+        wire_put_string(&out, nullptr);
+        send(EVENT_RANK_STARTED, out);
+    };
+    auto progress = [&](uint64_t done, uint64_t total) {
+        wire_reset(&out);
+        wire_put_u64(&out, 9);
+        wire_put_u64(&out, done);
+        wire_put_u64(&out, total);
+        wire_put_string(&out, "x");
+        send(EVENT_PROGRESS, out);
+    };
+    auto result = [&](const std::string &name, uint32_t type, const char *text) {
+        wire_reset(&out);
+        wire_put_u64(&out, 9);
+        wire_put_string(&out, name.c_str());
+        wire_put_u32(&out, type);
+        if (text != nullptr)
+            wire_put_string(&out, text);
+        else
+            wire_put_u64(&out, 1);
+        send(EVENT_RESULT, out);
+    };
+    if (mode == "rank_other_job")
+        event(EVENT_RANK_CLOSED, 10);
+    else if (mode == "rank_unasked_step") {
+        wire_put_u64(&out, 9);
+        wire_put_u64(&out, 1);
+        wire_put_u32(&out, 0);
+        wire_put_string(&out, nullptr);
+        wire_put_u32(&out, 1);
+        wire_put_u64(&out, 0);
+        wire_put_u64(&out, 0);
+        send(EVENT_RANK_STEPPED, out);
+    } else if (mode == "rank_unasked_close")
+        event(EVENT_RANK_CLOSED, 9);
+    else if (mode == "rank_status")
+        started(5);
+    else if (mode == "rank_started_twice") {
+        started(0);
+        started(0);
+    } else if (mode == "rank_gone") {
+        started(uint32_t(LIBSCHED_EENGINE));
+        event(EVENT_RANK_CLOSED, 9);
+    } else if (mode == "rank_id")
+        event(EVENT_RANK_ID, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+    else if (mode == "rank_progress")
+        progress(11, 10);
+    else if (mode == "rank_result_type")
+        result("x", 77, nullptr);
+    else if (mode == "rank_result_name")
+        result(std::string(100, 'n'), LIBSCHED_PARAMETER_INT, nullptr);
+    else if (mode == "rank_results")
+        for (int i = 0; i < 5000; i++)
+            result(std::to_string(i), LIBSCHED_PARAMETER_STRING, "sixteen bytes...");
+    else if (mode == "rank_check") {
+        wire_put_u64(&out, 9);
+        wire_put_u32(&out, 0);
+        wire_put_string(&out, "fine");
+        wire_put_u64(&out, 0);
+        send(EVENT_RANK_CHECKED, out);
+    }
+    wire_writer_free(&out);
+}
+
 // Random bytes in records that look right, and then in the ring itself.
 void scribble(unsigned seed)
 {
@@ -105,7 +183,7 @@ void scribble(unsigned seed)
             unsigned char byte = random() % 3 == 0 ? static_cast<unsigned char>(random()) : 0;
             wire_put(&out, &byte, 1);
         }
-        send(random() % 10 + 1, out);
+        send(random() % 17 + 1, out);
         wire_writer_free(&out);
     }
     for (int i = 0; i < 4096; i++)
@@ -228,7 +306,9 @@ int main()
         await_command();
         const uint32_t type = LIBSCHED_UINT8;
         const uint64_t end = shared.header->result_bytes;
-        if (mode == "unknown_item")
+        if (mode.rfind("rank_", 0) == 0)
+            lie_about_rank(mode);
+        else if (mode == "unknown_item")
             end_item(77, 0, 0, "", 0, 0, 0, 0, 0);
         else if (mode == "status")
             end_item(1, 5, 0, "", 0, 0, 0, 0, 0);

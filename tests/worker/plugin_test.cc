@@ -55,7 +55,7 @@ TEST_P(Plugin, ThatCannotBeUsedSaysWhy)
     Worker w(thread(), 1 << 20, with_plugins);
     w.up();
     const std::map<std::string, std::string> reasons = {
-        {library("old"), "was built for version 0"},
+        {library("old"), "was built for version"},
         {library("small"), "an engine table of 16 bytes"},
         {library("unwilling"), "can't serve version"},
         {library("incomplete"), "without step()"},
@@ -63,7 +63,7 @@ TEST_P(Plugin, ThatCannotBeUsedSaysWhy)
         {library("absent"), "No such file"},
         {"relative.so", "absolute path"},
         {SCHED_WORKER_PATH ".cc", "No such file"},
-        {GPU_SCHED_SOURCE_DIR "/LICENSE", "plugin can't be loaded"},
+        {GPU_SCHED_SOURCE_DIR "/README.md", "plugin can't be loaded"},
     };
     for (auto &[path, reason] : reasons) {
         Event failed = w.load({}, 1, "x", path.c_str());

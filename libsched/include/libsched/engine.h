@@ -233,8 +233,7 @@ typedef struct libsched_program_needs {
     char text[LIBSCHED_MESSAGE_SIZE]; /* one line for people: "all-reduce, 1 KiB to 64 MiB" */
 } libsched_program_needs;
 
-/* What a program may call during start(), step() and close(), from the thread that runs the
- * call. */
+/* What a program may call during start() and step(), from the thread that runs the call. */
 typedef struct libsched_program_host {
     uint32_t struct_size;
     /* How far the job is: `done` of `total` (0: not known), and a line for people, or NULL. Those

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The rank of a job: started, stepped and closed by commands, on the thread that also runs the
+ * steps of models. That its job is cancelled it hears from the ear, which also frees it from a
+ * collective in which it waits for others.
+ */
+#include "worker/agent_rank.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device/loader.h"
+#include "program/registry.h"
+
+int agent_rank_open(struct agent *agent, libsched_error *err)
+{
+    agent->rank = calloc(1, sizeof(*agent->rank));
+    if (agent->rank == NULL)
+        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a rank");
+    pthread_mutex_init(&agent->rank->mutex, NULL);
+    return LIBSCHED_OK;
+}
+
+/* --------------------------------------------------------------------------------- cancellation */
+
+/* With the mutex held. */
+static void abort_communicator(struct agent *agent)
+{
+    if (agent->rank->communicator != NULL)
+        agent->device->driver->communicator_abort(agent->rank->communicator);
+}
+
+void agent_rank_cancel(void *context, uint64_t job)
+{
+    struct agent *agent = context;
+    struct agent_rank *rank = agent->rank;
+    pthread_mutex_lock(&rank->mutex);
+    rank->any_cancelled = true;
+    rank->cancelled_job = job;
+    if (rank->present && rank->head.job == job) {
+        __atomic_store_n(&rank->cancelled, true, __ATOMIC_RELEASE);
+        abort_communicator(agent);
+    }
+    pthread_mutex_unlock(&rank->mutex);
+}
+
+/* From here on the ear reaches it. */
+static void enter(struct agent_rank *rank)
+{
+    pthread_mutex_lock(&rank->mutex);
+    rank->present = true;
+    __atomic_store_n(&rank->cancelled, rank->any_cancelled && rank->cancelled_job == rank->head.job,
+                     __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&rank->mutex);
+}
+
+static void set_communicator(struct agent *agent, libsched_device_communicator *communicator)
+{
+    struct agent_rank *rank = agent->rank;
+    pthread_mutex_lock(&rank->mutex);
+    rank->communicator = communicator;
+    if (rank->cancelled)
+        abort_communicator(agent);
+    pthread_mutex_unlock(&rank->mutex);
+}
+
+/* What has failed here lets the others fail where they wait for it. */
+static void give_up(struct agent *agent)
+{
+    pthread_mutex_lock(&agent->rank->mutex);
+    abort_communicator(agent);
+    pthread_mutex_unlock(&agent->rank->mutex);
+}
+
+/* -------------------------------------------------------------------------------------- leaving */
+
+void agent_rank_end(struct agent *agent)
+{
+    struct agent_rank *rank = agent->rank;
+    if (!rank->present)
+        return;
+    if (rank->rank != NULL)
+        rank->program->close(rank->rank);
+    rank->rank = NULL;
+
+    pthread_mutex_lock(&rank->mutex);
+    libsched_device_communicator *communicator = rank->communicator;
+    rank->communicator = NULL;
+    rank->present = false;
+    pthread_mutex_unlock(&rank->mutex);
+
+    if (communicator != NULL)
+        agent->device->driver->communicator_destroy(agent->device, communicator);
+    if (rank->segment != NULL)
+        agent_release_segment(agent, rank->segment);
+    rank->segment = NULL;
+    free(rank->parameters);
+    free(rank->record);
+    rank->parameters = NULL;
+    rank->record = NULL;
+    rank->held_back = false;
+    ledger_free(&rank->results);
+}
+
+void agent_rank_free(struct agent *agent)
+{
+    if (agent->rank == NULL)
+        return;
+    pthread_mutex_destroy(&agent->rank->mutex);
+    free(agent->rank);
+}
+
+/* ------------------------------------------------------------------------------------- commands */
+
+static int unreadable(struct agent *agent)
+{
+    return agent_fail(agent, LIBSCHED_EPROTOCOL, "a command for a rank can't be read");
+}
+
+/* What was asked for, as it came. */
+struct asked {
+    struct protocol_rank head;
+    const char *name, *program, *library;
+    libsched_parameter *parameters;
+};
+
+/* The parameters are the caller's to free. */
+static int read_asked(struct agent *agent, struct wire_reader *reader, struct asked *asked)
+{
+    *asked = (struct asked){0};
+    wire_get(reader, &asked->head, sizeof(asked->head));
+    asked->name = wire_get_name(reader);
+    asked->program = wire_get_name(reader);
+    asked->library = wire_get_string(reader);
+    uint32_t n = asked->head.n_parameters;
+    /* A parameter takes more bytes on the wire than this. */
+    if (reader->failed || n > (size_t)(reader->end - reader->at))
+        return unreadable(agent);
+    asked->parameters = calloc(n + (size_t)1, sizeof(libsched_parameter));
+    if (asked->parameters == NULL)
+        return agent_fail(agent, LIBSCHED_ENOMEM, "no memory for a job's parameters");
+    wire_get_parameters(reader, asked->parameters, n);
+    if (wire_ends(reader))
+        return LIBSCHED_OK;
+    free(asked->parameters);
+    return unreadable(agent);
+}
+
+static void put_status(struct agent *agent, int status, const libsched_error *err)
+{
+    wire_put_u32(&agent->out, (uint32_t)status);
+    wire_put_string(&agent->out, status < 0 ? err->message : NULL);
+}
+
+/* ---------------------------------------------------------------------------------------- check */
+
+int agent_rank_check(struct agent *agent, struct wire_reader *reader)
+{
+    struct asked asked;
+    int status = read_asked(agent, reader, &asked);
+    if (status < 0)
+        return status;
+    libsched_error err = {0};
+    libsched_program_needs needs = {0};
+    const libsched_program *program;
+    const libsched_program_args args = {
+        .struct_size = sizeof(args),
+        .name = asked.name,
+        .parameters = asked.parameters,
+        .n_parameters = asked.head.n_parameters,
+        .n_ranks = asked.head.n_ranks,
+        .threads = agent->threads,
+    };
+    status = program_resolve(&program, asked.program, asked.library, agent->plugin_path, &err);
+    if (status == LIBSCHED_OK)
+        status = agent_known_status(program->check(&args, &needs, &err), "program", &err);
+    free(asked.parameters);
+    /* It is cut, should the program not have ended it. */
+    libsched_error text;
+    libsched_error_set(&text, LIBSCHED_OK, "%.*s", (int)sizeof(needs.text), needs.text);
+
+    wire_reset(&agent->out);
+    wire_put_u64(&agent->out, asked.head.job);
+    wire_put_u32(&agent->out, (uint32_t)status);
+    wire_put_string(&agent->out, status < 0 ? err.message : text.message);
+    wire_put_u64(&agent->out, status < 0 ? 0 : needs.memory_bytes);
+    agent_send(agent, EVENT_RANK_CHECKED);
+    return LIBSCHED_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- start */
+
+static void send_id(struct agent *agent)
+{
+    wire_reset(&agent->out);
+    wire_put_u64(&agent->out, agent->rank->head.job);
+    wire_put(&agent->out, agent->rank->id, sizeof(agent->rank->id));
+    agent_send(agent, EVENT_RANK_ID);
+    /* The others are waiting for it, and this rank will wait for them. */
+    agent_wake_host(agent);
+}
+
+static int find_shared(struct agent *agent, libsched_error *err)
+{
+    struct agent_rank *rank = agent->rank;
+    if (rank->head.segment == PROTOCOL_NO_SEGMENT)
+        return LIBSCHED_OK;
+    struct control_segment *segment = control_find(agent->control, rank->head.segment, err);
+    if (segment == NULL)
+        return err->status;
+    if (!segment->writable)
+        return libsched_error_set(err, LIBSCHED_EPROTOCOL,
+                                  "the memory for the job's ranks can't be written to");
+    segment->users++;
+    rank->segment = segment;
+    return LIBSCHED_OK;
+}
+
+static int create_communicator(struct agent *agent, libsched_error *err)
+{
+    struct agent_rank *rank = agent->rank;
+    libsched_device *device = agent->device;
+    const libsched_device_driver *driver = device->driver;
+    int status = find_shared(agent, err);
+    if (status == LIBSCHED_OK && rank->head.rank == 0 && driver->communicator_id != NULL) {
+        status = driver->communicator_id(device, rank->id, err);
+        if (status == LIBSCHED_OK)
+            send_id(agent);
+    }
+    if (status < 0)
+        return status;
+    const libsched_device_communicator_args args = {
+        .struct_size = sizeof(args),
+        .rank = rank->head.rank,
+        .n_ranks = rank->head.n_ranks,
+        .timeout_ns = rank->head.timeout_ns,
+        .shared = rank->segment != NULL ? rank->segment->data : NULL,
+        .shared_size = rank->segment != NULL ? rank->segment->size : 0,
+        .id = driver->communicator_id != NULL ? rank->id : NULL,
+        .cancelled = &rank->cancelled,
+    };
+    libsched_device_communicator *communicator;
+    status = driver->communicator_create(device, &communicator, &args, err);
+    if (status == LIBSCHED_OK)
+        set_communicator(agent, communicator);
+    return status;
+}
+
+static int start_program(struct agent *agent, libsched_error *err)
+{
+    struct agent_rank *rank = agent->rank;
+    int status =
+        program_resolve(&rank->program, rank->program_name, rank->library, agent->plugin_path, err);
+    if (status == LIBSCHED_OK && __atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE))
+        status = libsched_error_set(err, LIBSCHED_ECANCELED, "cancelled before it was started");
+    if (status == LIBSCHED_OK && rank->head.n_ranks > 1)
+        status = agent_known_status(create_communicator(agent, err), "device's driver", err);
+    if (status < 0)
+        return status;
+    const libsched_program_args args = {
+        .struct_size = sizeof(args),
+        .name = rank->name,
+        .parameters = rank->parameters,
+        .n_parameters = rank->head.n_parameters,
+        .n_ranks = rank->head.n_ranks,
+        .rank = rank->head.rank,
+        .threads = agent->threads,
+        .device = agent->device,
+        .communicator = rank->communicator,
+    };
+    status = rank->program->start(&rank->rank, &args, &agent_program_host, agent, err);
+    status = agent_known_status(status, "program", err);
+    if (status < 0)
+        rank->rank = NULL;
+    return status;
+}
+
+/* Answers the start, and where it failed leaves nothing behind. */
+static int answer_start(struct agent *agent, int status, const libsched_error *err)
+{
+    if (status < 0)
+        give_up(agent);
+    agent_rank_flush(agent);
+    wire_reset(&agent->out);
+    wire_put_u64(&agent->out, agent->rank->head.job);
+    put_status(agent, status, err);
+    agent_send(agent, EVENT_RANK_STARTED);
+    if (status == LIBSCHED_EDEVICELOST)
+        return agent_fail(agent, status, "%s", err->message);
+    if (status < 0)
+        agent_rank_end(agent);
+    agent_report_memory(agent);
+    return LIBSCHED_OK;
+}
+
+static int start(struct agent *agent)
+{
+    libsched_error err = {0};
+    int status = start_program(agent, &err);
+    return answer_start(agent, status, &err);
+}
+
+int agent_rank_start(struct agent *agent, struct wire_reader *reader)
+{
+    struct agent_rank *rank = agent->rank;
+    struct asked asked;
+    int status = read_asked(agent, reader, &asked);
+    if (status < 0)
+        return status;
+    if (rank->present) {
+        free(asked.parameters);
+        return agent_fail(agent, LIBSCHED_EPROTOCOL, "the host starts a second rank");
+    }
+    rank->head = asked.head;
+    snprintf(rank->name, sizeof(rank->name), "%s", asked.name);
+    snprintf(rank->program_name, sizeof(rank->program_name), "%s", asked.program);
+    rank->library = asked.library;
+    rank->parameters = asked.parameters;
+    rank->record = agent->record;
+    agent->record = NULL;
+    agent->record_capacity = 0;
+    rank->next_at = 0;
+    enter(rank);
+
+    libsched_error err;
+    if (agent->device == NULL) {
+        libsched_error_set(&err, LIBSCHED_ENODEVICE, "%s has no device to run a job on",
+                           agent->name);
+        return answer_start(agent, err.status, &err);
+    }
+    const libsched_device_driver *driver = agent->device->driver;
+    if (rank->head.n_ranks > 1 && !device_has_collectives(driver)) {
+        libsched_error_set(&err, LIBSCHED_ENOTSUP,
+                           "driver \"%s\" has no collectives: its devices can't run a job together",
+                           driver->name);
+        return answer_start(agent, err.status, &err);
+    }
+    rank->waits_for_id =
+        rank->head.n_ranks > 1 && rank->head.rank != 0 && driver->communicator_id != NULL;
+    return rank->waits_for_id ? LIBSCHED_OK : start(agent);
+}
+
+int agent_rank_id(struct agent *agent, struct wire_reader *reader)
+{
+    struct agent_rank *rank = agent->rank;
+    uint64_t job = wire_get_u64(reader);
+    unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE];
+    wire_get(reader, id, sizeof(id));
+    if (!wire_ends(reader))
+        return unreadable(agent);
+    if (!rank->present || rank->head.job != job || !rank->waits_for_id)
+        return LIBSCHED_OK;
+    memcpy(rank->id, id, sizeof(id));
+    rank->waits_for_id = false;
+    return start(agent);
+}
+
+/* ----------------------------------------------------------------------------------------- step */
+
+static int run_step(struct agent *agent, uint64_t job, uint64_t step, bool *finished,
+                    libsched_error *err)
+{
+    struct agent_rank *rank = agent->rank;
+    if (!rank->present || rank->head.job != job || rank->rank == NULL)
+        return libsched_error_set(err, LIBSCHED_ENOENT, "there is no rank of this job in %s",
+                                  agent->name);
+    if (__atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE))
+        return libsched_error_set(err, LIBSCHED_ECANCELED, "cancelled");
+    int status = rank->program->step(rank->rank, step, finished, &agent_program_host, agent, err);
+    return agent_known_status(status, "program", err);
+}
+
+int agent_rank_step(struct agent *agent, struct wire_reader *reader)
+{
+    uint64_t job = wire_get_u64(reader), step = wire_get_u64(reader);
+    if (!wire_ends(reader))
+        return unreadable(agent);
+    libsched_error err = {0};
+    bool finished = false;
+    uint64_t begin = agent_now();
+    int status = run_step(agent, job, step, &finished, &err);
+    uint64_t end = agent_now();
+    if (status < 0)
+        give_up(agent);
+    /* Nothing is behind the last word. */
+    if (status < 0 || finished || (agent_rank_due(agent) != 0 && end >= agent_rank_due(agent)))
+        agent_rank_flush(agent);
+    wire_reset(&agent->out);
+    wire_put_u64(&agent->out, job);
+    wire_put_u64(&agent->out, step);
+    put_status(agent, status, &err);
+    wire_put_u32(&agent->out, status == LIBSCHED_OK && finished);
+    wire_put_u64(&agent->out, begin);
+    wire_put_u64(&agent->out, end);
+    agent_send(agent, EVENT_RANK_STEPPED);
+    if (status == LIBSCHED_EDEVICELOST)
+        return agent_fail(agent, status, "%s", err.message);
+    return LIBSCHED_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- close */
+
+int agent_rank_close(struct agent *agent, struct wire_reader *reader)
+{
+    struct agent_rank *rank = agent->rank;
+    uint64_t job = wire_get_u64(reader);
+    if (!wire_ends(reader))
+        return unreadable(agent);
+    if (rank->present && rank->head.job == job) {
+        if (rank->waits_for_id) {
+            libsched_error err;
+            rank->waits_for_id = false;
+            libsched_error_set(&err, LIBSCHED_ECANCELED, "closed before it was started");
+            int status = answer_start(agent, err.status, &err);
+            if (status < 0)
+                return status;
+        }
+        agent_rank_flush(agent);
+        agent_rank_end(agent);
+    }
+    wire_reset(&agent->out);
+    wire_put_u64(&agent->out, job);
+    agent_send(agent, EVENT_RANK_CLOSED);
+    agent_report_memory(agent);
+    return LIBSCHED_OK;
+}

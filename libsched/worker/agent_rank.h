@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rank of a job in this worker: what agent_rank.c and agent_rank_host.c share. */
+#ifndef WORKER_AGENT_RANK_H
+#define WORKER_AGENT_RANK_H
+
+#include <pthread.h>
+
+#include "worker/agent.h"
+#include "worker/ledger.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct agent_rank {
+    /* What the ear reaches, in the middle of a step: guarded by the mutex. */
+    pthread_mutex_t mutex;
+    libsched_device_communicator *communicator;
+    bool any_cancelled;
+    uint64_t cancelled_job; /* the last one: it may be heard of before its start is */
+    bool cancelled;         /* the job under way; read atomically, without the mutex too */
+
+    /* The rest is the worker's thread's. */
+    bool present;
+    bool waits_for_id;
+    struct protocol_rank head;
+    char name[LIBSCHED_NAME_SIZE], program_name[LIBSCHED_NAME_SIZE];
+    const char *library;
+    libsched_parameter *parameters;
+    unsigned char *record; /* their names and strings lie in it */
+    unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE];
+    struct control_segment *segment;
+    const libsched_program *program;
+    libsched_program_rank *rank; /* NULL: it has not been started */
+
+    struct ledger results;
+    /* The latest progress, where it is held back. */
+    bool held_back;
+    uint64_t done, total, next_at;
+    char message[LIBSCHED_MESSAGE_SIZE];
+};
+
+extern const libsched_program_host agent_program_host;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
