@@ -43,6 +43,14 @@ static uint32_t parse_dtype(const char *name)
     return 0;
 }
 
+const char *safetensors_dtype_name(uint32_t datatype)
+{
+    for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++)
+        if (dtypes[i].datatype == datatype)
+            return dtypes[i].name;
+    return NULL;
+}
+
 static int refuse(const struct safetensors *file, const libsched_tensor *tensor, const char *what,
                   libsched_error *err)
 {

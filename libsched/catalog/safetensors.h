@@ -44,6 +44,17 @@ const libsched_tensor *safetensors_find(const struct safetensors *file, const ch
 size_t safetensors_count(const struct safetensors *file);
 const libsched_tensor *safetensors_at(const struct safetensors *file, size_t index);
 
+/*
+ * Writes tensors to a new file, in their order; those of larger elements first, so that all are
+ * aligned. It is on the disk when this returns; on failure there is no file. LIBSCHED_EINVAL: a
+ * tensor that can't be; LIBSCHED_ESYSTEM: the file can't be made or written.
+ */
+int safetensors_write(const char *path, const libsched_tensor *tensors, size_t n,
+                      libsched_error *err);
+
+/* "F32", or NULL for what such a file can't hold. */
+const char *safetensors_dtype_name(uint32_t datatype);
+
 #ifdef __cplusplus
 }
 #endif

@@ -73,6 +73,11 @@ static int open_device(struct libsched_engine_model *model, const libsched_engin
     if (status == LIBSCHED_OK)
         status = encoder_scratch_create(&model->scratch, device, &model->config,
                                         model->options.precision, chunk, err);
+    if (status == LIBSCHED_OK && model->head != NULL) {
+        model->head_input = calloc(chunk * model->config.hidden, sizeof(float));
+        if (model->head_input == NULL)
+            status = libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a model's head");
+    }
     return status;
 }
 
@@ -115,6 +120,8 @@ static void encoder_close(libsched_engine_model *model)
         encoder_weights_free(&model->weights, model->device);
     }
     tokenizer_close(model->tokenizer);
+    encoder_head_free(model->head);
+    free(model->head_input);
     free(model);
 }
 
@@ -140,6 +147,8 @@ static int encoder_open(libsched_engine_model **out, const libsched_engine_open_
         status = tokenizer_open(&model->tokenizer, args->path, err);
     if (status == LIBSCHED_OK)
         status = check_tokenizer(model, err);
+    if (status == LIBSCHED_OK)
+        status = encoder_head_load(&model->head, args->path, model->config.hidden, err);
     if (status == LIBSCHED_OK && !args->prepare_only)
         status = open_device(model, args, err);
     if (status != LIBSCHED_OK) {
@@ -178,12 +187,16 @@ static void describe_tensors(const libsched_engine_model *model, libsched_engine
         spec("embedding", LIBSCHED_FP32, 2, -1, hidden),
         spec("token_states", LIBSCHED_FP32, 2, -1, hidden),
         spec("lengths", LIBSCHED_INT32, 1, -1, 0),
+        spec("scores", LIBSCHED_FP32, 2, -1, model->head != NULL ? model->head->classes : 0),
+        spec("label", LIBSCHED_BYTES, 1, -1, 0),
     };
+    const uint32_t n_outputs =
+        (uint32_t)(sizeof(outputs) / sizeof(outputs[0])) - (model->head != NULL ? 0 : 2);
 
     memcpy(out->inputs, inputs, sizeof(inputs));
-    memcpy(out->outputs, outputs, sizeof(outputs));
+    memcpy(out->outputs, outputs, n_outputs * sizeof(outputs[0]));
     out->n_inputs = sizeof(inputs) / sizeof(inputs[0]);
-    out->n_outputs = sizeof(outputs) / sizeof(outputs[0]);
+    out->n_outputs = n_outputs;
 }
 
 static int encoder_describe(libsched_engine_model *model, libsched_engine_description *out,
@@ -192,8 +205,12 @@ static int encoder_describe(libsched_engine_model *model, libsched_engine_descri
     const struct encoder_options *options = &model->options;
     const struct encoder_config *config = &model->config;
 
+    char classes[32] = "";
+
     (void)err;
     memset(out, 0, sizeof(*out));
+    if (model->head != NULL)
+        snprintf(classes, sizeof(classes), ", %" PRIu32 " classes", model->head->classes);
     out->flags = LIBSCHED_ENGINE_PREPARES | LIBSCHED_ENGINE_REPEATABLE;
     describe_tensors(model, out);
     out->max_batch_requests =
@@ -205,11 +222,11 @@ static int encoder_describe(libsched_engine_model *model, libsched_engine_descri
     out->units_per_kib = UNITS_PER_KIB;
     out->memory_bytes = model->weights.bytes + model->scratch.bytes;
     snprintf(out->text, sizeof(out->text),
-             "BERT, %" PRIu32 " layers, hidden %" PRIu32 ", %s, %s pooling%s, at most %" PRIu32
+             "BERT, %" PRIu32 " layers, hidden %" PRIu32 ", %s, %s pooling%s%s, at most %" PRIu32
              " tokens",
              config->layers, config->hidden, options->precision == LIBSCHED_BF16 ? "bf16" : "f32",
              encoder_pooling_name(options->pooling), options->normalize ? ", normalised" : "",
-             options->max_length);
+             classes, options->max_length);
     return LIBSCHED_OK;
 }
 

@@ -12,9 +12,13 @@
  * or, with the request's parameter output = "token_states":
  *   token_states    FP32 [tokens, hidden]  the last layer, the sequences one after the other
  *   lengths         INT32 [n]              tokens of each
+ * or, where the model has a head (encoder_head.h) and the request does not ask for another output,
+ * or for output = "scores":
+ *   scores          FP32 [n, classes]      that add up to 1
+ *   label           BYTES [n]              the name of the class with the largest score
  *
- * A request's parameters: output ("embedding" or "token_states"), truncate (true: a text of more
- * than max_length tokens is cut; false: it is refused. Token ids are never cut).
+ * A request's parameters: output ("embedding", "token_states" or "scores"), truncate (true: a text
+ * of more than max_length tokens is cut; false: it is refused. Token ids are never cut).
  *
  * A model's parameters: precision ("f32", "bf16", "auto": bf16 where the device computes it
  * natively), max_length (tokens of a sequence), pooling ("mean", "cls", "max"), normalize (to

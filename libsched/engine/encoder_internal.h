@@ -7,6 +7,7 @@
 #include <libsched/engine.h>
 
 #include "catalog/encoder_config.h"
+#include "engine/encoder_head.h"
 #include "engine/tokenizer.h"
 
 /* Tokens that are computed at once, where no sequence is longer: enough for the matrix products to
@@ -84,6 +85,8 @@ struct libsched_engine_model {
     struct encoder_config config;
     struct encoder_options options;
     struct tokenizer *tokenizer;
+    struct encoder_head *head; /* NULL: it has none */
+    float *head_input;       /* the embeddings of a chunk, on the host; with a head and a device */
     libsched_device *device; /* NULL: it only prepares */
     struct encoder_weights weights;
     struct encoder_scratch scratch;
@@ -102,13 +105,15 @@ int encoder_step(libsched_engine_model *model, libsched_engine_batch *batch,
                  const libsched_engine_host *host, libsched_error *err);
 
 /* What a request asks for, from its parameters. */
+enum encoder_output { ENCODER_EMBEDDING, ENCODER_TOKEN_STATES, ENCODER_SCORES };
+
 struct encoder_request {
     bool truncate;
-    bool token_states;
+    enum encoder_output output;
 };
 
-int encoder_request_read(struct encoder_request *out, const libsched_item *item,
-                         libsched_error *err);
+int encoder_request_read(struct encoder_request *out, const libsched_engine_model *model,
+                         const libsched_item *item, libsched_error *err);
 /* The input of a name, or NULL. */
 const libsched_tensor *encoder_input(const libsched_item *item, const char *name);
 

@@ -140,31 +140,44 @@ int encoder_options_read(struct encoder_options *out, const struct encoder_confi
 
 /* ---------------------------------------------------------------------------------- a request */
 
-int encoder_request_read(struct encoder_request *out, const libsched_item *item,
-                         libsched_error *err)
+static int read_output(const libsched_parameter *p, const libsched_engine_model *model,
+                       enum encoder_output *out, libsched_error *err)
+{
+    const char *got = p->type == LIBSCHED_PARAMETER_STRING ? p->value.string : "no string";
+
+    if (strcmp(got, "embedding") == 0)
+        *out = ENCODER_EMBEDDING;
+    else if (strcmp(got, "token_states") == 0)
+        *out = ENCODER_TOKEN_STATES;
+    else if (strcmp(got, "scores") == 0 && model->head != NULL)
+        *out = ENCODER_SCORES;
+    else
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "parameter \"output\" has to be \"embedding\"%s or "
+                                  "\"token_states\", got \"%.64s\"",
+                                  model->head != NULL ? ", \"scores\"" : "", got);
+    return LIBSCHED_OK;
+}
+
+int encoder_request_read(struct encoder_request *out, const libsched_engine_model *model,
+                         const libsched_item *item, libsched_error *err)
 {
     out->truncate = true;
-    out->token_states = false;
+    out->output = model->head != NULL ? ENCODER_SCORES : ENCODER_EMBEDDING;
     for (uint32_t i = 0; i < item->n_parameters; i++) {
         const libsched_parameter *p = &item->parameters[i];
-        if (strcmp(p->name, "truncate") == 0) {
-            int status = read_bool(p, &out->truncate, LIBSCHED_EINVAL, err);
-            if (status != LIBSCHED_OK)
-                return status;
-        } else if (strcmp(p->name, "output") == 0) {
-            const char *got = p->type == LIBSCHED_PARAMETER_STRING ? p->value.string : "no string";
-            out->token_states = strcmp(got, "token_states") == 0;
-            if (!out->token_states && strcmp(got, "embedding") != 0)
-                return libsched_error_set(err, LIBSCHED_EINVAL,
-                                          "parameter \"output\" has to be \"embedding\" or "
-                                          "\"token_states\", got \"%.64s\"",
-                                          got);
-        } else {
-            return libsched_error_set(err, LIBSCHED_EINVAL,
-                                      "unknown parameter \"%.64s\": a request to an encoder may "
-                                      "have \"output\" and \"truncate\"",
-                                      p->name);
-        }
+        int status;
+        if (strcmp(p->name, "truncate") == 0)
+            status = read_bool(p, &out->truncate, LIBSCHED_EINVAL, err);
+        else if (strcmp(p->name, "output") == 0)
+            status = read_output(p, model, &out->output, err);
+        else
+            status = libsched_error_set(err, LIBSCHED_EINVAL,
+                                        "unknown parameter \"%.64s\": a request to an encoder may "
+                                        "have \"output\" and \"truncate\"",
+                                        p->name);
+        if (status != LIBSCHED_OK)
+            return status;
     }
     return LIBSCHED_OK;
 }

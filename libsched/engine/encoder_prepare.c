@@ -239,7 +239,7 @@ static int read_item(const libsched_engine_model *model, struct tokenizer_scratc
     const libsched_tensor *ids = encoder_input(item, "input_ids");
     const libsched_tensor *mask = encoder_input(item, "attention_mask");
     struct encoder_request request;
-    int status = encoder_request_read(&request, item, err);
+    int status = encoder_request_read(&request, model, item, err);
 
     if (status != LIBSCHED_OK)
         return status;

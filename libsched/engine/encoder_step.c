@@ -20,8 +20,8 @@ struct run {
     const int32_t *lengths; /* not to be trusted */
     uint64_t n_ids, n_sequences;
     uint64_t next_sequence, next_id; /* the first that is in no chunk yet */
-    bool token_states;
-    float *output; /* [n_sequences, hidden], or [n_ids, hidden] with token_states */
+    enum encoder_output kind;
+    float *output; /* [n_sequences, hidden or classes], or [n_ids, hidden] of token states */
     bool ended;
 };
 
@@ -52,23 +52,47 @@ static void end_run(struct step *step, struct run *run, int status, const char *
     run->ended = true;
 }
 
+/* The names of the classes, once all scores are there. False where the item ended for want of
+ * room. */
+static bool make_labels(struct step *step, struct run *run)
+{
+    const struct encoder_head *head = step->model->head;
+    const int64_t n = (int64_t)run->n_sequences;
+    uint64_t size = 0;
+    char *to;
+
+    for (uint64_t i = 0; i < run->n_sequences; i++)
+        size += sizeof(uint32_t) +
+                head->labels[encoder_head_best(head, run->output + i * head->classes)].length;
+    to = step->host->output(step->batch->host, run->item, "label", LIBSCHED_BYTES, 1, &n, size);
+    run->ended = to == NULL;
+    for (uint64_t i = 0; to != NULL && i < run->n_sequences; i++) {
+        const struct encoder_label *label =
+            &head->labels[encoder_head_best(head, run->output + i * head->classes)];
+        memcpy(to, &label->length, sizeof(uint32_t));
+        memcpy(to + sizeof(uint32_t), label->text, label->length);
+        to += sizeof(uint32_t) + label->length;
+    }
+    return !run->ended;
+}
+
 /* After its last sequence, which has to have been its last id. */
 static void end_last(struct step *step, struct run *run)
 {
-    if (run->next_id == run->n_ids)
-        end_run(step, run, LIBSCHED_OK, NULL);
-    else
+    if (run->next_id != run->n_ids)
         end_run(step, run, LIBSCHED_EINVAL, "there are more ids than the lengths add up to");
+    else if (run->kind != ENCODER_SCORES || make_labels(step, run))
+        end_run(step, run, LIBSCHED_OK, NULL);
 }
 
 /* ----------------------------------------------------------------------------------- beginning */
 
-static int read_inputs(struct run *run, libsched_error *err)
+static int read_inputs(const libsched_engine_model *model, struct run *run, libsched_error *err)
 {
     const libsched_tensor *ids = encoder_input(run->item, "ids");
     const libsched_tensor *lengths = encoder_input(run->item, "lengths");
     struct encoder_request request;
-    int status = encoder_request_read(&request, run->item, err);
+    int status = encoder_request_read(&request, model, run->item, err);
 
     if (status != LIBSCHED_OK)
         return status;
@@ -77,7 +101,7 @@ static int read_inputs(struct run *run, libsched_error *err)
         return libsched_error_set(
             err, LIBSCHED_EINVAL,
             "a step takes what prepare() made: INT32 \"ids\" and \"lengths\"");
-    run->token_states = request.token_states;
+    run->kind = request.output;
     run->ids = ids->data;
     run->lengths = lengths->data;
     run->n_ids = ids->size / sizeof(int32_t);
@@ -85,18 +109,28 @@ static int read_inputs(struct run *run, libsched_error *err)
     return LIBSCHED_OK;
 }
 
+/* Of its output. */
+static uint64_t run_columns(const struct step *step, const struct run *run)
+{
+    return run->kind == ENCODER_SCORES ? step->model->head->classes : step->model->config.hidden;
+}
+
 /* Room for the answer. False where the item ended for want of it. */
 static bool make_outputs(struct step *step, struct run *run)
 {
-    const int64_t hidden = step->model->config.hidden;
-    const uint64_t rows = run->token_states ? run->n_ids : run->n_sequences;
-    const int64_t shape[] = {(int64_t)rows, hidden};
-    const uint64_t size = rows * (uint64_t)hidden * sizeof(float);
+    static const char *const names[] = {
+        [ENCODER_EMBEDDING] = "embedding",
+        [ENCODER_TOKEN_STATES] = "token_states",
+        [ENCODER_SCORES] = "scores",
+    };
+    const uint64_t columns = run_columns(step, run);
+    const uint64_t rows = run->kind == ENCODER_TOKEN_STATES ? run->n_ids : run->n_sequences;
+    const int64_t shape[] = {(int64_t)rows, (int64_t)columns};
+    const uint64_t size = rows * columns * sizeof(float);
 
-    run->output = step->host->output(step->batch->host, run->item,
-                                     run->token_states ? "token_states" : "embedding",
-                                     LIBSCHED_FP32, 2, shape, size);
-    if (run->output != NULL && run->token_states) {
+    run->output = step->host->output(step->batch->host, run->item, names[run->kind], LIBSCHED_FP32,
+                                     2, shape, size);
+    if (run->output != NULL && run->kind == ENCODER_TOKEN_STATES) {
         const int64_t n = (int64_t)run->n_sequences;
         const uint64_t lengths_size = run->n_sequences * sizeof(int32_t);
         void *lengths = step->host->output(step->batch->host, run->item, "lengths", LIBSCHED_INT32,
@@ -113,7 +147,7 @@ static bool make_outputs(struct step *step, struct run *run)
 static void begin_run(struct step *step, struct run *run)
 {
     libsched_error err = {0};
-    int status = read_inputs(run, &err);
+    int status = read_inputs(step->model, run, &err);
 
     if (status != LIBSCHED_OK) {
         end_run(step, run, status, err.message);
@@ -180,7 +214,7 @@ static bool take_run(struct step *step, struct run *run)
     piece.n_tokens = run->next_id - piece.first_id;
     if (piece.n_sequences > 0) {
         step->pieces[step->n_pieces++] = piece;
-        step->pool |= !run->token_states;
+        step->pool |= run->kind != ENCODER_TOKEN_STATES;
     }
     return status == LIBSCHED_OK;
 }
@@ -211,14 +245,16 @@ static int download(struct step *step, const struct piece *piece, libsched_error
 {
     libsched_device *device = step->model->device;
     const uint64_t hidden = step->model->config.hidden;
+    float *embeddings = piece->run->kind == ENCODER_SCORES
+                            ? step->model->head_input + piece->chunk_sequence * hidden
+                            : piece->run->output + piece->first_sequence * hidden;
 
-    if (piece->run->token_states)
+    if (piece->run->kind == ENCODER_TOKEN_STATES)
         return device->driver->download(device, step->model->scratch.states, piece->chunk_token,
                                         piece->n_tokens,
                                         piece->run->output + piece->first_id * hidden, err);
     return device->driver->download(device, step->model->scratch.pooled, piece->chunk_sequence,
-                                    piece->n_sequences,
-                                    piece->run->output + piece->first_sequence * hidden, err);
+                                    piece->n_sequences, embeddings, err);
 }
 
 static int compute(struct step *step, libsched_error *err)
@@ -248,28 +284,39 @@ static int64_t find_nonfinite(const float *values, uint64_t rows, uint64_t colum
     return -1;
 }
 
+static void score_piece(struct step *step, const struct piece *piece)
+{
+    struct encoder_head *head = step->model->head;
+
+    for (uint64_t i = 0; i < piece->n_sequences; i++)
+        encoder_head_scores(head,
+                            step->model->head_input + (piece->chunk_sequence + i) * head->hidden,
+                            piece->run->output + (piece->first_sequence + i) * head->classes);
+}
+
 /* After its piece of a chunk: an answer that is not finite ends the item, and so does its last
  * sequence. */
 static void finish_piece(struct step *step, const struct piece *piece)
 {
     struct run *run = piece->run;
-    const uint64_t hidden = step->model->config.hidden;
+    const bool tokens = run->kind == ENCODER_TOKEN_STATES;
+    const uint64_t first = tokens ? piece->first_id : piece->first_sequence;
+    const uint64_t columns = run_columns(step, run);
     int64_t bad;
 
     if (run->ended)
         return;
-    bad = run->token_states
-              ? find_nonfinite(run->output + piece->first_id * hidden, piece->n_tokens, hidden)
-              : find_nonfinite(run->output + piece->first_sequence * hidden, piece->n_sequences,
-                               hidden);
+    if (run->kind == ENCODER_SCORES)
+        score_piece(step, piece);
+    bad = find_nonfinite(run->output + first * columns,
+                         tokens ? piece->n_tokens : piece->n_sequences, columns);
     if (bad >= 0) {
         libsched_error err;
         libsched_error_set(
             &err, LIBSCHED_EENGINE,
             "the model's answer to %s %" PRIu64
             " is not finite: its weights are damaged, or too large for the precision",
-            run->token_states ? "token" : "sequence",
-            (run->token_states ? piece->first_id : piece->first_sequence) + (uint64_t)bad);
+            tokens ? "token" : "sequence", first + (uint64_t)bad);
         end_run(step, run, LIBSCHED_EENGINE, err.message);
     } else if (run->next_sequence == run->n_sequences) {
         end_last(step, run);
