@@ -261,13 +261,14 @@ static void tell(const libsched_program_rank *rank, uint64_t step,
                  const libsched_program_host *host, void *host_data)
 {
     const struct options *o = &rank->options;
+    const uint64_t total = (uint64_t)(o->seconds * 1000), done = rank->ns / 1000000;
     char line[64];
 
     snprintf(line, sizeof(line), "%.1f GFLOP/s", flops_per_s(rank) * 1e-9);
     if (o->steps > 0)
         host->progress(host_data, step, o->steps, line);
     else
-        host->progress(host_data, rank->ns / 1000000, (uint64_t)(o->seconds * 1000), line);
+        host->progress(host_data, done < total ? done : total, total, line);
 }
 
 static int tell_results(libsched_program_rank *rank, const libsched_program_host *host,

@@ -7,11 +7,13 @@
 #include "engine/plugin.h"
 #include "program/allreduce.h"
 #include "program/gemm.h"
+#include "program/train.h"
 
 /* The programs that come with the library. */
 static const libsched_program *(*const builtin[])(void) = {
     program_gemm,
     program_allreduce,
+    program_train,
 };
 
 const libsched_program *program_find_builtin(const char *name)
