@@ -22,6 +22,8 @@ static struct core_link *action_at(struct core *core, uint32_t node)
     }
     if (node < CORE_NODE_TIMER)
         return &core->devices[node - CORE_NODE_DEVICES]->action;
+    if (node >= CORE_NODE_JOBS)
+        return &core->jobs[node - CORE_NODE_JOBS].action;
     return &core->timer_action;
 }
 
@@ -140,14 +142,37 @@ static void placement_action(struct core *core, uint32_t model, uint32_t device,
     out->model = model;
 }
 
+/* A worker is ended before its device is vacated, and that before it is occupied again. */
+static void device_action(struct core *core, uint32_t device, struct core_action *out)
+{
+    struct core_device_state *d = core->devices[device];
+
+    out->device = device;
+    out->epoch = d->epoch;
+    if (d->say & CORE_SAY_KILL) {
+        out->type = CORE_KILL;
+        d->say &= (uint8_t)~CORE_SAY_KILL;
+    } else if (d->say & CORE_SAY_VACATE) {
+        out->type = CORE_VACATE;
+        d->say &= (uint8_t)~CORE_SAY_VACATE;
+        d->vacated = true;
+    } else {
+        out->type = CORE_OCCUPY;
+        d->say &= (uint8_t)~CORE_SAY_OCCUPY;
+        d->vacated = false;
+    }
+    if (d->say == 0)
+        core_action_unlink(core, CORE_NODE_DEVICES + device);
+}
+
 /* False where the timer is set well. It is not taken back when nobody needs it any more: then it
  * fires once for nothing, which is cheaper than to set it anew with every reply. */
 static bool timer_action(struct core *core, struct core_action *out)
 {
     core_action_unlink(core, CORE_NODE_TIMER);
-    if (core->n_deadlines == 0)
+    uint64_t at = core_next_due(core);
+    if (at == CORE_NEVER)
         return false;
-    uint64_t at = core_deadline_first(core);
     if (core->armed != 0 && core->armed <= at)
         return false;
     core->armed = at;
@@ -175,10 +200,10 @@ bool core_next_action(struct core *core, struct core_action *action)
             node -= CORE_NODE_PLACEMENTS;
             placement_action(core, node / CORE_MAX_DEVICES, node % CORE_MAX_DEVICES, action);
         } else if (node < CORE_NODE_TIMER) {
-            core_action_unlink(core, node);
-            action->type = CORE_KILL;
-            action->device = node - CORE_NODE_DEVICES;
-            action->epoch = core->devices[action->device]->epoch;
+            device_action(core, node - CORE_NODE_DEVICES, action);
+        } else if (node >= CORE_NODE_JOBS) {
+            if (!core_gang_action(core, node - CORE_NODE_JOBS, action))
+                continue;
         } else if (!timer_action(core, action)) {
             continue;
         }

@@ -77,7 +77,8 @@ static struct core_request *batch_joiner(struct core *core, uint32_t device,
 {
     struct core_model_state *m = core->models[s->model];
 
-    if (m->removing || s->members.n >= CORE_MAX_BATCH || !(m->resident & core_bit(device)))
+    if (m->removing || s->members.n >= CORE_MAX_BATCH || !(m->resident & core_bit(device)) ||
+        core->devices[device]->closed)
         return NULL;
     struct core_request *r = batch_head(core, s->lane);
     if (r == NULL && core->lanes[s->lane].length != 0)
@@ -98,6 +99,7 @@ struct room {
     uint64_t units, max_units;
     uint64_t longest; /* item; 0: the units of a batch are the sum of its items' */
     uint64_t deadline;
+    uint64_t until; /* when a job wants the device */
 };
 
 static bool room_take(struct core *core, struct room *room, const struct core_model_state *m,
@@ -114,6 +116,9 @@ static bool room_take(struct core *core, struct room *room, const struct core_mo
     if (r->batch_cap != 0 && r->batch_cap < max_n)
         max_n = r->batch_cap;
     if (room->n >= max_n || (room->n > 0 && units > room->max_units))
+        return false;
+    if (room->until != CORE_NEVER && room->n > 0 &&
+        core->now + core_model_bound(core, m, device, units) > room->until)
         return false;
     /* Those of a session of steps are judged between its steps. */
     if (deadline != UINT64_MAX && !(m->config.flags & CORE_MODEL_STEPS)) {
@@ -139,6 +144,7 @@ bool core_batch_compose(struct core *core, uint32_t device, struct core_session 
         .max_n = s->prepare ? limits->max_prepare_requests : limits->max_batch_requests,
         .max_units = s->prepare ? UINT64_MAX : limits->max_batch_units,
         .deadline = s->prepare ? UINT64_MAX : NO_DEADLINE,
+        .until = core_gang_until(core, device),
     };
     if (n != 0 && n < room.max_n)
         room.max_n = n;
@@ -182,6 +188,11 @@ static struct core_session *next_session(struct core *core, uint32_t device)
     for (uint16_t i = d->parked_head; i != UINT16_MAX; i = d->sessions[i].next) {
         struct core_session *s = &d->sessions[i];
         if (core_action_linked(&s->action) || s->n_leaving == s->members.n)
+            continue;
+        /* Its next step takes as long as its last. */
+        if (d->gang != CORE_NONE && !core_gang_admits(core, device,
+                                                      core_model_bound(core, core->models[s->model],
+                                                                       device, s->step_units)))
             continue;
         if (s->n_runnable > 0 || (!s->alone && batch_joiner(core, device, s) != NULL))
             return s;
@@ -228,6 +239,8 @@ static struct core_choice next_choice(struct core *core, uint32_t device)
     uint16_t lanes[CORE_MAX_MODELS];
     uint32_t n = 0;
 
+    if (d->closed)
+        return (struct core_choice){.lane = UINT16_MAX};
     for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
         for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
             uint32_t model = word * 64 + (uint32_t)__builtin_ctzll(bits);
@@ -240,6 +253,9 @@ static struct core_choice next_choice(struct core *core, uint32_t device)
                     continue;
                 const struct core_request *r = batch_head(core, i);
                 if (r == NULL || too_slow(core, device, r))
+                    continue;
+                if (d->gang != CORE_NONE &&
+                    !core_gang_admits(core, device, core_model_bound(core, m, device, r->units)))
                     continue;
                 if (!alone(r) && m->placement[device].open != UINT16_MAX)
                     continue; /* joins the model's session at its next step */

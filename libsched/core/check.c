@@ -144,7 +144,7 @@ static bool check_device(const struct core *core, uint32_t device, struct tally 
 {
     const struct core_device_state *d = core->devices[device];
     uint32_t in_flight = 0, sessions = 0, alone = 0, parked = 0, idle = 0, loads = 0;
-    uint64_t memory = 0;
+    uint64_t memory = d->gang_memory;
     bool exclusive = false;
     uint32_t of_model[CORE_MAX_MODELS] = {0};
 
@@ -216,8 +216,9 @@ static bool check_deadlines(const struct core *core, const struct tally *tally, 
               "deadline %" PRIu32 " is above an earlier one", i);
     }
     /* When all is decided, somebody wakes us for the first. */
-    CHECK(core->dirty || core->n_deadlines == 0 || core_action_linked(&core->timer_action) ||
-              (core->armed != 0 && core->armed <= core_deadline_first(core)),
+    CHECK(core->dirty || core_next_due(core) == CORE_NEVER ||
+              core_action_linked(&core->timer_action) ||
+              (core->armed != 0 && core->armed <= core_next_due(core)),
           "nobody waits for the first deadline");
     return true;
 }
@@ -421,6 +422,8 @@ static bool check_actions(const struct core *core, libsched_error *err)
             link = &core->models[i / CORE_MAX_DEVICES]->placement[i % CORE_MAX_DEVICES].action;
         } else if (node < CORE_NODE_TIMER) {
             link = &core->devices[node - CORE_NODE_DEVICES]->action;
+        } else if (node >= CORE_NODE_JOBS) {
+            link = &core->jobs[node - CORE_NODE_JOBS].action;
         } else {
             link = &core->timer_action;
         }
@@ -450,7 +453,8 @@ static bool check_all(const struct core *core, struct tally *tally, libsched_err
             return false;
     return check_requests(core, tally, err) && check_lanes(core, tally, err) &&
            check_shares(core, tally, err) && check_deadlines(core, tally, err) &&
-           check_counts(core, tally, err) && check_actions(core, err);
+           check_counts(core, tally, err) && check_actions(core, err) &&
+           core_gang_check(core, err);
 }
 
 bool core_check(const struct core *core, libsched_error *err)

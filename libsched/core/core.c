@@ -8,7 +8,8 @@ struct core *core_new(const struct core_config *config)
 {
     if (config == NULL || config->max_requests == 0 ||
         config->max_requests > (UINT32_C(1) << CORE_SLOT_BITS) || config->max_strikes > UINT8_MAX ||
-        config->max_clients >= (UINT32_C(1) << CORE_SLOT_BITS))
+        config->max_clients >= (UINT32_C(1) << CORE_SLOT_BITS) ||
+        config->max_jobs > CORE_MAX_JOBS || config->job_share > 1024)
         return NULL;
     struct core *core = calloc(1, sizeof(*core));
     if (core == NULL)
@@ -22,7 +23,7 @@ struct core *core_new(const struct core_config *config)
     core->deadlines = calloc(config->max_requests, sizeof(core->deadlines[0]));
     if (core->requests == NULL || core->deadlines == NULL ||
         core_clients_init(core) != LIBSCHED_OK || core_flows_init(core) != LIBSCHED_OK ||
-        core_plan_init(core) != LIBSCHED_OK) {
+        core_plan_init(core) != LIBSCHED_OK || core_gangs_init(core) != LIBSCHED_OK) {
         core_free(core);
         return NULL;
     }
@@ -52,6 +53,9 @@ void core_free(struct core *core)
     free(core->flows);
     free(core->flow_buckets);
     free(core->plans);
+    free(core->jobs);
+    free(core->job_clients);
+    free(core->job_order);
     free(core->clients);
     free(core->client_buckets);
     free(core->requests);
@@ -70,6 +74,8 @@ static int handle_device(struct core *core, struct core_event *event)
         return LIBSCHED_ENODEVICE;
     struct core_device_state *d = core->devices[event->device];
     if (event->type == CORE_WORKER_UP) {
+        if (d->vacated)
+            return LIBSCHED_EBUSY;
         core_device_up(core, event->device, event->epoch);
         return LIBSCHED_OK;
     }
@@ -99,6 +105,11 @@ static int handle_device(struct core *core, struct core_event *event)
     case CORE_MEMORY_REPORT:
         core_device_measured(d, event->u.memory.free_bytes);
         core->plan = true;
+        break;
+    case CORE_RANK_STARTED:
+    case CORE_RANK_STEPPED:
+    case CORE_RANK_CLOSED:
+        core_gang_rank(core, event->device, event);
         break;
     default:
         core_device_down(core, event->device);
@@ -134,14 +145,16 @@ int core_handle(struct core *core, uint64_t now, struct core_event *event)
     case CORE_MEMORY_REPORT:
     case CORE_WORKER_UP:
     case CORE_WORKER_DOWN:
-        return handle_device(core, event);
-    case CORE_JOB_SUBMIT:
-    case CORE_JOB_CANCEL:
-    case CORE_JOB_RELEASE:
     case CORE_RANK_STARTED:
     case CORE_RANK_STEPPED:
     case CORE_RANK_CLOSED:
-        return LIBSCHED_ENOTSUP;
+        return handle_device(core, event);
+    case CORE_JOB_SUBMIT:
+        return core_gang_submit(core, &event->u.job);
+    case CORE_JOB_CANCEL:
+        return core_gang_cancel(core, event->u.job_id.id, LIBSCHED_ECANCELED);
+    case CORE_JOB_RELEASE:
+        return core_gang_cancel(core, event->u.job_id.id, LIBSCHED_OK);
     }
     return LIBSCHED_EINVAL;
 }
@@ -165,6 +178,7 @@ void core_schedule(struct core *core)
     core->planned = core->plan || core->pressure;
     if (core->planned)
         core_residency_plan(core);
+    core_gang_schedule(core);
     core->blocked = false;
     schedule_devices(core);
     if (core->blocked) {
@@ -174,6 +188,17 @@ void core_schedule(struct core *core)
         schedule_devices(core);
         core->pressure |= core->blocked;
     }
-    if (core->n_deadlines > 0 && (core->armed == 0 || core_deadline_first(core) < core->armed))
+    core_gang_resume(core);
+    uint64_t due = core_next_due(core);
+    if (due != CORE_NEVER && (core->armed == 0 || due < core->armed))
         core_action_link(core, CORE_NODE_TIMER);
+}
+
+uint64_t core_next_due(const struct core *core)
+{
+    uint64_t due = core->n_jobs > 0 ? core->job_due : CORE_NEVER;
+
+    if (core->n_deadlines > 0 && core_deadline_first(core) < due)
+        due = core_deadline_first(core);
+    return due;
 }

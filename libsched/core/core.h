@@ -67,13 +67,30 @@
  * others go first only where that does not delay it (backfill). A reservation is a job without
  * ranks: its devices are drained, their workers ended (`vacate`), and it holds them until it is
  * released, cancelled or out of time; then their workers may be started anew (`occupy`).
+ *   - In line, clients share device time (by class and weight, as requests do, but apart from
+ *     them). A job whose devices are down for more than a minute, or whose memory others keep as
+ *     long as they like, does not hold up those behind it.
  *   - job_start names a device for each rank; each answers rank-started. When all have, job_step is
  *     given; each answers rank-stepped; and so on until all say that they have finished, or one
  *     fails, or the job is cancelled or out of time: then job_close is given, each rank answers
- *     rank-closed, and the job is answered by exactly one job_reply.
- *   - A rank that does not answer within the job's step limit, or the time limit, has its worker
- *     ended by `kill`. A worker that dies ends the job with LIBSCHED_EDEVICELOST: its other ranks
- *     are closed.
+ *     rank-closed, and the job is answered by exactly one job_reply. job_close comes at any time,
+ *     also while ranks start or step (they had better stop, and need not answer that any more). It
+ *     names only ranks that are there: not one whose worker is being ended, or that has answered
+ *     that it could not be started. A device is free for others with its own rank-closed.
+ *   - A rank that does not start, step or close within the job's step limit has its worker ended by
+ *     `kill`; in a start or a step that ends the job with LIBSCHED_EDEVICELOST. At its time limit
+ *     it is closed with LIBSCHED_ETIMELIMIT.
+ *   - A worker that dies ends the job with LIBSCHED_EDEVICELOST: its other ranks are closed. (Not
+ *     before job_start was handed out: then the job waits anew, where it was in line. And not when
+ *     it is being closed: that goes on, with the status it has.)
+ *   - What a rank says of another job or an earlier step, or says again, is stale. What was not
+ *     asked for (a step that was not given, a rank-closed before job_close), and a rank that has
+ *     finished while others have not, fail the job with LIBSCHED_EENGINE; its ranks are closed all
+ *     the same, that one included.
+ *   - A reservation's devices end what they are at, but for no longer than the step limit; then all
+ *     are vacated. What was still under way is tried again elsewhere, as after a death, and is not
+ *     suspected of anything. A worker-up of a device that was vacated and not yet occupied is
+ *     refused. `occupy` comes after the worker-down that `vacate` asked for.
  *
  * Memory: bounded by the configuration and taken in core_new() and when a model or device is
  * added; nothing is allocated while requests flow.
@@ -115,7 +132,8 @@ struct core_config {
      * is never dropped), so it ages; and one whose deadline is further away likewise. 0: 1 s for
      * class 0, and twice as long for each further. */
     uint64_t class_patience[CORE_PRIORITIES];
-    /* Of device time, in 1/1024: jobs' where inference wants the device too. 0: 512. */
+    /* Of device time, in 1/1024: jobs' where inference wants the device too. 0: 512; at most
+     * 1024: all of it. */
     uint32_t job_share;
 };
 
@@ -239,11 +257,12 @@ struct core_job_submit {
     uint32_t flags;        /* core_job_flags */
     uint32_t n_devices;    /* k */
     uint64_t devices;      /* bits: of which (compute devices only) */
-    uint64_t memory_bytes; /* of a rank */
+    uint64_t memory_bytes; /* of a rank; a reservation's counts for nothing */
     uint32_t priority;
     uint64_t client;
     uint64_t time_limit; /* ns from its start; 0: none */
-    uint64_t step_limit; /* ns that starting, a step, or closing may take; 0: 60 s */
+    uint64_t step_limit; /* ns that starting, a step, or closing may take, and draining is waited
+                          * for before the job waits anew (or its devices are vacated); 0: 60 s */
     /* Out: */
     uint64_t id;
     uint64_t retry_after; /* ns, of LIBSCHED_EBUSY */
@@ -319,7 +338,9 @@ struct core_event {
  * LIBSCHED_ECLIENTFULL, LIBSCHED_ECLOSING, LIBSCHED_EINVAL. CORE_JOB_SUBMIT: LIBSCHED_EINVAL,
  * LIBSCHED_ENODEVICE (there are not so many), LIBSCHED_ENODEVMEM (not even alone), LIBSCHED_EBUSY,
  * LIBSCHED_ECLOSING. CORE_CANCEL, CORE_JOB_CANCEL and CORE_JOB_RELEASE of an unknown id are
- * LIBSCHED_ENOENT. Stale events are LIBSCHED_OK and change nothing. `now` never goes back.
+ * LIBSCHED_ENOENT, CORE_JOB_RELEASE of what is no reservation is LIBSCHED_EINVAL. CORE_WORKER_UP of
+ * a device that was vacated is LIBSCHED_EBUSY. Stale events are LIBSCHED_OK and change nothing.
+ * `now` never goes back.
  */
 int core_handle(struct core *core, uint64_t now, struct core_event *event);
 
@@ -338,7 +359,7 @@ enum core_action_type {
     CORE_JOB_START,    /* start `n_ranks` ranks: rank i on device `ranks[i]`. A reservation has its
                         * devices now: nothing answers */
     CORE_JOB_STEP,     /* each rank runs step `step` */
-    CORE_JOB_CLOSE,    /* each rank that was started (and lives) ends; `status` says why */
+    CORE_JOB_CLOSE,    /* each rank that is named ends; `status` says why */
     CORE_JOB_REPLY,    /* a job ended: LIBSCHED_OK, or why it did not end well */
     CORE_VACATE, /* end a device's worker in good order; worker-down follows; start no other */
     CORE_OCCUPY, /* the device is the scheduler's again: start its worker */
@@ -370,7 +391,8 @@ struct core_action {
     uint64_t at;           /* ARM_TIMER */
     uint64_t job;          /* JOB_* */
     uint32_t n_ranks;      /* JOB_START, JOB_STEP, JOB_CLOSE */
-    const uint32_t *ranks; /* devices, in the order of the ranks; valid as `items` */
+    const uint32_t *ranks; /* devices, in the order of the ranks; valid as `items`. Those of
+                            * JOB_CLOSE may be some of them */
 };
 
 /* The next action, in the order they were decided; false when there is none. After CORE_REPLY an
@@ -406,10 +428,10 @@ enum core_job_state {
 
 enum core_job_why {
     CORE_WHY_NONE,     /* it isn't pending */
-    CORE_WHY_ORDER,    /* others are before it, the next of which is `blocker` */
+    CORE_WHY_ORDER,    /* others are before it, the first of which is `blocker` */
     CORE_WHY_DEVICES,  /* of the devices it may have, `have` of `need` are up and without a job */
     CORE_WHY_MEMORY,   /* so many have memory for a rank */
-    CORE_WHY_DRAINING, /* its devices are chosen and finish what they are at */
+    CORE_WHY_DRAINING, /* its devices are chosen and finish what they are at; `have` have */
     CORE_WHY_DOWN,     /* so many of its devices have a worker that is up */
 };
 

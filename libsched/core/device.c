@@ -26,7 +26,7 @@ int core_add_device(struct core *core, uint32_t index, const struct core_device 
     if (d->config.kind == CORE_PREPARE)
         d->config.memory_bytes = 0;
     d->action = (struct core_link){.next = CORE_NONE, .prev = CORE_UNLINKED};
-    d->claim = CORE_NONE;
+    d->claim = d->gang = CORE_NONE;
     d->parked_head = d->parked_tail = UINT16_MAX;
     for (uint32_t i = 0; i < CORE_MAX_SESSIONS; i++) {
         d->sessions[i].next = (uint16_t)(i + 1 < CORE_MAX_SESSIONS ? i + 1 : UINT16_MAX);
@@ -50,6 +50,15 @@ uint64_t core_device_free(const struct core_device_state *d)
         return UINT64_MAX;
     /* A load may have taken more than was thought. */
     return taken >= d->config.memory_bytes ? 0 : d->config.memory_bytes - taken;
+}
+
+uint64_t core_device_excess(const struct core_device_state *d)
+{
+    uint64_t taken = d->memory + d->external;
+
+    if (d->config.memory_bytes == 0 || taken <= d->config.memory_bytes)
+        return 0;
+    return taken - d->config.memory_bytes;
 }
 
 void core_device_take(struct core_device_state *d, uint64_t bytes)
@@ -89,7 +98,7 @@ void core_device_up(struct core *core, uint32_t device, uint64_t epoch)
     d->up = d->ever_up = true;
     d->epoch = epoch;
     core_residency_renew(core, device);
-    core->plan = true;
+    core->plan = core->job_plan = true;
 }
 
 void core_device_down(struct core *core, uint32_t device)
@@ -97,10 +106,22 @@ void core_device_down(struct core *core, uint32_t device)
     struct core_device_state *d = core->devices[device];
 
     core_action_unlink(core, CORE_NODE_DEVICES + device);
+    d->say = 0;
     core_sessions_lost(core, device);
     d->up = d->dying = d->exclusive = d->hold = d->rest = d->had_new = false;
     d->external = 0;
-    core->plan = true;
+    d->down_at = core->now;
+    core_gang_lost(core, device);
+    core->plan = core->job_plan = true;
+}
+
+void core_device_say(struct core *core, uint32_t device, enum core_device_say what)
+{
+    struct core_device_state *d = core->devices[device];
+
+    d->say |= (uint8_t)what;
+    if (!core_action_linked(&d->action))
+        core_action_link(core, CORE_NODE_DEVICES + device);
 }
 
 void core_device_kill(struct core *core, uint32_t device)
@@ -110,5 +131,13 @@ void core_device_kill(struct core *core, uint32_t device)
     if (d->dying)
         return;
     d->dying = true;
-    core_action_link(core, CORE_NODE_DEVICES + device);
+    core_device_say(core, device, CORE_SAY_KILL);
+}
+
+int core_set_distance(struct core *core, uint32_t a, uint32_t b, uint32_t distance)
+{
+    if (a >= CORE_MAX_DEVICES || b >= CORE_MAX_DEVICES || a == b)
+        return LIBSCHED_EINVAL;
+    core->distances[a][b] = core->distances[b][a] = distance;
+    return LIBSCHED_OK;
 }

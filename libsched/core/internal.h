@@ -16,6 +16,11 @@
  *     residency.c  which model is loaded where
  *     batch.c      what a device does next, and who is in it
  *     session.c    sessions, and what a worker says of them
+ *     gang.c       a job's life, and what its ranks say
+ *     gang_plan.c  which job is next, and on which devices
+ *     gang_turn.c  when a job's ranks run, beside the batches on its devices
+ *     gang_info.c  what a job is at, and what for
+ *     gang_check.c whether jobs fit together
  *     action.c     what the caller has to carry out
  *     check.c      whether all of it fits together
  *
@@ -236,10 +241,85 @@ struct core_session {
     bool ending;    /* about to be ended */
 };
 
+/* --------------------------------------------------------------------------------------- jobs */
+
+enum core_job_phase {
+    CORE_JOB_FREE,     /* in core.free_job */
+    CORE_JOB_WAITING,  /* in core.waiting_jobs; has no devices */
+    CORE_JOB_DRAINING, /* has its devices, which end what they are at */
+    CORE_JOB_VACATING, /* a reservation: their workers end */
+    CORE_JOB_HELD,     /* a reservation: they have ended */
+    CORE_JOB_BEGINS,   /* its ranks start */
+    CORE_JOB_READY,    /* between steps */
+    CORE_JOB_STEPPING,
+    CORE_JOB_ENDING, /* gives its devices back, one by one */
+    CORE_JOB_ENDED,  /* in the FIFO only: its reply is on its way */
+};
+
+/* What the caller has to hear of a job, while it is in the FIFO. */
+enum core_job_say { CORE_SAY_START = 1, CORE_SAY_STEP, CORE_SAY_CLOSE, CORE_SAY_REPLY };
+
+/* Those that wait, and the shares of those whose jobs ran: see gang_plan.c. */
+struct core_job_client {
+    uint64_t key;
+    uint64_t time;  /* virtual: device time, by its weight */
+    uint64_t since; /* when it was served last, or began to wait */
+    uint32_t jobs;  /* that have not ended */
+    uint32_t waiting;
+    uint8_t priority;
+    bool used;
+};
+
+struct core_job_class {
+    uint64_t time;  /* virtual, by its share */
+    uint64_t least; /* virtual time of clients: of the last whose turn it was */
+    uint32_t waiting;
+};
+
+struct core_job {
+    uint64_t id;
+    uint64_t allowed; /* devices it may have */
+    uint64_t memory;  /* of a rank */
+    uint64_t time_limit, step_limit;
+    uint64_t submitted, started;
+    uint64_t devices;  /* that it has */
+    uint64_t begun;    /* of them, ranks that have started */
+    uint64_t awaits;   /* of them, ranks that have to answer */
+    uint64_t finished; /* of them, ranks that want no further step */
+    uint64_t due;      /* when the present phase has lasted too long; CORE_NEVER */
+    uint64_t ready_at; /* when its last device will have ended what it is at; CORE_NEVER: unknown */
+    uint64_t device_ns, charged; /* device time it took, and what its client was charged for it */
+    uint64_t distance, least_distance;
+    struct core_link action;
+    uint32_t next, prev; /* free, or waiting */
+    uint32_t client;     /* of core.job_clients */
+    uint32_t n_devices;
+    uint32_t step;
+    int status;
+    uint8_t phase, say, priority;
+    bool reserves;
+    bool wants; /* its devices are to come to rest for it */
+    bool again; /* ENDING: it then waits anew */
+};
+
+#define CORE_NEVER UINT64_MAX
+
 /* ------------------------------------------------------------------------------------ devices */
 
+enum core_device_say { CORE_SAY_KILL = 1, CORE_SAY_VACATE = 2, CORE_SAY_OCCUPY = 4 };
+
 struct core_device_state {
-    struct core_link action; /* linked while its worker is to be ended */
+    struct core_link action; /* linked while the caller has to hear of it: */
+    uint8_t say;             /* core_device_say, in this order */
+    bool closed;             /* a job needs it empty: no session begins, nobody joins one */
+    bool reserved;           /* ... of its worker, too: nothing is loaded */
+    bool vacated;            /* `vacate` was given, and `occupy` was not */
+    uint32_t gang;           /* the job that has it, or CORE_NONE */
+    uint64_t gang_memory;    /* taken for its rank */
+    uint64_t down_at;        /* when its worker ended, or may be started again */
+    uint64_t gang_since;     /* when its rank was given what it is at */
+    int64_t owed;            /* device time by which inference is behind its share, ns */
+    uint64_t busy_since;     /* when the steps under way began, or the last of them ended */
     bool up, ever_up;
     bool dying;     /* its worker is being ended: nothing more is given to it */
     bool exclusive; /* what is under way there must not have company */
@@ -321,6 +401,30 @@ struct core {
     uint32_t n_deadlines;
     uint64_t armed;
 
+    struct core_job *jobs; /* config.max_jobs */
+    uint32_t free_job;
+    uint32_t n_jobs;       /* not free */
+    uint32_t waiting_jobs; /* the first that waits, in the order of submission; and the last */
+    uint32_t last_job;
+    uint32_t head_job;       /* the one that devices are kept for, or CORE_NONE */
+    uint64_t job_generation; /* of the last, in the bits of an id above the slot's */
+    uint64_t job_devices;    /* bits: those that jobs have */
+    uint64_t job_look;       /* bits: of them, those whose job may have something new to do */
+    uint64_t job_yields;     /* bits: those whose job lets batches go first */
+    uint64_t job_due;        /* the least time of any that has one */
+    uint64_t job_plan_at;    /* when who is next has to be thought about again */
+    bool job_plan;           /* something that concerns who is next */
+    bool job_starved;        /* somebody is short of memory that may come any time */
+    uint32_t *job_order;     /* config.max_jobs, while it is planned */
+    struct core_job_client *job_clients;
+    uint32_t max_job_clients;
+    struct core_job_class job_classes[CORE_PRIORITIES];
+    uint64_t job_least;   /* virtual time of classes: of the last whose turn it was */
+    uint64_t job_typical; /* device time of a rank of those that ended of late */
+    uint64_t jobs_submitted, jobs_ended;
+    uint32_t ranks[CORE_MAX_DEVICES]; /* of the action handed out last */
+    uint32_t distances[CORE_MAX_DEVICES][CORE_MAX_DEVICES];
+
     struct core_lane *lanes; /* CORE_MAX_LANES */
     uint16_t free_lane;
     struct core_flow *flows;
@@ -353,6 +457,7 @@ struct core {
 #define CORE_NODE_PLACEMENTS (CORE_NODE_SESSIONS + CORE_MAX_DEVICES * CORE_MAX_SESSIONS)
 #define CORE_NODE_DEVICES (CORE_NODE_PLACEMENTS + CORE_MAX_MODELS * CORE_MAX_DEVICES)
 #define CORE_NODE_TIMER (CORE_NODE_DEVICES + CORE_MAX_DEVICES)
+#define CORE_NODE_JOBS (CORE_NODE_TIMER + 1)
 
 static inline uint32_t core_session_node(uint32_t device, uint32_t session)
 {
@@ -374,6 +479,12 @@ static inline uint64_t core_multiply(uint64_t a, uint64_t b)
 {
     uint64_t product;
     return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
+static inline uint64_t core_add(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
 }
 
 static inline uint64_t core_bit(uint32_t i)
@@ -521,6 +632,10 @@ void core_device_take(struct core_device_state *d, uint64_t bytes);
 void core_device_give(struct core_device_state *d, uint64_t bytes);
 /* Ends its worker: what then becomes of its work is seen when it has died. */
 void core_device_kill(struct core *core, uint32_t device);
+/* The caller has to hear something of it. */
+void core_device_say(struct core *core, uint32_t device, enum core_device_say what);
+/* Memory that is taken beyond what there is. */
+uint64_t core_device_excess(const struct core_device_state *d);
 
 /* -------------------------------------------------------------------------------- residency.c */
 
@@ -537,6 +652,11 @@ void core_residency_renew(struct core *core, uint32_t device);
 void core_residency_want(struct core *core, uint32_t model, bool compute);
 /* The same for its removal: what is not there yet is not wanted any more. */
 void core_residency_unwant(struct core *core, uint32_t model);
+/* What a job could have on a device, if all went that goes by itself or can be evicted. */
+uint64_t core_residency_attainable(const struct core *core, uint32_t device);
+/* Evicts idle models as long as more is taken than there is. Answers how much of that stays even
+ * when those under way have come back. */
+uint64_t core_residency_yield(struct core *core, uint32_t device);
 
 /* ------------------------------------------------------------------------------------ batch.c */
 
@@ -575,6 +695,84 @@ void core_session_step_done(struct core *core, uint32_t device, const struct cor
 /* The worker has died: everybody back to the queue. */
 void core_sessions_lost(struct core *core, uint32_t device);
 
+/* ------------------------------------------------------------------------------------- gang.c */
+
+int core_gangs_init(struct core *core);
+int core_gang_submit(struct core *core, struct core_job_submit *submit);
+/* `status`: LIBSCHED_ECANCELED, or LIBSCHED_OK where a reservation is released. */
+int core_gang_cancel(struct core *core, uint64_t id, int status);
+void core_gang_rank(struct core *core, uint32_t device, const struct core_event *event);
+/* The device's worker is gone. */
+void core_gang_lost(struct core *core, uint32_t device);
+/* Whether its worker was at something of a job. */
+bool core_gang_busy(const struct core *core, uint32_t device);
+/* The job of an id, or NULL: it has ended. */
+struct core_job *core_gang_find(const struct core *core, uint64_t id);
+uint32_t core_gang_slot(const struct core *core, const struct core_job *j);
+static inline uint32_t core_job_node(uint32_t slot)
+{
+    return CORE_NODE_JOBS + slot;
+}
+/* Its devices are these: they come to rest for it. */
+void core_gang_assign(struct core *core, struct core_job *j, uint64_t devices);
+/* Ends what has lasted too long. */
+void core_gang_expire(struct core *core);
+/* Ends it: its ranks are closed, or its devices are occupied. */
+void core_gang_close(struct core *core, struct core_job *j, int status);
+/* Its devices are at rest, those of a reservation empty. */
+void core_gang_start(struct core *core, struct core_job *j);
+/* The workers of a reservation have ended. */
+void core_gang_hold(struct core *core, struct core_job *j);
+void core_gang_step(struct core *core, struct core_job *j);
+/* Its share is charged for what a device of it has been at until now. */
+void core_gang_account(struct core *core, struct core_job *j, uint32_t device);
+/* The action of a job that has something to say; false: it is pointless. */
+bool core_gang_action(struct core *core, uint32_t slot, struct core_action *out);
+
+/* -------------------------------------------------------------------------------- gang_plan.c */
+
+/* Gives those devices who can have them now. */
+void core_gang_plan(struct core *core);
+/* The one that is next, or CORE_NONE. */
+uint32_t core_gang_first(const struct core *core);
+/* Devices that it may have and that are up, or (`soon`) will be; of them, those with memory for a
+ * rank. */
+uint64_t core_gang_up(const struct core *core, const struct core_job *j, bool soon);
+uint64_t core_gang_roomy(const struct core *core, const struct core_job *j, uint64_t devices);
+/* The entry of a client in a class, with one job more. */
+uint32_t core_gang_enter(struct core *core, uint64_t key, uint32_t priority);
+void core_gang_leave(struct core *core, const struct core_job *j);
+void core_gang_wait(struct core *core, struct core_job *j);
+/* It has its turn, or doesn't wait any more. */
+void core_gang_unwait(struct core *core, struct core_job *j);
+/* It took device time. */
+void core_gang_charge(struct core *core, struct core_job *j);
+/* It takes none any more: its client is charged for what it took, and not for more. */
+void core_gang_settle(struct core *core, struct core_job *j);
+
+/* -------------------------------------------------------------------------------- gang_turn.c */
+
+/* Decides what jobs do next, before batches are begun. */
+void core_gang_schedule(struct core *core);
+/* The same once those have begun that could: jobs that let them go first, for nothing, go on. */
+void core_gang_resume(struct core *core);
+/* By when a batch on the device has to end: 0: none may begin; CORE_NEVER: any may. */
+uint64_t core_gang_until(const struct core *core, uint32_t device);
+/* Whether a batch may begin there that takes so long (0: not known). */
+static inline bool core_gang_admits(const struct core *core, uint32_t device, uint64_t ns)
+{
+    uint64_t until = core_gang_until(core, device);
+    return until == CORE_NEVER || (ns != 0 && core_add(core->now, ns) <= until);
+}
+/* Batches took so much of the device. */
+void core_gang_served(struct core *core, uint32_t device, uint64_t ns);
+/* A rank took so much of it. */
+void core_gang_took(struct core *core, uint32_t device, uint64_t ns);
+
+/* ------------------------------------------------------------------------------- gang_check.c */
+
+bool core_gang_check(const struct core *core, libsched_error *err);
+
 /* ----------------------------------------------------------------------------------- action.c */
 
 /* At the end of the FIFO, also if it was in it before. */
@@ -589,5 +787,7 @@ static inline bool core_action_linked(const struct core_link *link)
 
 /* Makes all decisions that are due. */
 void core_schedule(struct core *core);
+/* When the clock brings the next; CORE_NEVER: it does not. */
+uint64_t core_next_due(const struct core *core);
 
 #endif

@@ -28,6 +28,12 @@ static bool may_begin(const struct core_device_state *d)
     return d->up && !d->dying && !d->exclusive && !d->rest;
 }
 
+/* Whether it may be loaded on, and not only evicted from. */
+static bool may_load(const struct core_device_state *d)
+{
+    return may_begin(d) && !d->closed;
+}
+
 static void residency_load(struct core *core, uint32_t device, uint32_t model)
 {
     struct core_device_state *d = core->devices[device];
@@ -151,7 +157,7 @@ void core_residency_lost(struct core *core, uint32_t device, bool strike)
         struct core_placement *p = &m->placement[device];
         switch (p->state) {
         case CORE_LOADING:
-            if (!core_action_linked(&p->action)) {
+            if (!core_action_linked(&p->action) && !d->vacated) {
                 p->suspect = true;
                 if (strike && ++p->strikes >= core->config.max_strikes)
                     p->given_up = true;
@@ -212,14 +218,14 @@ static void plan_suspects(struct core *core, uint32_t device)
     struct core_device_state *d = core->devices[device];
 
     d->hold = false;
-    if (!may_begin(d))
+    if (!may_load(d))
         return;
     for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
         struct core_model_state *m = core_model_get(core, i);
         if (m == NULL || m->placement[device].state != CORE_WANTED ||
             !m->placement[device].suspect || m->config.memory_bytes > core_device_free(d))
             continue;
-        if (d->in_flight == 0 && d->loads == 0)
+        if (d->in_flight == 0 && d->loads == 0 && !core_gang_busy(core, device))
             residency_load(core, device, i);
         else
             d->hold = true;
@@ -237,7 +243,7 @@ static void plan_wanted(struct core *core)
         for (uint32_t j = 0; j < CORE_MAX_DEVICES; j++) {
             const struct core_device_state *d = core->devices[j];
             const struct core_placement *p = &m->placement[j];
-            if (p->state != CORE_WANTED || p->suspect || !may_begin(d) || d->hold ||
+            if (p->state != CORE_WANTED || p->suspect || !may_load(d) || d->hold ||
                 d->claim != CORE_NONE)
                 continue;
             if (d->config.kind == CORE_PREPARE || m->config.memory_bytes <= core_device_free(d))
@@ -246,18 +252,19 @@ static void plan_wanted(struct core *core)
     }
 }
 
-/* What `m` could have on a device, if all went that goes by itself or can be evicted: all but what
- * items without credit hold, and what it holds itself. */
+/* What a model (CORE_NONE: a job) could have on a device, if all went that goes by itself or can be
+ * evicted: all but what items without credit hold, a job's rank, and what it holds itself. */
 static uint64_t attainable(const struct core *core, uint32_t device, uint32_t model)
 {
     const struct core_device_state *d = core->devices[device];
-    uint64_t kept = d->external;
+    uint64_t kept = d->external + d->gang_memory;
     uint64_t counted[CORE_MAX_MODELS / 64] = {0};
 
     if (d->config.memory_bytes == 0)
         return UINT64_MAX;
-    const struct core_placement *own = &core->models[model]->placement[device];
-    if (own->state == CORE_RESIDENT) {
+    const struct core_placement *own =
+        model == CORE_NONE ? NULL : &core->models[model]->placement[device];
+    if (own != NULL && own->state == CORE_RESIDENT) {
         kept += own->memory;
         counted[model / 64] |= core_bit(model % 64);
     }
@@ -277,6 +284,11 @@ static uint64_t attainable(const struct core *core, uint32_t device, uint32_t mo
         }
     }
     return kept >= d->config.memory_bytes ? 0 : d->config.memory_bytes - kept;
+}
+
+uint64_t core_residency_attainable(const struct core *core, uint32_t device)
+{
+    return attainable(core, device, CORE_NONE);
 }
 
 /* The oldest request that needs the model on a compute device: one that is ready, or will be. Those
@@ -355,6 +367,38 @@ static void make_room(struct core *core, uint32_t device, const struct want *wan
     }
 }
 
+uint64_t core_residency_yield(struct core *core, uint32_t device)
+{
+    struct core_device_state *d = core->devices[device];
+    uint64_t excess = core_device_excess(d);
+
+    for (uint32_t i = 0; i < CORE_MAX_MODELS && excess > 0; i++) {
+        const struct core_model_state *m = core_model_get(core, i);
+        if (m != NULL && m->placement[device].state == CORE_EVICTING)
+            excess -= m->placement[device].memory < excess ? m->placement[device].memory : excess;
+    }
+    while (excess > 0 && may_begin(d)) {
+        uint32_t victim = CORE_NONE;
+        for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
+            const struct core_model_state *m = core_model_get(core, i);
+            if (m == NULL || m->placement[device].state != CORE_RESIDENT ||
+                m->placement[device].sessions > 0 || m->placement[device].memory == 0)
+                continue;
+            const struct core_model_state *best = victim == CORE_NONE ? NULL : core->models[victim];
+            if (best == NULL || (m->waiting == 0 && best->waiting > 0) ||
+                ((m->waiting > 0) == (best->waiting > 0) &&
+                 m->placement[device].used < best->placement[device].used))
+                victim = i;
+        }
+        if (victim == CORE_NONE)
+            break;
+        uint64_t memory = core->models[victim]->placement[device].memory;
+        residency_evict(core, device, victim);
+        excess -= memory < excess ? memory : excess;
+    }
+    return excess;
+}
+
 /* Whether room might be made for it there. */
 static bool claimable(const struct core *core, uint32_t device, const struct want *want)
 {
@@ -362,7 +406,8 @@ static bool claimable(const struct core *core, uint32_t device, const struct wan
     const struct core_model_state *m = core->models[want->model];
     uint8_t state = m->placement[device].state;
 
-    if (!(m->config.devices & core_bit(device)) || !d->up || d->dying || d->claim != CORE_NONE)
+    if (!(m->config.devices & core_bit(device)) || !d->up || d->dying || d->claim != CORE_NONE ||
+        d->closed)
         return false;
     if (want->load ? state != CORE_WANTED && state != CORE_ABSENT : state != CORE_RESIDENT)
         return false;
@@ -379,7 +424,7 @@ static void plan_want(struct core *core, const struct want *want)
         for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++) {
             const struct core_device_state *d = core->devices[i];
             const struct core_placement *p = &m->placement[i];
-            if (!(m->config.devices & core_bit(i)) || !may_begin(d) || d->hold ||
+            if (!(m->config.devices & core_bit(i)) || !may_load(d) || d->hold ||
                 d->claim != CORE_NONE || p->suspect ||
                 (p->state != CORE_WANTED && p->state != CORE_ABSENT) ||
                 want->need > core_device_free(d) || attainable(core, i, want->model) < want->whole)
@@ -474,7 +519,8 @@ static bool find_want(struct core *core, uint32_t model, struct want *out)
     bool there = false, possible = false;
 
     for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++) {
-        if (!(m->config.devices & core_bit(i)))
+        /* What a reservation is about to end, or has ended, is of no use to anybody. */
+        if (!(m->config.devices & core_bit(i)) || core->devices[i]->reserved)
             continue;
         uint8_t state = m->placement[i].state;
         there |= state == CORE_RESIDENT || state == CORE_LOADING;

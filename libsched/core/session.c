@@ -152,7 +152,8 @@ void core_session_begin_step(struct core *core, uint32_t device, struct core_ses
 
     s->step++;
     s->in_flight = true;
-    d->in_flight++;
+    if (d->in_flight++ == 0)
+        d->busy_since = core->now;
     d->exclusive |= s->alone;
     if (!s->prepare) {
         uint64_t ns = core_model_bound(core, m, device, s->step_units);
@@ -178,6 +179,8 @@ static void session_land(struct core *core, uint32_t device, struct core_session
     if (!s->in_flight)
         return;
     s->in_flight = false;
+    core_gang_served(core, device, core->now - d->busy_since);
+    d->busy_since = core->now;
     if (--d->in_flight == 0)
         d->free_at = core->now;
     if (s->alone) {
@@ -450,10 +453,10 @@ void core_sessions_lost(struct core *core, uint32_t device)
              m->placement[device].state == CORE_EVICTING))
             loads++;
     }
-    bool strike = steps == 1 && lone && loads == 0;
+    bool strike = steps == 1 && lone && loads == 0 && !d->vacated;
 
     /* First, so that nobody finds room on it. */
-    core_residency_lost(core, device, steps == 0 && loads == 1);
+    core_residency_lost(core, device, steps == 0 && loads == 1 && !core_gang_busy(core, device));
     for (uint32_t i = 0; i < d->sessions_used; i++) {
         struct core_session *s = &d->sessions[i];
         if (s->batch == 0)
@@ -466,13 +469,13 @@ void core_sessions_lost(struct core *core, uint32_t device)
             bool ran = given && s->in_flight && (r->flags & CORE_IN_STEP);
             bool met = given || !(r->flags & CORE_JOINS);
             session_release(core, s, r);
-            if (ran)
+            if (ran && !d->vacated) /* then it ended as it was told */
                 r->flags |= CORE_ALONE;
             if (ran && strike)
                 r->strikes++;
-            if (met)
+            if (met && !d->vacated)
                 r->deaths++;
-            else if (!s->prepare)
+            else if (!met && !s->prepare)
                 session_unjoin(r);
             if (r->flags & CORE_LEAVES)
                 core_request_end(core, r, r->status);

@@ -8,6 +8,12 @@ Harness::Harness(uint32_t max_requests, uint32_t max_clients, uint32_t max_strik
     EXPECT_NE(c, nullptr);
 }
 
+Harness::Harness(const core_config &config)
+{
+    c = core_new(&config);
+    EXPECT_NE(c, nullptr);
+}
+
 Harness::~Harness()
 {
     core_free(c);
@@ -20,7 +26,12 @@ void Harness::carry_out()
         Action copy;
         static_cast<core_action &>(copy) = action;
         copy.all.assign(action.items, action.items + action.n_items);
+        copy.on.assign(action.ranks, action.ranks + action.n_ranks);
         EXPECT_EQ(action.seq, ++last_seq);
+        if (action.type == CORE_JOB_REPLY) {
+            EXPECT_EQ(ended.count(action.job), 0u) << "a second end";
+            ended[action.job] = copy;
+        }
         if (action.type == CORE_REPLY) {
             EXPECT_EQ(replies.count(action.id), 0u) << "a second reply";
             replies[action.id] = copy;
@@ -281,6 +292,102 @@ void Harness::finish(const Action &batch)
         if (!i.leaves)
             item(batch, i.id);
     step_done(batch);
+}
+
+/* --------------------------------------------------------------------------------------- jobs */
+
+static core_event job_event(const Job &job)
+{
+    core_event event = {};
+    event.type = CORE_JOB_SUBMIT;
+    event.u.job.flags = job.reserve ? CORE_JOB_RESERVE : 0;
+    event.u.job.n_devices = job.k;
+    event.u.job.devices = job.devices;
+    event.u.job.memory_bytes = job.memory;
+    event.u.job.priority = job.priority;
+    event.u.job.client = job.client;
+    event.u.job.time_limit = job.time_limit;
+    event.u.job.step_limit = job.step_limit;
+    return event;
+}
+
+uint64_t Harness::job(const Job &job)
+{
+    core_event event = job_event(job);
+    EXPECT_EQ(handle(event), LIBSCHED_OK);
+    EXPECT_NE(event.u.job.id, 0u);
+    return event.u.job.id;
+}
+
+int Harness::job_refused(const Job &job, uint64_t *retry_after)
+{
+    core_event event = job_event(job);
+    int status = handle(event);
+    EXPECT_EQ(event.u.job.id, 0u);
+    if (retry_after != nullptr)
+        *retry_after = event.u.job.retry_after;
+    return status;
+}
+
+int Harness::cancel_job(uint64_t id)
+{
+    core_event event = {};
+    event.type = CORE_JOB_CANCEL;
+    event.u.job_id.id = id;
+    return handle(event);
+}
+
+int Harness::release(uint64_t id)
+{
+    core_event event = {};
+    event.type = CORE_JOB_RELEASE;
+    event.u.job_id.id = id;
+    return handle(event);
+}
+
+void Harness::rank(core_event_type type, uint32_t device, uint64_t job, uint32_t step,
+                   bool finished, int status)
+{
+    core_event event = {};
+    event.type = type;
+    event.device = device;
+    event.epoch = epoch_of[device];
+    event.u.rank.id = job;
+    event.u.rank.step = step;
+    event.u.rank.finished = finished;
+    event.u.rank.status = status;
+    handle(event);
+}
+
+void Harness::started(const Action &start)
+{
+    for (uint32_t device : start.on)
+        rank(CORE_RANK_STARTED, device, start.job);
+}
+
+void Harness::stepped(const Action &step, bool finished)
+{
+    for (uint32_t device : step.on)
+        rank(CORE_RANK_STEPPED, device, step.job, step.step, finished);
+}
+
+void Harness::closed(const Action &close)
+{
+    for (uint32_t device : close.on)
+        rank(CORE_RANK_CLOSED, device, close.job);
+}
+
+core_job_info Harness::info(uint64_t job) const
+{
+    core_job_info out = {};
+    EXPECT_EQ(core_job_get(c, job, &out), LIBSCHED_OK);
+    return out;
+}
+
+int Harness::job_status(uint64_t id) const
+{
+    auto found = ended.find(id);
+    return found == ended.end() ? 1 : found->second.status;
 }
 
 /* ------------------------------------------------------------------------------------ looking */

@@ -19,6 +19,7 @@
 
 struct Action : core_action {
     std::vector<core_action_item> all;
+    std::vector<uint32_t> on; /* the devices of ranks */
 
     std::vector<uint64_t> ids() const
     {
@@ -40,9 +41,21 @@ struct Request {
     uint64_t batch_key = 0;
 };
 
+struct Job {
+    uint32_t k = 1;
+    uint64_t devices = 1;
+    uint64_t memory = 0;
+    uint64_t time_limit = 0;
+    uint64_t step_limit = 0;
+    uint64_t client = 0;
+    uint32_t priority = 0;
+    bool reserve = false;
+};
+
 class Harness
 {
   public:
+    explicit Harness(const core_config &config);
     explicit Harness(uint32_t max_requests = 256, uint32_t max_clients = 8,
                      uint32_t max_strikes = 2);
     ~Harness();
@@ -53,6 +66,7 @@ class Harness
     core *c;
     std::vector<Action> actions;        /* not yet taken by the test */
     std::map<uint64_t, Action> replies; /* by id; a second one is a failure */
+    std::map<uint64_t, Action> ended;   /* jobs, likewise */
     std::map<uint64_t, uint32_t> parts; /* CORE_REPLY_PARTs of an id */
     uint64_t timer = 0;                 /* what was armed last */
 
@@ -87,6 +101,21 @@ class Harness
 
     /* Ends all items of a step well, and the step. */
     void finish(const Action &batch);
+
+    /* Jobs. */
+    uint64_t job(const Job &job);
+    int job_refused(const Job &job, uint64_t *retry_after = nullptr);
+    int cancel_job(uint64_t id);
+    int release(uint64_t id);
+    void rank(core_event_type type, uint32_t device, uint64_t job, uint32_t step = 0,
+              bool finished = false, int status = LIBSCHED_OK);
+    /* All ranks that an action names answer it. */
+    void started(const Action &start);
+    void stepped(const Action &step, bool finished = false);
+    void closed(const Action &close);
+    core_job_info info(uint64_t job) const;
+    /* The status a job was answered with, or 1. */
+    int job_status(uint64_t id) const;
 
     /* Takes the first recorded action of a type; fails where there is none. */
     Action take(core_action_type type);

@@ -2,9 +2,9 @@
 /*
  * A simulator: invented clients and workers do whatever they might, in an order that a seed
  * decides: deaths at every moment, stale and nonsensical events, cancels, grants, loads that fail,
- * memory that is short, models removed in flight. After each event the core's own invariants are
- * checked, and here, independently, what a caller relies on. In the end everybody behaves, and
- * every request must get its answer.
+ * memory that is short, models removed in flight, jobs whose ranks lie, hang and die. After each
+ * event the core's own invariants are checked, and here, independently, what a caller relies on. In
+ * the end everybody behaves, and every request must get its answer.
  *
  *     GPU_SCHED_SEED=N    runs that seed alone
  *     GPU_SCHED_SEEDS=N   runs so many
@@ -82,9 +82,30 @@ struct SimSession {
     std::set<uint64_t> present; /* of them, in this step and not ended */
 };
 
+enum class Rank { None, Starting, Idle, Stepping };
+
+struct SimJob {
+    uint64_t id = 0;
+    uint32_t k = 0;
+    uint64_t allowed = 0, memory = 0, time_limit = 0, step_limit = 0;
+    bool reserve = false;
+    bool begun = false, closing = false, cancelled = false, released = false;
+    bool lost = false; /* a worker of it died */
+    bool lied = false; /* one of its ranks did */
+    int failed = 0;    /* what a rank failed with first */
+    uint64_t started = 0;
+    uint32_t step = 0, steps = 0; /* given; in all */
+    uint32_t finished = 0;        /* ranks that have said so */
+    std::set<uint32_t> on;
+};
+
 struct SimDevice {
     core_device config = {};
     bool up = false;
+    bool vacating = false, vacated = false; /* its worker is to end, and has */
+    uint64_t job = 0;                       /* that has a rank there, or holds it */
+    Rank rank = Rank::None;
+    bool closing = false, hangs = false; /* the rank */
     uint64_t epoch = 0;
     std::map<uint64_t, SimSession> sessions; /* by batch */
     std::vector<uint64_t> order;             /* of those under way */
@@ -119,6 +140,7 @@ class Simulation
 
     uint64_t hash = 14695981039346656037ull;
     uint64_t completed = 0, poisoned = 0, lost = 0, deaths = 0, retried = 0, evictions = 0;
+    uint64_t jobs_done = 0, jobs_failed = 0, jobs_limited = 0, held = 0;
     std::string what;
 
   private:
@@ -141,6 +163,9 @@ class Simulation
     std::set<uint64_t> batches;    /* ever given */
     std::vector<core_event> stale; /* to be said again */
     std::vector<uint64_t> live_ids;
+    std::map<uint64_t, SimJob> jobs;
+    uint32_t job_rate = 0, max_jobs = 0;
+    uint32_t rank_events[3] = {}; /* how often ranks fail, lie and hang */
 
     void fail(const std::string &why)
     {
@@ -171,7 +196,16 @@ class Simulation
         poison = random.chance(50) ? 0 : static_cast<uint32_t>(random.below(8));
         max_requests = random.chance(30) ? 8 : 48;
         max_strikes = random.chance(70) ? 2 : static_cast<uint32_t>(1 + random.below(3));
-        core_config config = {max_requests, static_cast<uint32_t>(random.below(6)), max_strikes};
+        job_rate = random.chance(30) ? 0 : static_cast<uint32_t>(1 + random.below(5));
+        max_jobs = static_cast<uint32_t>(1 + random.below(12));
+        for (uint32_t &rate : rank_events)
+            rate = random.chance(50) ? 0 : static_cast<uint32_t>(random.below(6));
+        core_config config = {};
+        config.max_requests = max_requests;
+        config.max_clients = static_cast<uint32_t>(random.below(6));
+        config.max_strikes = max_strikes;
+        config.max_jobs = max_jobs;
+        config.job_share = static_cast<uint32_t>(random.below(1025));
         c = core_new(&config);
         n_devices = static_cast<uint32_t>(2 + random.below(max_devices - 1));
         bool memory = random.chance(70);
@@ -183,6 +217,9 @@ class Simulation
             d.limit = d.config.memory_bytes;
             expect(core_add_device(c, i, &d.config) == LIBSCHED_OK, "a device is refused");
         }
+        for (uint32_t a = 0; a < n_devices; a++)
+            for (uint32_t b = a + 1; b < n_devices; b++)
+                core_set_distance(c, a, b, static_cast<uint32_t>(random.below(4)));
         for (uint32_t i = 0; i < max_models; i++)
             if (random.chance(70))
                 add_model(i);
@@ -241,7 +278,8 @@ class Simulation
         /* What comes from a worker may be said again when it is stale. */
         if (event.type != CORE_SUBMIT && event.type != CORE_DRAIN && event.type != CORE_TIMER &&
             event.type != CORE_GRANT && event.type != CORE_CANCEL &&
-            event.type != CORE_MEMORY_REPORT && random.chance(5)) {
+            event.type != CORE_MEMORY_REPORT && event.type != CORE_JOB_SUBMIT &&
+            event.type != CORE_JOB_CANCEL && event.type != CORE_JOB_RELEASE && random.chance(5)) {
             if (stale.size() < 64)
                 stale.push_back(event);
             else
@@ -280,6 +318,11 @@ class Simulation
                 say_stale();
         } else if (dice < 37) {
             rare();
+        } else if (dice < 37 + job_rate) {
+            if (random.chance(75))
+                submit_job();
+            else
+                end_job();
         } else {
             worker(static_cast<uint32_t>(random.below(n_devices)));
         }
@@ -408,6 +451,15 @@ class Simulation
             /* Of the present worker: only what speaks of a batch that is over, or another step. */
             if (event.type == CORE_LOADED || event.type == CORE_EVICTED)
                 return;
+            if (event.type == CORE_RANK_STARTED || event.type == CORE_RANK_STEPPED ||
+                event.type == CORE_RANK_CLOSED) {
+                auto it = jobs.find(event.u.rank.id);
+                if (it == jobs.end() ||
+                    (event.type == CORE_RANK_STEPPED && event.u.rank.step < it->second.step &&
+                     event.u.rank.status == LIBSCHED_OK))
+                    core_handle(c, told = now, &event);
+                return;
+            }
             if (event.type == CORE_PREPARED || event.type == CORE_PART ||
                 event.type == CORE_ITEM_DONE) {
                 uint64_t batch = event.type == CORE_PREPARED ? event.u.prepared.batch
@@ -530,6 +582,13 @@ class Simulation
     void up(uint32_t index)
     {
         SimDevice &d = devices[index];
+        if (d.vacated) {
+            core_event event = from(index, CORE_WORKER_UP);
+            event.epoch = ++epochs;
+            expect(core_handle(c, told = now, &event) == LIBSCHED_EBUSY,
+                   "a worker comes up on a device that is held");
+            return;
+        }
         d.up = true;
         d.epoch = ++epochs;
         core_event event = from(index, CORE_WORKER_UP);
@@ -540,20 +599,30 @@ class Simulation
     {
         SimDevice &d = devices[index];
         /* Whom it takes along: a request by itself in its step, with nothing else going on. */
-        if (d.order.size() == 1 && d.loading.empty() && d.evicting.empty()) {
+        if (d.order.size() == 1 && d.loading.empty() && d.evicting.empty() && !d.vacating) {
             const SimSession &s = d.sessions.at(d.order[0]);
             if (s.given == 1 && s.present.size() == 1)
                 live.at(*s.present.begin()).lone_deaths++;
         }
         for (uint64_t batch : d.order)
             for (uint64_t id : d.sessions.at(batch).present)
-                live.at(id).suspect = true;
+                live.at(id).suspect |= !d.vacating;
+        if (d.rank != Rank::None) {
+            SimJob &j = jobs.at(d.job);
+            j.lost = true;
+            j.on.erase(index);
+            d.job = 0;
+            d.rank = Rank::None;
+            d.closing = d.hangs = false;
+        }
         for (auto &[batch, s] : d.sessions)
             for (uint64_t id : s.members)
                 leave(id);
         core_event event = from(index, CORE_WORKER_DOWN);
         handle(event);
         d.up = false;
+        d.vacated = d.vacating;
+        d.vacating = false;
         d.sessions.clear();
         d.order.clear();
         d.loading.clear();
@@ -574,12 +643,22 @@ class Simulation
     {
         SimDevice &d = devices[index];
         if (!d.up) {
-            if (behaving || random.chance(20))
+            if (d.vacated && d.job != 0 && (behaving || random.chance(3)))
+                release(d.job);
+            else if ((behaving && !d.vacated) || random.chance(20))
                 up(index);
             return;
         }
         if (!behaving && random.below(1000) < death * 4) {
             down(index);
+            return;
+        }
+        if (d.vacating && random.chance(20)) {
+            down(index);
+            return;
+        }
+        if (d.rank != Rank::None && random.chance(30)) {
+            rank(index);
             return;
         }
         uint64_t dice = random.below(100);
@@ -605,6 +684,274 @@ class Simulation
         }
     }
 
+    /* -------------------------------------------------------------------------------- jobs */
+
+    void submit_job()
+    {
+        core_event event = {};
+        event.type = CORE_JOB_SUBMIT;
+        core_job_submit &s = event.u.job;
+        s.flags = random.chance(20) ? CORE_JOB_RESERVE : 0;
+        s.n_devices = static_cast<uint32_t>(random.below(4));
+        s.devices = random.chance(95) ? compute_devices() : random.next();
+        s.memory_bytes = random.chance(50) ? 0 : random.below(random.chance(90) ? 120 : 400);
+        s.priority = static_cast<uint32_t>(random.below(CORE_PRIORITIES));
+        s.client = random.below(5);
+        s.time_limit = random.chance(50) ? 0 : 1 + random.below(20000);
+        s.step_limit = 1 + random.below(10000);
+        int status = handle(event);
+        uint64_t all = 0;
+        uint32_t n = 0, roomy = 0;
+        for (uint32_t i = 0; i < n_devices; i++) {
+            if (devices[i].config.kind != CORE_COMPUTE)
+                continue;
+            all |= 1ull << i;
+            if ((s.devices >> i & 1) == 0)
+                continue;
+            n++;
+            roomy += devices[i].limit == 0 || (s.flags & CORE_JOB_RESERVE) ||
+                     s.memory_bytes <= devices[i].limit;
+        }
+        int expected = LIBSCHED_OK;
+        if (drained)
+            expected = LIBSCHED_ECLOSING;
+        else if (s.n_devices == 0 || (s.devices & ~all) != 0 || s.devices == 0)
+            expected = LIBSCHED_EINVAL;
+        else if (s.n_devices > n)
+            expected = LIBSCHED_ENODEVICE;
+        else if (s.n_devices > roomy)
+            expected = LIBSCHED_ENODEVMEM;
+        else if (jobs.size() == max_jobs || (lazy > 0 && status == LIBSCHED_EBUSY))
+            expected = LIBSCHED_EBUSY;
+        expect(status == expected, "a job is refused, or isn't");
+        if (status != LIBSCHED_OK) {
+            expect(s.id == 0 && (s.retry_after > 0) == (status == LIBSCHED_EBUSY),
+                   "a job that is refused is given something");
+            return;
+        }
+        expect(jobs.count(s.id) == 0 && s.id != 0 && (s.id & 0xffff) < max_jobs,
+               "a job is named as another");
+        SimJob j;
+        j.id = s.id;
+        j.k = s.n_devices;
+        j.allowed = s.devices;
+        j.reserve = (s.flags & CORE_JOB_RESERVE) != 0;
+        j.memory = j.reserve ? 0 : s.memory_bytes;
+        j.time_limit = s.time_limit;
+        j.step_limit = s.step_limit;
+        j.steps = static_cast<uint32_t>(1 + random.below(random.chance(80) ? 6 : 60));
+        jobs[j.id] = j;
+    }
+
+    void end_job()
+    {
+        if (jobs.empty())
+            return;
+        auto it = jobs.begin();
+        std::advance(it, static_cast<long>(random.below(jobs.size())));
+        core_job_info info;
+        int there = core_job_get(c, it->first, &info);
+        core_event event = {};
+        event.type = random.chance(70) ? CORE_JOB_CANCEL : CORE_JOB_RELEASE;
+        event.u.job_id.id = it->first;
+        int status = handle(event);
+        expect((status == LIBSCHED_ENOENT) == (there == LIBSCHED_ENOENT), "a job is there or not");
+        if (status == LIBSCHED_ENOENT) {
+            expect(lazy > 0, "a live job is not found");
+        } else if (event.type == CORE_JOB_RELEASE && !it->second.reserve) {
+            expect(status == LIBSCHED_EINVAL, "what is no reservation is released");
+        } else {
+            expect(status == LIBSCHED_OK, "a live job is not ended");
+            (event.type == CORE_JOB_CANCEL ? it->second.cancelled : it->second.released) = true;
+        }
+    }
+
+    void release(uint64_t id)
+    {
+        core_event event = {};
+        event.type = CORE_JOB_RELEASE;
+        event.u.job_id.id = id;
+        int status = handle(event);
+        expect(status == LIBSCHED_OK || (status == LIBSCHED_ENOENT && lazy > 0),
+               "a reservation is not released");
+        if (status == LIBSCHED_OK)
+            jobs.at(id).released = true;
+    }
+
+    bool happens(int which)
+    {
+        return !behaving && random.chance(rank_events[which]);
+    }
+
+    /* A rank does what it was asked to, or doesn't. */
+    void rank(uint32_t index)
+    {
+        SimDevice &d = devices[index];
+        SimJob &j = jobs.at(d.job);
+        core_event event = {};
+        bool lie = happens(1);
+        if (d.hangs && !behaving)
+            return;
+        if (happens(2)) {
+            d.hangs = true;
+            return;
+        }
+        if (d.rank == Rank::Idle && !d.closing && !lie)
+            return;
+        if (d.rank == Rank::Starting) {
+            event = from(index, CORE_RANK_STARTED);
+            d.rank = Rank::Idle;
+            if (happens(0)) {
+                event.u.rank.status = random.chance(80) ? LIBSCHED_ENODEVMEM : LIBSCHED_EDEVICELOST;
+                if (event.u.rank.status == LIBSCHED_ENODEVMEM)
+                    rank_gone(index);
+            }
+        } else if (d.rank == Rank::Stepping || (lie && !d.closing && random.chance(70))) {
+            event = from(index, CORE_RANK_STEPPED);
+            event.u.rank.step = j.step;
+            event.u.rank.finished = j.step >= j.steps;
+            if (d.rank == Rank::Idle && !d.closing) {
+                /* Of a step that was not given. */
+                event.u.rank.step = j.step + 1;
+                j.lied = true;
+            } else if (lie) {
+                event.u.rank.step += static_cast<uint32_t>(random.below(2));
+                event.u.rank.finished = !event.u.rank.finished;
+                j.lied = true;
+            } else if (happens(0)) {
+                event.u.rank.status = random.chance(80) ? LIBSCHED_EINVAL : LIBSCHED_EDEVICELOST;
+            }
+            d.rank = Rank::Idle;
+        } else {
+            event = from(index, CORE_RANK_CLOSED);
+            if (!d.closing) {
+                j.lied = true; /* it stays all the same */
+            } else {
+                rank_gone(index);
+            }
+        }
+        event.u.rank.id = j.id;
+        if (j.failed == 0 && !j.closing)
+            j.failed = event.u.rank.status;
+        handle(event);
+    }
+
+    void rank_gone(uint32_t index)
+    {
+        SimDevice &d = devices[index];
+        jobs.at(d.job).on.erase(index);
+        d.job = 0;
+        d.rank = Rank::None;
+        d.closing = d.hangs = false;
+    }
+
+    void start_job(const core_action &a)
+    {
+        SimJob *j = job(a);
+        if (j == nullptr)
+            return;
+        expect(!j->begun && !j->cancelled && !j->released, "a job begins twice, or after its end");
+        expect(a.n_ranks == j->k, "a job has other devices than it wants");
+        j->begun = true;
+        j->started = told;
+        for (uint32_t i = 0; i < a.n_ranks; i++) {
+            uint32_t index = a.ranks[i];
+            expect(index < n_devices && (j->allowed >> index & 1) != 0, "a device it may not have");
+            SimDevice &d = devices[index];
+            expect(d.job == 0, "a device of two jobs");
+            expect(j->on.insert(index).second, "a device twice");
+            d.job = j->id;
+            if (j->reserve) {
+                expect(d.vacated && !d.up, "a device is held, and has a worker");
+                continue;
+            }
+            expect(d.up && !d.vacating, "a rank where no worker is");
+            expect(d.order.empty(), "a rank starts beside a batch");
+            expect(d.limit == 0 || used(d) <= d.limit, "there is no memory for a rank");
+            d.rank = Rank::Starting;
+        }
+        held += j->reserve;
+    }
+
+    void step_job(const core_action &a)
+    {
+        SimJob *j = job(a);
+        if (j == nullptr)
+            return;
+        expect(a.step == j->step + 1, "a step is left out");
+        expect(!j->closing && !j->cancelled, "a step after the end");
+        expect(a.n_ranks == j->k && j->on.size() == j->k, "a step of some");
+        j->step = a.step;
+        for (uint32_t i = 0; i < a.n_ranks; i++) {
+            SimDevice &d = devices[a.ranks[i]];
+            expect(d.job == j->id && d.rank == Rank::Idle, "a rank is not ready");
+            expect(d.order.empty(), "a step beside a batch");
+            d.rank = Rank::Stepping;
+        }
+    }
+
+    void close_job(const core_action &a)
+    {
+        SimJob *j = job(a);
+        if (j == nullptr)
+            return;
+        expect(j->begun && !j->closing, "a job is closed twice");
+        j->closing = true;
+        for (uint32_t i = 0; i < a.n_ranks; i++) {
+            SimDevice &d = devices[a.ranks[i]];
+            expect(d.job == j->id && d.rank != Rank::None, "what is gone is closed");
+            d.closing = true;
+        }
+    }
+
+    SimJob *job(const core_action &a)
+    {
+        auto it = jobs.find(a.job);
+        if (it == jobs.end()) {
+            fail("a job that has ended does something");
+            return nullptr;
+        }
+        return &it->second;
+    }
+
+    void job_ends(const core_action &a)
+    {
+        SimJob *found = job(a);
+        if (found == nullptr)
+            return;
+        const SimJob &j = *found;
+        if (!j.reserve)
+            expect(j.on.empty(), "a job ends before its ranks");
+        for (uint32_t i = 0; i < n_devices; i++)
+            expect(devices[i].job != j.id, "a job ends, and keeps a device");
+        switch (a.status) {
+        case LIBSCHED_OK:
+            jobs_done++;
+            expect(j.reserve ? j.released : j.step >= j.steps || j.lied, "it was not done");
+            break;
+        case LIBSCHED_ECANCELED:
+            expect(j.cancelled, "a job is cancelled by nobody");
+            break;
+        case LIBSCHED_ETIMELIMIT:
+            jobs_limited++;
+            expect(j.begun && j.time_limit != 0 && j.started + j.time_limit <= now,
+                   "a time limit is early");
+            break;
+        case LIBSCHED_EENGINE:
+            jobs_failed++;
+            expect(j.lied, "nobody lied");
+            break;
+        case LIBSCHED_EDEVICELOST:
+            jobs_failed++;
+            expect(j.lost, "nobody died");
+            break;
+        default:
+            jobs_failed++;
+            expect(a.status == j.failed, "a job fails with something else");
+        }
+        jobs.erase(a.job);
+    }
+
     void load_ends(uint32_t index)
     {
         SimDevice &d = devices[index];
@@ -620,11 +967,11 @@ class Simulation
             d.loading.erase(it);
         if (event.u.loaded.status == LIBSCHED_OK) {
             d.resident.insert(model);
-            if (random.chance(20) && event.u.loaded.memory_bytes > 0) {
+            if (random.chance(20) && event.u.loaded.memory_bytes > 0)
                 event.u.loaded.memory_bytes = 1 + random.below(event.u.loaded.memory_bytes);
-                if (d.config.kind == CORE_COMPUTE)
-                    models[model].memory_bytes = event.u.loaded.memory_bytes;
-            }
+            /* What is known of it is what the last load took. */
+            if (d.config.kind == CORE_COMPUTE && event.u.loaded.memory_bytes > 0)
+                models[model].memory_bytes = event.u.loaded.memory_bytes;
             d.memory[model] = d.config.kind == CORE_COMPUTE ? event.u.loaded.memory_bytes : 0;
         } else if (event.u.loaded.status != LIBSCHED_EDEVICELOST) {
             d.memory.erase(model);
@@ -772,6 +1119,8 @@ class Simulation
             for (uint64_t id : s.members)
                 if (!s.prepare)
                     sum += live.at(id).units * models[s.model].memory_per_unit;
+        if (d.rank != Rank::None || (d.job != 0 && d.up))
+            sum += jobs.at(d.job).memory;
         return sum;
     }
 
@@ -787,6 +1136,9 @@ class Simulation
             mix(a.id);
             mix(static_cast<uint64_t>(a.status));
             mix(a.at);
+            mix(a.job);
+            for (uint32_t i = 0; i < a.n_ranks; i++)
+                mix(a.ranks[i]);
             for (uint32_t i = 0; i < a.n_items; i++)
                 mix(a.items[i].id * 4 + a.items[i].joins * 2u + a.items[i].leaves);
             action(a);
@@ -865,6 +1217,33 @@ class Simulation
             expect(a.at != 0, "a timer for nothing");
             armed = a.at;
             break;
+        case CORE_JOB_START:
+            start_job(a);
+            break;
+        case CORE_JOB_STEP:
+            step_job(a);
+            break;
+        case CORE_JOB_CLOSE:
+            close_job(a);
+            break;
+        case CORE_JOB_REPLY:
+            job_ends(a);
+            break;
+        case CORE_VACATE:
+            if (SimDevice *d = addressed(a)) {
+                expect(!d->vacating && d->rank == Rank::None, "a device is vacated twice");
+                d->vacating = true;
+            }
+            break;
+        case CORE_OCCUPY: {
+            SimDevice &d = devices[a.device];
+            expect(!d.up && d.vacated, "what was not vacated is occupied");
+            d.vacated = false;
+            if (d.job != 0)
+                jobs.at(d.job).on.erase(a.device);
+            d.job = 0;
+            break;
+        }
         default:
             expect(false, "an action that nothing led to");
         }
@@ -979,6 +1358,9 @@ class Simulation
                        "a second session of a model");
         /* Those who have been with a death are alone. */
         s.under_way = true;
+        expect((d.rank == Rank::None || d.rank == Rank::Idle) && !d.closing,
+               "a step beside a rank's");
+        expect(!d.vacating, "a step of a worker that ends");
         d.order.push_back(a.batch);
         uint32_t depth = d.config.depth == 0 ? 1 : d.config.depth;
         expect(d.order.size() <= depth, "more steps than the device bears");
@@ -1046,6 +1428,9 @@ class Simulation
             if (devices[i].up)
                 down(i); /* loads that failed are tried again */
             carry_out();
+            if (devices[i].vacated && devices[i].job != 0)
+                release(devices[i].job);
+            carry_out();
             up(i);
             carry_out();
         }
@@ -1060,6 +1445,14 @@ class Simulation
         }
         carry_out();
         settle();
+        for (int i = 0; i < 20 && ok && !jobs.empty(); i++)
+            settle();
+        if (ok && !jobs.empty()) {
+            core_job_info info = {};
+            core_job_get(c, jobs.begin()->first, &info);
+            fail("job " + std::to_string(jobs.begin()->first) + " goes on for ever: state " +
+                 std::to_string(info.state) + ", why " + std::to_string(info.why));
+        }
         /* Who is left waits for a model that can't be had. */
         for (const auto &[id, r] : live) {
             uint64_t failed = core_model_failed(c, r.model);
@@ -1068,7 +1461,8 @@ class Simulation
                 if (devices[i].config.kind == CORE_PREPARE && (failed >> i & 1))
                     prepare_failed = true;
             if (ok && (failed & models[r.model].devices) != models[r.model].devices &&
-                !(prepare_failed && r.needs_prepare))
+                !(prepare_failed &&
+                  (r.needs_prepare || (models[r.model].flags & CORE_MODEL_PREPARES))))
                 fail("request " + std::to_string(id) + " of model " + std::to_string(r.model) +
                      " waits for ever");
         }
@@ -1124,6 +1518,7 @@ TEST(Random, EverybodyIsAnsweredOnceWhateverHappens)
         n = number("GPU_SCHED_SEEDS", 50);
     }
     uint64_t completed = 0, poisoned = 0, deaths = 0, retried = 0, evictions = 0, lost = 0;
+    uint64_t jobs_done = 0, jobs_failed = 0, jobs_limited = 0, held = 0;
     for (uint64_t seed = first; seed < first + n; seed++) {
         auto simulation = std::make_unique<Simulation>(seed, true);
         ASSERT_TRUE(simulation->run(20000)) << "seed " << seed << ": " << simulation->what;
@@ -1133,7 +1528,13 @@ TEST(Random, EverybodyIsAnsweredOnceWhateverHappens)
         deaths += simulation->deaths;
         retried += simulation->retried;
         evictions += simulation->evictions;
+        jobs_done += simulation->jobs_done;
+        jobs_failed += simulation->jobs_failed;
+        jobs_limited += simulation->jobs_limited;
+        held += simulation->held;
     }
+    printf("%lu jobs done, %lu failed, %lu out of time, %lu reservations held\n", jobs_done,
+           jobs_failed, jobs_limited, held);
     printf("%lu completed, %lu poisoned, %lu lost, %lu deaths, %lu retried, %lu evictions\n",
            completed, poisoned, lost, deaths, retried, evictions);
     if (n >= 20) {
@@ -1142,6 +1543,10 @@ TEST(Random, EverybodyIsAnsweredOnceWhateverHappens)
         EXPECT_GT(poisoned, n / 4);
         EXPECT_GT(retried, n * 5);
         EXPECT_GT(evictions, n);
+        EXPECT_GT(jobs_done, n * 5);
+        EXPECT_GT(jobs_failed, n);
+        EXPECT_GT(jobs_limited, n / 2);
+        EXPECT_GT(held, n);
     }
 }
 
