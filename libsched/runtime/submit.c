@@ -16,7 +16,7 @@ uint64_t runtime_client_key(const char *client)
 }
 
 static int refusal(libsched_error *err, int status, const struct runtime_request *request,
-                   uint64_t now, uint64_t retry_after)
+                   uint64_t retry_after)
 {
     const struct runtime_model *model = request->model;
     unsigned long long ms = (retry_after + 999999) / 1000000;
@@ -76,7 +76,7 @@ int runtime_request_enter(libsched *s, struct runtime_request *request, uint64_t
     rc = core_handle(s->core, s->now, &event);
     if (rc < 0) {
         *retry_after = event.u.submit.retry_after;
-        return refusal(err, rc, request, s->now, *retry_after);
+        return refusal(err, rc, request, *retry_after);
     }
     request->core_id = event.u.submit.id;
     s->by_core[request->core_id & RUNTIME_SLOT_MASK] = request;
@@ -91,7 +91,7 @@ static int hold(libsched *s, struct runtime_request *request, uint64_t *retry_af
     struct runtime_model *model = request->model;
     if (model->n_held >= model->queue_limit) {
         *retry_after = RUNTIME_RETRY_AFTER;
-        return refusal(err, LIBSCHED_EQUEUEFULL, request, s->now, *retry_after);
+        return refusal(err, LIBSCHED_EQUEUEFULL, request, *retry_after);
     }
     list_append(&model->held, &request->held);
     model->n_held++;
