@@ -21,7 +21,7 @@ const std::vector<int> all_statuses = {
     LIBSCHED_ENOTREADY,  LIBSCHED_EBADMODEL, LIBSCHED_EEXIST,      LIBSCHED_EENGINE,
     LIBSCHED_EQUEUEFULL, LIBSCHED_ENODEVICE, LIBSCHED_EDEVICELOST, LIBSCHED_ENODEVMEM,
     LIBSCHED_EBUSY,      LIBSCHED_ECLOSING,  LIBSCHED_ENOMEM,      LIBSCHED_ESYSTEM,
-    LIBSCHED_ENOTSUP,    LIBSCHED_EPROTOCOL, LIBSCHED_ECLIENTFULL,
+    LIBSCHED_ENOTSUP,    LIBSCHED_EPROTOCOL, LIBSCHED_ECLIENTFULL, LIBSCHED_ETIMELIMIT,
 };
 
 TEST(Status, HasANameOfItsOwn)
@@ -32,7 +32,7 @@ TEST(Status, HasANameOfItsOwn)
         EXPECT_NE(name, "unknown") << status;
         EXPECT_TRUE(names.insert(name).second) << name << " twice";
     }
-    for (int status : {1, -1, -100, -108, -207, -304, -407, std::numeric_limits<int>::min()})
+    for (int status : {1, -1, -100, -109, -207, -304, -407, std::numeric_limits<int>::min()})
         EXPECT_STREQ(libsched_status_name(status), "unknown") << status;
 }
 
