@@ -4,6 +4,7 @@
  */
 #include "port.h"
 #include "reply.h"
+#include "utf8.h"
 
 const char *describe_job_state(uint32_t state)
 {
@@ -27,6 +28,13 @@ static void put_str(struct frame_writer *w, const char *key, const char *value)
     encode_str(w, value);
 }
 
+/* Words of a client or a program, which may be any bytes. */
+static void put_words(struct frame_writer *w, const char *key, const char *value)
+{
+    encode_str(w, key);
+    encode_words(w, value);
+}
+
 void describe_job(struct port *p, const libsched_job_info *info)
 {
     struct frame_writer *w = &p->writer;
@@ -39,9 +47,9 @@ void describe_job(struct port *p, const libsched_job_info *info)
     if (program)
         put_str(w, "program", info->program);
     put_str(w, "state", describe_job_state(info->state));
-    put_str(w, "client", info->client);
-    put_str(w, "text", info->text);
-    put_str(w, "why", info->why);
+    put_words(w, "client", info->client);
+    put_words(w, "text", info->text);
+    put_words(w, "why", info->why);
     put_uint(w, "n_devices", info->n_devices);
     encode_key(w, "devices");
     describe_device_names(p, info->devices);
@@ -49,7 +57,7 @@ void describe_job(struct port *p, const libsched_job_info *info)
     put_uint(w, "done", info->done);
     if (total)
         put_uint(w, "total", info->total);
-    put_str(w, "message", info->message);
+    put_words(w, "message", info->message);
     put_uint(w, "queued_us", info->queued_ns / 1000);
     put_uint(w, "run_us", info->run_ns / 1000);
     put_uint(w, "device_us", info->device_ns / 1000);
@@ -68,8 +76,20 @@ void describe_jobs(struct port *p)
     }
 }
 
-static void put_value(struct frame_writer *w, const libsched_parameter *value)
+/* The same of any length. */
+static void put_long(struct port *p, const char *text)
 {
+    size_t size = strlen(text) + 1;
+    char *clean = msgpack_zone_malloc_no_align(&p->zone, size);
+    if (clean != NULL)
+        utf8_clean(clean, size, text);
+    encode_str(&p->writer, clean != NULL ? clean : "");
+    msgpack_zone_clear(&p->zone);
+}
+
+static void put_value(struct port *p, const libsched_parameter *value)
+{
+    struct frame_writer *w = &p->writer;
     msgpack_packer pk = encode_packer(w);
     switch (value->type) {
     case LIBSCHED_PARAMETER_BOOL:
@@ -82,7 +102,7 @@ static void put_value(struct frame_writer *w, const libsched_parameter *value)
         msgpack_pack_double(&pk, value->value.real);
         break;
     case LIBSCHED_PARAMETER_STRING:
-        encode_str(w, value->value.string);
+        put_long(p, value->value.string);
         break;
     default:
         encode_nil(w);
@@ -103,7 +123,7 @@ void describe_job_event(struct port *p, const libsched_completion *c)
     if (total)
         put_uint(w, "total", c->total);
     /* What a failed one has to say is in its error. */
-    put_str(w, "message", c->status < 0 ? "" : c->message);
+    put_words(w, "message", c->status < 0 ? "" : c->message);
     encode_key(w, "devices");
     describe_device_names(p, c->devices);
     if (!ended)
@@ -116,7 +136,7 @@ void describe_job_event(struct port *p, const libsched_completion *c)
     encode_key(w, "result");
     encode_map(w, c->n_values);
     for (uint32_t i = 0; i < c->n_values; i++) {
-        encode_str(w, c->values[i].name);
-        put_value(w, &c->values[i]);
+        encode_words(w, c->values[i].name);
+        put_value(p, &c->values[i]);
     }
 }

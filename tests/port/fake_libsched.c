@@ -637,7 +637,7 @@ static const libsched_parameter job_values[] = {
     {.name = "ranks", .type = LIBSCHED_PARAMETER_INT, .value.integer = 2},
     {.name = "loss", .type = LIBSCHED_PARAMETER_FLOAT, .value.real = 0.5},
     {.name = "fits", .type = LIBSCHED_PARAMETER_BOOL, .value.boolean = true},
-    {.name = "path", .type = LIBSCHED_PARAMETER_STRING, .value.string = "/tmp/made-up"},
+    {.name = "path", .type = LIBSCHED_PARAMETER_STRING, .value.string = "/tmp/made-up\xff"},
 };
 
 static struct fake_job *find_job(libsched *s, uint64_t id)

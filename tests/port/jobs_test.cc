@@ -55,7 +55,7 @@ TEST_F(Jobs, AreAnsweredAtOnceAndAnnounceTheirEnd)
     EXPECT_EQ(Event(), "[2, \"event\", [{\"event\"=>\"job\", \"job\"=>1, \"name\"=>\"mine\", "
                        "\"state\"=>\"ended\", \"done\"=>3, \"total\"=>3, \"message\"=>\"done\", "
                        "\"devices\"=>[\"cpu:0\"], \"status\"=>nil, \"result\"=>{\"ranks\"=>2, "
-                       "\"loss\"=>0.500000, \"fits\"=>true, \"path\"=>\"/tmp/made-up\"}}]]");
+                       "\"loss\"=>0.500000, \"fits\"=>true, \"path\"=>\"/tmp/made-up?\"}}]]");
 }
 
 TEST_F(Jobs, SayWhatTheyFailedWith)
