@@ -192,6 +192,10 @@ static int serve(struct agent *agent)
             ring_take(&agent->commands, &record, agent->record);
             agent_results_collect(agent);
             int status = handle(agent, &record);
+            /* A worker that is never idle tells what was held back all the same. */
+            uint64_t due = agent_rank_due(agent);
+            if (due != 0 && agent_now() >= due)
+                agent_rank_flush(agent);
             agent_wake_host(agent);
             if (status < 0)
                 return status;

@@ -229,6 +229,7 @@ static int odd_prepare(libsched_engine_model *model, libsched_engine_batch *batc
     for (uint32_t i = 0; i < batch->n_items; i++) {
         const libsched_parameter *what =
             find(batch->items[i]->parameters, batch->items[i]->n_parameters, "do");
+        batch->items[i]->batch_key = (uint64_t)number(batch->items[i], "key");
         if (what != NULL && strcmp(what->value.string, "part") == 0)
             host->part(batch->host, batch->items[i]);
     }

@@ -50,6 +50,20 @@ TEST_P(Plugin, IsLoadedFromWhereItIsSaidToBe)
     EXPECT_EQ(loaded.raw.status, 0) << loaded.message;
 }
 
+TEST_P(Plugin, SaysWhatItsItemsMayBeBatchedWith)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    w.up();
+    w.load({}, 1, "odd");
+    ASSERT_EQ(w.run(1, 1, {{1, "x", {integer("key", 77)}}, {2, "y"}}, {}, {},
+                    [](worker_step &s) { s.prepare = true; }),
+              0);
+    w.wait(WORKER_STEP);
+    ASSERT_EQ(w.passed.size(), 2u);
+    EXPECT_EQ(w.passed[0].raw.batch_key, 77u);
+    EXPECT_EQ(w.passed[1].raw.batch_key, 0u);
+}
+
 TEST_P(Plugin, ThatCannotBeUsedSaysWhy)
 {
     Worker w(thread(), 1 << 20, with_plugins);
