@@ -131,6 +131,79 @@ bool live(int *refusal)
     return answered;
 }
 
+// The same with a job on two devices; true where it ended well.
+bool live_with_job(int *refusal)
+{
+    libsched *s = nullptr;
+    libsched_error err{};
+    libsched_options options = LIBSCHED_OPTIONS_INIT;
+    options.flags = LIBSCHED_THREAD_WORKERS;
+    options.cpu_devices = 2;
+    options.cores_per_device = 1;
+    options.max_requests = 16;
+    options.arena_bytes = 1 << 20;
+    options.result_bytes = 1 << 20;
+    options.plugin_path = "/nowhere";
+    *refusal = libsched_open(&s, &options, &err);
+    if (*refusal < 0)
+        return false;
+    libsched_parameter parameters[4]{};
+    const char *const names[] = {"m", "n", "k", "steps"};
+    for (int i = 0; i < 4; i++) {
+        parameters[i].name = names[i];
+        parameters[i].type = LIBSCHED_PARAMETER_INT;
+        parameters[i].value.integer = i < 3 ? 8 : 1;
+    }
+    libsched_job_options job = LIBSCHED_JOB_OPTIONS_INIT;
+    job.program = "gemm";
+    job.n_devices = 2;
+    job.parameters = parameters;
+    job.n_parameters = 4;
+    uint64_t id = 0;
+    *refusal = libsched_job_submit(s, &job, &id, &err);
+    bool well = false, ended = *refusal < 0;
+    EXPECT_EQ(ended, id == 0);
+    uint64_t until = libsched_now() + 10000000000;
+    while (!ended && libsched_now() < until) {
+        pollfd fd = {libsched_fd(s), POLLIN, 0};
+        poll(&fd, 1, 1000);
+        libsched_process(s, 0);
+        libsched_job_info info = LIBSCHED_JOB_INFO_INIT;
+        libsched_job_get(s, 0, &info);
+        libsched_completion done[8];
+        size_t n = libsched_reap(s, done, 8);
+        for (size_t i = 0; i < n; i++)
+            if (done[i].kind == LIBSCHED_JOB && done[i].state == LIBSCHED_JOB_ENDED) {
+                ended = true;
+                well = done[i].status == LIBSCHED_OK;
+                *refusal = done[i].status;
+            }
+        libsched_release(s, done, n);
+    }
+    EXPECT_TRUE(ended) << "a job that was accepted has no end";
+    EXPECT_EQ(libsched_job_count(s), 0u);
+    libsched_close(s);
+    return well;
+}
+
+TEST(Memory, MayRunOutAnywhereInTheLifeOfAJob)
+{
+    int refusal = 0;
+    ASSERT_TRUE(live_with_job(&refusal)) << refusal;
+    bool all = false;
+    for (long n = 0; n < 5000 && !all; n++) {
+        counting = true;
+        countdown = n;
+        struck = false;
+        bool well = live_with_job(&refusal);
+        counting = false;
+        all = !struck;
+        EXPECT_TRUE(well || !all);
+        ASSERT_FALSE(HasFailure()) << "allocation " << n;
+    }
+    EXPECT_TRUE(all);
+}
+
 TEST(Memory, MayRunOutAnywhere)
 {
     int refusal = 0;
