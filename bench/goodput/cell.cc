@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "bounds.h"
+#include "sim/bounds.h"
 
 namespace goodput
 {
@@ -85,8 +85,7 @@ double bound_of(const Place &place, double rate, const Extent &extent)
     const uint64_t ns = length(place, rate, extent);
     double sum = 0;
     for (uint32_t seed = 1; seed <= extent.seeds; seed++)
-        sum += static_cast<double>(fluid_bound(
-            place.setup, after_warm_up(place.setup, arrivals_of(place, rate, seed, ns))));
+        sum += static_cast<double>(fluid_bound(place.setup.place(), after_warm_up(place.setup, arrivals_of(place, rate, seed, ns))));
     return 1e9 * sum / static_cast<double>(ns) / extent.seeds;
 }
 
@@ -108,7 +107,7 @@ void compare_with_optimum(Cell *cell, double rate, const Extent &extent)
             most = std::max(most, of_policy);
         }
         best +=
-            static_cast<double>(optimum(place.setup, after_warm_up(place.setup, arrivals), most));
+            static_cast<double>(optimum(place.setup.place(), after_warm_up(place.setup, arrivals), most));
     }
     for (size_t i = 0; i < cell->scores.size(); i++)
         cell->scores[i].vs_optimum = best > 0 ? served[i] / best : 0;
@@ -119,7 +118,7 @@ void compare_with_optimum(Cell *cell, double rate, const Extent &extent)
 void run_cell(Cell *cell, const std::vector<std::string> &policies, const Extent &extent)
 {
     const Place &place = *cell->place;
-    double u1 = bound_u1(place.setup);
+    double u1 = bound_u1(place.setup.place());
     double rate = u1 * cell->load;
     std::vector<Runs> all;
     const Runs *best = nullptr;
@@ -149,7 +148,7 @@ void run_cell(Cell *cell, const std::vector<std::string> &policies, const Extent
         s.goodput = runs.mean();
         s.vs_u1 = s.goodput / u1;
         if (place.trace.empty()) {
-            s.vs_fluid = s.goodput / fluid_estimate(place.setup, rate);
+            s.vs_fluid = s.goodput / fluid_estimate(place.setup.place(), rate);
             s.vs_bound = bound > 0 ? s.goodput / bound : 0;
         }
         if (best != nullptr && best->mean() > 0) {
@@ -176,7 +175,7 @@ void run_cell(Cell *cell, const std::vector<std::string> &policies, const Extent
 
 std::vector<sim::Arrival> first_arrivals(const Cell &cell, const Extent &extent)
 {
-    double rate = bound_u1(cell.place->setup) * cell.load;
+    double rate = bound_u1(cell.place->setup.place()) * cell.load;
     return arrivals_of(*cell.place, rate, 1, length(*cell.place, rate, extent));
 }
 
@@ -197,7 +196,7 @@ double in_time_at(const Place &place, const PolicyName &name, double rate, const
 
 double greatest_rate(const Place &place, const PolicyName &name, const Extent &extent)
 {
-    double low = 0, high = bound_u1(place.setup) * 1.05;
+    double low = 0, high = bound_u1(place.setup.place()) * 1.05;
     for (int i = 0; i < 9; i++) {
         double middle = (low + high) / 2;
         if (in_time_at(place, name, middle, extent) >= 0.99)
@@ -218,7 +217,7 @@ void run_rate_cell(RateCell *cell, const std::vector<std::string> &policies, con
         s.policy = policy;
         for (const PolicyName &name : settings(policy))
             s.rate = std::max(s.rate, greatest_rate(place, name, extent));
-        s.vs_u2 = s.rate / pace_u2(place.setup);
+        s.vs_u2 = s.rate / pace_u2(place.setup.place());
         cell->scores.push_back(s);
     }
 }

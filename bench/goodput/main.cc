@@ -12,7 +12,7 @@
 #include <thread>
 
 #include "cell.h"
-#include "bounds.h"
+#include "sim/bounds.h"
 #include "options.h"
 #include "output.h"
 #include "sim/trace.h"
@@ -84,7 +84,7 @@ Place trace_place(const Options &o, const sim::Trace &trace, const std::string &
     p.setup.cost.alpha_ns = std::max<uint64_t>(1, static_cast<uint64_t>(o.alpha_us * 1000 / units));
     p.setup.warm_up_ns = 0;
     p.arrivals = name;
-    double rate = load * bound_u1(p.setup) / units;
+    double rate = load * bound_u1(p.setup.place()) / units;
     double scale = static_cast<double>(trace.arrivals.size()) / rate * 1e9 /
                    static_cast<double>(trace.arrivals.back().at);
     for (sim::Arrival a : trace.arrivals) {
@@ -165,7 +165,7 @@ int run_trace(const Options &o)
     for (const sim::Arrival &a : p.trace)
         units += static_cast<double>(a.units);
     Cell cell = {&p, 0, {}};
-    double u1 = bound_u1(p.setup);
+    double u1 = bound_u1(p.setup.place());
     if (u1 > 0)
         cell.load = units * 1e9 / static_cast<double>(p.trace.back().at + 1) / u1;
     Output output(o.json);
@@ -201,7 +201,7 @@ int run_grid(const Options &o)
         cells.push_back({&t.place, t.load, {}});
     if (o.rates && o.loads.empty())
         for (const Place &p : places)
-            if (pace_u2(p.setup) > 0)
+            if (pace_u2(p.setup.place()) > 0)
                 rates.push_back({&p, {}});
     if (!o.log.empty() && cells.size() != 1) {
         std::fprintf(stderr, "bench-goodput: --log takes one cell, and these options name %zu\n",

@@ -11,23 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "sim/cost.h"
+
 namespace goodput
 {
 
-/* What a batch takes: alpha for each unit, and beta. */
-struct Cost {
-    uint64_t alpha_ns, beta_ns;
-
-    uint64_t of(uint64_t units) const
-    {
-        return alpha_ns * units + beta_ns;
-    }
-    /* The most units that are done within `ns`. */
-    uint64_t largest(uint64_t ns) const
-    {
-        return ns < beta_ns ? 0 : (ns - beta_ns) / alpha_ns;
-    }
-};
+using sim::Cost;
 
 enum class Outcome : uint8_t { waiting, running, in_time, late, dropped };
 

@@ -17,6 +17,11 @@ struct Setup {
     uint64_t slo_ns;
     Cost cost;
     uint64_t warm_up_ns; /* who comes before does not count */
+
+    sim::Place place() const
+    {
+        return {devices, models, slo_ns, cost, 0};
+    }
 };
 
 struct Result {

@@ -1,59 +1,59 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bounds.h"
+#include "sim/bounds.h"
 
 #include <algorithm>
 #include <limits>
 
-namespace goodput
+namespace sim
 {
 
 namespace
 {
 
-double per_second(const Setup &setup, uint64_t b)
+double per_second(const Place &place, uint64_t b)
 {
-    return 1e9 * setup.devices * static_cast<double>(b) / static_cast<double>(setup.cost.of(b));
+    return 1e9 * place.devices * static_cast<double>(b) / static_cast<double>(place.cost.of(b));
 }
 
 } // namespace
 
-double bound_u1(const Setup &setup)
+double bound_u1(const Place &place)
 {
-    uint64_t b = setup.cost.largest(setup.slo_ns);
-    return b == 0 ? 0 : per_second(setup, b);
+    uint64_t b = place.largest();
+    return b == 0 ? 0 : per_second(place, b);
 }
 
-double pace_u2(const Setup &setup)
+double pace_u2(const Place &place)
 {
-    uint64_t n = setup.devices;
-    uint64_t b = setup.cost.largest(setup.slo_ns * n / (n + setup.models));
-    return b == 0 ? 0 : per_second(setup, b);
+    uint64_t n = place.devices;
+    uint64_t b = place.cost.largest(place.slo_ns * n / (n + place.models));
+    return b == 0 ? 0 : per_second(place, b);
 }
 
-double fluid_estimate(const Setup &setup, double rate)
+double fluid_estimate(const Place &place, double rate)
 {
     double best = 0;
-    for (uint64_t b = 1; b <= setup.cost.largest(setup.slo_ns); b++) {
-        double wait = static_cast<double>(setup.slo_ns - setup.cost.of(b)) / 1e9;
-        if (b == 1 || static_cast<double>(b) <= rate / setup.models * wait)
-            best = std::max(best, per_second(setup, b));
+    for (uint64_t b = 1; b <= place.largest(); b++) {
+        double wait = static_cast<double>(place.slo_ns - place.cost.of(b)) / 1e9;
+        if (b == 1 || static_cast<double>(b) <= rate / place.models * wait)
+            best = std::max(best, per_second(place, b));
     }
     return std::min(best, rate);
 }
 
-uint64_t fluid_bound(const Setup &setup, const std::vector<sim::Arrival> &arrivals)
+uint64_t fluid_bound(const Place &place, const std::vector<Arrival> &arrivals)
 {
-    uint64_t b = setup.cost.largest(setup.slo_ns);
+    uint64_t b = place.largest();
     if (b == 0)
         return 0;
     /* Times the number of devices and b, to be exact: a request takes l(b) of a fluid that runs at
      * N b to the nanosecond. */
     __extension__ typedef unsigned __int128 uint128;
-    uint128 speed = static_cast<uint128>(setup.devices) * b, free_at = 0;
+    uint128 speed = static_cast<uint128>(place.devices) * b, free_at = 0;
     uint64_t served = 0;
-    for (const sim::Arrival &a : arrivals) {
-        uint128 end = std::max(free_at, a.at * speed) + setup.cost.of(b);
-        if (end <= (a.at + setup.slo_ns) * speed) {
+    for (const Arrival &a : arrivals) {
+        uint128 end = std::max(free_at, a.at * speed) + place.cost.of(b);
+        if (end <= (a.at + place.slo_ns) * speed) {
             free_at = end;
             served++;
         }
@@ -64,11 +64,11 @@ uint64_t fluid_bound(const Setup &setup, const std::vector<sim::Arrival> &arriva
 /* Requests are served in the order in which they come, those that are not being left out (some
  * best plan is like that). least[i][m]: the least time at which the device is free when m of the
  * first i were left out. The last batch has w requests, the i-th being its last. */
-uint64_t optimum(const Setup &setup, const std::vector<sim::Arrival> &arrivals, uint64_t served)
+uint64_t optimum(const Place &place, const std::vector<Arrival> &arrivals, uint64_t served)
 {
     constexpr double none = std::numeric_limits<double>::infinity();
     size_t n = arrivals.size();
-    size_t b = setup.cost.largest(setup.slo_ns);
+    size_t b = place.largest();
     size_t most = n - std::min<size_t>(n, served); /* no best plan leaves out more */
 
     if (b == 0 || n == 0)
@@ -86,8 +86,8 @@ uint64_t optimum(const Setup &setup, const std::vector<sim::Arrival> &arrivals, 
         for (size_t w = 1; w <= std::min(i, b); w++) {
             const double *from = rows[(i - w) % (b + 1)].data();
             double *to = next.data();
-            const double cost = static_cast<double>(setup.cost.of(w));
-            const double deadline = static_cast<double>(arrivals[i - w].at + setup.slo_ns);
+            const double cost = static_cast<double>(place.cost.of(w));
+            const double deadline = static_cast<double>(arrivals[i - w].at + place.slo_ns);
             if (arrival + cost > deadline)
                 break;
             for (size_t m = 0; m <= most; m++) {
@@ -105,4 +105,4 @@ uint64_t optimum(const Setup &setup, const std::vector<sim::Arrival> &arrivals, 
     return served;
 }
 
-} // namespace goodput
+} // namespace sim
