@@ -4,13 +4,10 @@
  *
  * A device that may begin a step has two kinds of choice: to go on with a session that is between
  * steps (the one that has waited longest), or to begin one, as plan.c chooses. Where there are both
- * they alternate; so neither a long generation nor a long
- * queue keeps the other waiting for more than a step. Within a session, members whose step limits
- * leave some out take turns.
+ * they alternate; so neither a long generation nor a long queue keeps the other waiting for more
+ * than a step. Within a session, members whose step limits leave some out take turns.
  */
 #include "core/internal.h"
-
-#define NO_DEADLINE (UINT64_MAX - 1)
 
 static bool alone(const struct core_request *r)
 {
@@ -98,6 +95,7 @@ struct room {
     uint32_t n, max_n;
     uint64_t units, max_units;
     uint64_t longest; /* item; 0: the units of a batch are the sum of its items' */
+    bool timed;       /* it has to end by `deadline`, of those in it the earliest */
     uint64_t deadline;
     uint64_t until; /* when a job wants the device */
 };
@@ -120,11 +118,10 @@ static bool room_take(struct core *core, struct room *room, const struct core_mo
     if (room->until != CORE_NEVER && room->n > 0 &&
         core->now + core_model_bound(core, m, device, units) > room->until)
         return false;
-    /* Those of a session of steps are judged between its steps. */
-    if (deadline != UINT64_MAX && !(m->config.flags & CORE_MODEL_STEPS)) {
+    if (room->timed) {
         if (r->deadline != 0 && r->deadline < deadline)
             deadline = r->deadline;
-        if (room->n > 0 && deadline != NO_DEADLINE &&
+        if (room->n > 0 && deadline != UINT64_MAX &&
             core->now + core_model_bound(core, m, device, units) > deadline)
             return false;
     }
@@ -143,7 +140,9 @@ bool core_batch_compose(struct core *core, uint32_t device, struct core_session 
     struct room room = {
         .max_n = s->prepare ? limits->max_prepare_requests : limits->max_batch_requests,
         .max_units = s->prepare ? UINT64_MAX : limits->max_batch_units,
-        .deadline = s->prepare ? UINT64_MAX : NO_DEADLINE,
+        /* Those of a session of steps are judged between its steps. */
+        .timed = !s->prepare && !(limits->flags & CORE_MODEL_STEPS),
+        .deadline = UINT64_MAX,
         .until = core_gang_until(core, device),
     };
     if (n != 0 && n < room.max_n)
@@ -212,75 +211,79 @@ static bool too_slow(const struct core *core, uint32_t device, const struct core
            core->now + core_model_least(core, m, r->units) <= r->deadline;
 }
 
-/* Takes out the lanes of those who have had more than their share, unless all are such. */
-static uint32_t leave_ahead(struct core *core, uint16_t *lanes, uint32_t n)
+/* Whether a session may be begun with one who is next in its lane, memory apart. */
+static bool may_begin(struct core *core, uint32_t device, const struct core_request *r)
 {
-    uint32_t kept = 0;
+    const struct core_device_state *d = core->devices[device];
+    const struct core_model_state *m = core->models[r->model];
 
-    for (uint32_t i = 0; n > 1 && i < n; i++)
-        if (!core_lane_ahead(core, lanes[i]))
-            kept++;
-    if (kept == 0 || kept == n)
-        return n;
-    kept = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (!core_lane_ahead(core, lanes[i]))
-            lanes[kept++] = lanes[i];
-    return kept;
+    if (too_slow(core, device, r))
+        return false;
+    if (d->gang != CORE_NONE &&
+        !core_gang_admits(core, device, core_model_bound(core, m, device, r->units)))
+        return false;
+    if (alone(r))
+        return d->n_alone < CORE_MAX_ALONE;
+    /* It joins the model's session at its next step. */
+    return m->placement[device].open == UINT16_MAX;
 }
 
-/* What a session may be begun with, among all lanes. One whose first finds no memory is to be
- * thought about before somebody who comes later takes what there is. */
-static struct core_choice next_choice(struct core *core, uint32_t device)
+/* Those who a session may be begun with, each the next of its lane; how many there are. `blocked`
+ * is the first of those that find no memory. */
+static uint32_t gather(struct core *core, uint32_t device, struct core_candidate *candidates,
+                       const struct core_request **blocked)
 {
-    struct core_device_state *d = core->devices[device];
+    const struct core_device_state *d = core->devices[device];
     bool prepare = d->config.kind == CORE_PREPARE;
-    const struct core_request *blocked = NULL;
-    uint16_t lanes[CORE_MAX_MODELS];
     uint32_t n = 0;
 
-    if (d->closed)
-        return (struct core_choice){.lane = UINT16_MAX};
+    *blocked = NULL;
     for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
         for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
             uint32_t model = word * 64 + (uint32_t)__builtin_ctzll(bits);
             struct core_model_state *m = core->models[model];
-            if (!(m->resident & core_bit(device)))
+            if (!(m->resident & core_bit(device)) || batch_claimed(core, d, model))
                 continue;
             for (uint16_t i = m->lanes; i != UINT16_MAX && n < CORE_MAX_MODELS;
                  i = core->lanes[i].next) {
                 if (core->lanes[i].prepare != prepare || core->lanes[i].n == 0)
                     continue;
-                const struct core_request *r = batch_head(core, i);
-                if (r == NULL || too_slow(core, device, r))
-                    continue;
-                if (d->gang != CORE_NONE &&
-                    !core_gang_admits(core, device, core_model_bound(core, m, device, r->units)))
-                    continue;
-                if (!alone(r) && m->placement[device].open != UINT16_MAX)
-                    continue; /* joins the model's session at its next step */
-                if (alone(r) && d->n_alone >= CORE_MAX_ALONE)
-                    continue;
-                if (batch_claimed(core, d, model))
+                struct core_request *r = batch_head(core, i);
+                if (r == NULL || !may_begin(core, device, r))
                     continue;
                 if (batch_fits(core, d, prepare ? 0 : m->config.memory_per_unit, r))
-                    lanes[n++] = i;
-                else if (blocked == NULL || core_id_before(r->id, blocked->id))
-                    blocked = r;
+                    candidates[n++] = (struct core_candidate){.next = r, .lane = i};
+                else if (*blocked == NULL || core_id_before(r->id, (*blocked)->id))
+                    *blocked = r;
             }
         }
     }
-    n = leave_ahead(core, lanes, n);
-    struct core_choice choice = core_plan_choose(core, device, lanes, n);
-    if (blocked != NULL && !core->planned &&
-        (choice.lane == UINT16_MAX ||
-         core_id_before(blocked->id, core_lane_next(core, choice.lane)->id)))
-        choice.lane = UINT16_MAX;
-    if (choice.lane != UINT16_MAX)
-        for (uint32_t i = 0; i < n; i++)
-            core->lanes[lanes[i]].passed =
-                lanes[i] == choice.lane ? 0 : core->lanes[lanes[i]].passed + 1;
-    return choice;
+    return n;
+}
+
+/* Puts those first who have not had more than their share; answers how many are to be chosen among:
+ * these, or all if there are none. */
+static uint32_t leave_ahead(const struct core *core, struct core_candidate *candidates, uint32_t n)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; n > 1 && i < n; i++) {
+        if (core_lane_ahead(core, candidates[i].next))
+            continue;
+        struct core_candidate candidate = candidates[i];
+        candidates[i] = candidates[kept];
+        candidates[kept++] = candidate;
+    }
+    return kept == 0 ? n : kept;
+}
+
+/* The lanes that another is preferred to are passed over once more. */
+static void note_passed(struct core *core, const struct core_candidate *candidates, uint32_t n,
+                        uint16_t chosen)
+{
+    for (uint32_t i = 0; i < n; i++)
+        core->lanes[candidates[i].lane].passed++;
+    core->lanes[chosen].passed = 0;
 }
 
 /* Those who are given up for the sake of the batch: they are told at once. */
@@ -322,25 +325,35 @@ void core_batch_schedule(struct core *core, uint32_t device)
     d->rest = false;
     dismiss(core, device, false);
     while (may_begin_step(d)) {
+        struct core_candidate candidates[CORE_MAX_MODELS];
+        const struct core_request *blocked = NULL;
+        struct core_choice choice = {.next = NULL};
         struct core_session *s = next_session(core, device);
-        struct core_choice choice = next_choice(core, device);
-        struct core_request *r =
-            choice.lane == UINT16_MAX ? NULL : core_lane_next(core, choice.lane);
-        if (s == NULL && r == NULL)
+        uint32_t n = d->closed ? 0 : gather(core, device, candidates, &blocked);
+        bool go_on = s != NULL && (n == 0 || d->had_new);
+        if (!go_on && n > 0) {
+            n = leave_ahead(core, candidates, n);
+            choice = core_plan_choose(core, device, candidates, n);
+            /* One who finds no memory is to be thought about before somebody who comes later takes
+             * what there is. */
+            if (blocked != NULL && !core->planned && core_id_before(blocked->id, choice.next->id))
+                choice.next = NULL;
+            go_on = choice.next == NULL && s != NULL;
+        }
+        if (!go_on && choice.next == NULL)
             break;
-        bool go_on = s != NULL && (r == NULL || d->had_new);
         /* It wants no company: the device first comes to rest. */
-        if ((go_on ? s->alone : alone(r)) && (d->in_flight > 0 || d->loads > 0)) {
+        if ((go_on ? s->alone : alone(choice.next)) && (d->in_flight > 0 || d->loads > 0)) {
             d->rest = true;
             break;
         }
         if (go_on) {
             core_session_unpark(d, s);
-            choice.n = 0;
         } else {
-            s = core_session_new(core, device, r->model, choice.lane, alone(r));
+            s = core_session_new(core, device, choice.next->model, choice.lane, alone(choice.next));
             if (s == NULL)
                 break;
+            note_passed(core, candidates, n, choice.lane);
             give_up(core, choice.lane, choice.drop);
         }
         d->had_new = !go_on;

@@ -276,6 +276,7 @@ static bool check_lanes(const struct core *core, const struct tally *tally, libs
                   "lane %d counts those who wait wrongly", j);
             for (uint32_t p = 0; p < CORE_PRIORITIES; p++)
                 CHECK(lane->classes[p].n == t->classes[p] &&
+                          (t->classes[p] > 0) == (lane->waiting >> p & 1) &&
                           (t->classes[p] > 0) == (lane->classes[p].due != CORE_NONE ||
                                                   lane->classes[p].ahead != CORE_NONE),
                       "lane %d counts its class %" PRIu32 " wrongly", j, p);
@@ -306,6 +307,7 @@ static bool check_shares(const struct core *core, const struct tally *tally, lib
     }
     for (uint32_t p = 0; p < CORE_PRIORITIES; p++)
         CHECK(core->classes[p].waiting == classes[p] &&
+                  (classes[p] > 0) == (core->class_waiting >> p & 1) &&
                   (classes[p] > 0) == (core->classes[p].clients != CORE_NONE),
               "class %" PRIu32 " counts those who wait wrongly", p);
     return true;
@@ -453,8 +455,7 @@ static bool check_all(const struct core *core, struct tally *tally, libsched_err
             return false;
     return check_requests(core, tally, err) && check_lanes(core, tally, err) &&
            check_shares(core, tally, err) && check_deadlines(core, tally, err) &&
-           check_counts(core, tally, err) && check_actions(core, err) &&
-           core_gang_check(core, err);
+           check_counts(core, tally, err) && check_actions(core, err) && core_gang_check(core, err);
 }
 
 bool core_check(const struct core *core, libsched_error *err)

@@ -124,6 +124,12 @@ int core_set_client(struct core *core, uint64_t key, uint32_t weight, uint32_t m
     return LIBSCHED_OK;
 }
 
+uint32_t core_client_weight(const struct core *core, uint32_t client)
+{
+    uint32_t weight = core->clients[client].weight;
+    return weight == 0 ? 1 : weight;
+}
+
 uint32_t core_client_limit(const struct core *core, uint32_t client)
 {
     uint32_t limit = core->clients[client].max_waiting;
@@ -135,9 +141,10 @@ uint32_t core_client_limit(const struct core *core, uint32_t client)
 
 /* ------------------------------------------------------------------------------------ fairness */
 
-static inline __attribute__((always_inline)) uint64_t share_node(uint32_t client, uint32_t priority)
+/* The number of a client's part in a class. */
+PAIR_INLINE uint32_t share_node(uint32_t client, uint32_t priority)
 {
-    return (uint64_t)client * CORE_PRIORITIES + priority;
+    return client * CORE_PRIORITIES + priority;
 }
 
 PAIR_INLINE struct core_share *share_at(struct core *core, uint32_t node)
@@ -166,9 +173,11 @@ static uint64_t classes_least(const struct core *core)
 {
     uint64_t least = UINT64_MAX;
 
-    for (uint32_t i = 0; i < CORE_PRIORITIES; i++)
-        if (core->classes[i].waiting > 0 && core->classes[i].time < least)
-            least = core->classes[i].time;
+    for (uint32_t bits = core->class_waiting; bits != 0; bits &= bits - 1) {
+        uint64_t time = core->classes[__builtin_ctz(bits)].time;
+        if (time < least)
+            least = time;
+    }
     return least;
 }
 
@@ -185,12 +194,14 @@ static void note_least(struct core *core, struct core_class *c)
 void core_share_wait(struct core *core, uint32_t client, uint32_t priority)
 {
     struct core_class *c = &core->classes[priority];
-    uint32_t node = (uint32_t)share_node(client, priority);
+    uint32_t node = share_node(client, priority);
     struct core_share *s = share_at(core, node);
 
     core->clients[client].waiting++;
-    if (c->waiting++ == 0)
+    if (c->waiting++ == 0) {
+        core->class_waiting |= 1u << priority;
         class_lift(core, c);
+    }
     if (s->waiting++ > 0)
         return;
     if (s->time < c->least)
@@ -201,27 +212,27 @@ void core_share_wait(struct core *core, uint32_t client, uint32_t priority)
 void core_share_unwait(struct core *core, uint32_t client, uint32_t priority)
 {
     struct core_class *c = &core->classes[priority];
-    uint32_t node = (uint32_t)share_node(client, priority);
+    uint32_t node = share_node(client, priority);
 
     core->clients[client].waiting--;
     if (--share_at(core, node)->waiting == 0)
         c->clients = pair_remove(core, share_pair, share_less, c->clients, node);
-    c->waiting--;
+    if (--c->waiting == 0)
+        core->class_waiting &= ~(1u << priority);
     note_least(core, c);
 }
 
 void core_share_charge(struct core *core, uint32_t client, uint32_t priority, uint64_t ns)
 {
     struct core_class *c = &core->classes[priority];
-    uint32_t node = (uint32_t)share_node(client, priority);
+    uint32_t node = share_node(client, priority);
     struct core_share *s = share_at(core, node);
-    uint32_t weight = core->clients[client].weight;
 
     if (s->waiting > 0)
         c->clients = pair_remove(core, share_pair, share_less, c->clients, node);
     else if (s->time < c->least)
         s->time = c->least;
-    s->time += ns / (weight == 0 ? 1 : weight);
+    s->time += ns / core_client_weight(core, client);
     if (s->waiting > 0)
         c->clients = pair_insert(core, share_pair, share_less, c->clients, node);
     /* In 1/128, which is the share of the first class unless something else is configured. */

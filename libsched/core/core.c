@@ -52,7 +52,7 @@ void core_free(struct core *core)
     free(core->lanes);
     free(core->flows);
     free(core->flow_buckets);
-    free(core->plans);
+    free(core->planner);
     free(core->jobs);
     free(core->job_clients);
     free(core->job_order);

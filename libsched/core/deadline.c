@@ -10,6 +10,7 @@
  */
 #include "core/internal.h"
 
+#define TICK_BITS 10                 /* a tick of the heap's clock is 2^10 ns */
 #define FURTHEST (UINT64_C(1) << 40) /* ns: what is further away is looked at earlier, in vain */
 
 uint64_t core_deadline_due(const struct core *core, const struct core_request *r)
@@ -26,7 +27,7 @@ static uint32_t coarse(const struct core *core, uint64_t at)
         at = core->now;
     if (at - core->now > FURTHEST)
         at = core->now + FURTHEST;
-    return (uint32_t)(at >> 10);
+    return (uint32_t)(at >> TICK_BITS);
 }
 
 static bool deadline_before(const struct core *core, const struct core_deadline *a,
@@ -116,12 +117,12 @@ uint32_t core_deadline_pop(struct core *core)
 uint64_t core_deadline_first(const struct core *core)
 {
     const struct core_deadline *first = &core->deadlines[0];
-    int32_t ticks = (int32_t)(first->at - (uint32_t)(core->now >> 10));
+    int32_t ticks = (int32_t)(first->at - (uint32_t)(core->now >> TICK_BITS));
 
     if (ticks < 0)
         return core->now;
-    uint64_t at = ((core->now >> 10) + (uint32_t)ticks) << 10;
+    uint64_t at = ((core->now >> TICK_BITS) + (uint32_t)ticks) << TICK_BITS;
     uint64_t due = core_deadline_due(core, &core->requests[first->slot]);
     /* Within its tick it is known to the ns. */
-    return due >> 10 == at >> 10 ? due : at > core->now ? at : core->now;
+    return due >> TICK_BITS == at >> TICK_BITS ? due : at > core->now ? at : core->now;
 }

@@ -7,7 +7,9 @@
 
 #include "core/internal.h"
 
-#define WINDOW (UINT64_C(1) << 28) /* ns: arrivals are counted in windows of a quarter second */
+/* Arrivals are counted in windows of a quarter of a second: 2^28 ns. */
+#define WINDOW_BITS 28
+#define WINDOW (UINT64_C(1) << WINDOW_BITS)
 
 /* --------------------------------------------------------------------------- the heaps' nodes */
 
@@ -105,8 +107,9 @@ int core_flows_init(struct core *core)
 
 /* --------------------------------------------------------------------------------------- lanes */
 
-/* Lengths in ratio 1.25, rounded to 8: on real texts 8 to 11 % of such a batch is padding. */
-uint64_t core_padded_length(uint64_t units)
+/* To what a length is padded: in ratio 1.25, rounded to 8. On real texts 8 to 11 % of such a batch
+ * is padding. */
+static uint64_t padded_length(uint64_t units)
 {
     uint64_t length = 8;
 
@@ -121,8 +124,7 @@ uint16_t core_lane_open(struct core *core, uint32_t model, bool prepare, uint64_
                         uint64_t units)
 {
     struct core_model_state *m = core->models[model];
-    uint64_t length =
-        !prepare && (m->config.flags & CORE_MODEL_PADS) ? core_padded_length(units) : 0;
+    uint64_t length = !prepare && (m->config.flags & CORE_MODEL_PADS) ? padded_length(units) : 0;
 
     for (uint16_t i = m->lanes; i != UINT16_MAX; i = core->lanes[i].next) {
         struct core_lane *lane = &core->lanes[i];
@@ -143,13 +145,22 @@ uint16_t core_lane_open(struct core *core, uint32_t model, bool prepare, uint64_
         .model = (uint16_t)model,
         .next = m->lanes,
         .prepare = prepare,
-        .used = true,
         .since = core->now,
     };
     for (uint32_t i = 0; i < CORE_PRIORITIES; i++)
         lane->classes[i] = (struct core_lane_class){CORE_NONE, CORE_NONE, 0};
     m->lanes = index;
     return index;
+}
+
+uint16_t core_lane_join(struct core *core, uint32_t model, uint64_t batch_key, uint64_t units)
+{
+    const struct core_model_state *m = core->models[model];
+
+    if (batch_key != 0 || (m->config.flags & CORE_MODEL_PADS))
+        return core_lane_open(core, model, false, batch_key, units);
+    core->lanes[m->lane].users++;
+    return m->lane;
 }
 
 void core_lane_leave(struct core *core, uint16_t index)
@@ -162,7 +173,6 @@ void core_lane_leave(struct core *core, uint16_t index)
     while (*link != index)
         link = &core->lanes[*link].next;
     *link = lane->next;
-    lane->used = false;
     lane->next = core->free_lane;
     core->free_lane = index;
 }
@@ -198,10 +208,8 @@ uint64_t core_lane_rate(struct core *core, struct core_lane *lane)
         age -= WINDOW;
     }
     /* The window before counts for what of it lies within the last WINDOW. */
-    uint64_t n = ((uint64_t)lane->arrived << 16) +
-                 ((uint64_t)lane->arrived_before << 16) / WINDOW * (WINDOW - age) +
-                 ((((uint64_t)lane->arrived_before << 16) % WINDOW) * ((WINDOW - age) >> 14) >> 14);
-    return (n << 16) / WINDOW;
+    uint64_t n = lane->arrived * WINDOW + lane->arrived_before * (WINDOW - age);
+    return n >> (2 * WINDOW_BITS - 32);
 }
 
 /* --------------------------------------------------------------------------------------- flows */
@@ -327,7 +335,8 @@ void core_flow_add(struct core *core, uint32_t slot)
     lane->n++;
     lane->n_hard += r->deadline != 0;
     lane->units += r->units;
-    lane->classes[r->priority].n++;
+    if (lane->classes[r->priority].n++ == 0)
+        lane->waiting |= (uint8_t)(1u << r->priority);
 }
 
 void core_flow_remove(struct core *core, uint32_t slot)
@@ -338,7 +347,6 @@ void core_flow_remove(struct core *core, uint32_t slot)
     struct core_flow *f = &core->flows[index];
     bool leads = flow_first(core, f) == slot;
 
-    /* The only one of its heap needs no comparison, and so it stays where it is. */
     if (leads)
         flow_unlink(core, index);
     flow_take(core, f, slot);
@@ -351,7 +359,8 @@ void core_flow_remove(struct core *core, uint32_t slot)
     lane->n--;
     lane->n_hard -= r->deadline != 0;
     lane->units -= r->units;
-    lane->classes[r->priority].n--;
+    if (--lane->classes[r->priority].n == 0)
+        lane->waiting &= (uint8_t) ~(1u << r->priority);
 }
 
 /* ------------------------------------------------------------------------------- who is next */
@@ -393,10 +402,9 @@ static uint32_t lane_flow(struct core *core, struct core_lane *lane)
 {
     uint32_t best = CORE_NONE, late = CORE_NONE;
 
-    for (uint32_t p = 0; p < CORE_PRIORITIES; p++) {
+    for (uint32_t bits = lane->waiting; bits != 0; bits &= bits - 1) {
+        uint32_t p = (uint32_t)__builtin_ctz(bits);
         struct core_lane_class *c = &lane->classes[p];
-        if (c->n == 0)
-            continue;
         class_sort_out(core, c);
         uint32_t flow = c->due != CORE_NONE ? c->due : c->ahead;
         uint32_t *chosen = class_behind(core, lane, p) ? &late : &best;
@@ -415,10 +423,9 @@ struct core_request *core_lane_next(struct core *core, uint16_t index)
     return &core->requests[flow_first(core, &core->flows[lane_flow(core, lane)])];
 }
 
-bool core_lane_ahead(struct core *core, uint16_t index)
+bool core_lane_ahead(const struct core *core, const struct core_request *next)
 {
-    const struct core_request *r = core_lane_next(core, index);
-    return core->flows[r->flow].ahead || core_class_ahead(core, r->priority);
+    return core->flows[next->flow].ahead || core_class_ahead(core, next->priority);
 }
 
 /* A place in what is walked through in order: a flow, or one of its requests. */
@@ -487,9 +494,10 @@ uint32_t core_lane_list(struct core *core, uint16_t index, uint32_t *slots, uint
     /* As lane_flow() chooses: first those that have not had more than their share. */
     uint32_t next = lane_flow(core, lane);
     bool behind = class_behind(core, lane, core->flows[next].priority);
-    for (uint32_t p = 0; p < CORE_PRIORITIES; p++) {
+    for (uint32_t bits = lane->waiting; bits != 0; bits &= bits - 1) {
+        uint32_t p = (uint32_t)__builtin_ctz(bits);
         const struct core_lane_class *c = &lane->classes[p];
-        if (c->n > 0 && class_behind(core, lane, p) == behind)
+        if (class_behind(core, lane, p) == behind)
             walk_flow(core, &walk, c->due != CORE_NONE ? c->due : c->ahead);
     }
     while (n < max && walk.n > 0) {

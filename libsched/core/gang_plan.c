@@ -36,9 +36,8 @@
 static uint64_t gang_share(const struct core *core, const struct core_job *j, uint64_t ns)
 {
     uint32_t client = core_client_find(core, core->job_clients[j->client].key);
-    uint32_t weight = client == CORE_NONE ? 0 : core->clients[client].weight;
 
-    return ns / (weight == 0 ? 1 : weight);
+    return client == CORE_NONE ? ns : ns / core_client_weight(core, client);
 }
 
 /* In 1/128, as requests' classes. */

@@ -164,7 +164,8 @@ struct core_lane {
     uint32_t passed; /* batches that others were given since it was served, those waiting */
     uint16_t model;
     uint16_t next; /* of its model, or free */
-    bool prepare, used;
+    bool prepare;
+    uint8_t waiting; /* bits: classes of which somebody waits */
     /* Arrivals: in the window that began at `since`, and in the one before. */
     uint64_t since;
     uint32_t arrived, arrived_before;
@@ -432,9 +433,10 @@ struct core {
     uint32_t *flow_buckets;
     uint32_t flow_mask;
     struct core_class classes[CORE_PRIORITIES];
-    uint64_t class_least; /* virtual time of classes: of the least that was there last */
-    uint64_t longest;     /* of the batches of late, ns: by so much somebody may be ahead */
-    struct core_plan *plans;
+    uint64_t class_least;   /* virtual time of classes: of the least that was there last */
+    uint32_t class_waiting; /* bits: classes of which somebody waits */
+    uint64_t longest;       /* of the batches of late, ns: by so much somebody may be ahead */
+    struct core_plan *planner;
 
     struct core_client *clients; /* 0 is shared by those for whom there is no room */
     uint32_t *client_buckets;
@@ -518,6 +520,7 @@ uint32_t core_client_enter(struct core *core, uint64_t key);
 void core_client_leave(struct core *core, uint32_t client);
 /* The entry of a key that is known, or CORE_NONE. */
 uint32_t core_client_find(const struct core *core, uint64_t key);
+uint32_t core_client_weight(const struct core *core, uint32_t client);
 /* How many of its requests may wait. */
 uint32_t core_client_limit(const struct core *core, uint32_t client);
 /* One request more, or less, waits in a class. */
@@ -535,37 +538,43 @@ int core_flows_init(struct core *core);
 /* A lane for a model's requests of a key and of so many units, or UINT16_MAX: none is free. */
 uint16_t core_lane_open(struct core *core, uint32_t model, bool prepare, uint64_t batch_key,
                         uint64_t units);
+/* The same for one that is prepared, or needs not be: quick where it is the model's own. */
+uint16_t core_lane_join(struct core *core, uint32_t model, uint64_t batch_key, uint64_t units);
 /* One that names it less; it is closed with the last, unless it is one of the model's own. */
 void core_lane_leave(struct core *core, uint16_t lane);
-void core_lane_free(struct core *core, uint16_t lane);
 /* Puts a request into the flow of its lane, class and client; takes it out again. */
 void core_flow_add(struct core *core, uint32_t slot);
 void core_flow_remove(struct core *core, uint32_t slot);
 /* Who is to be served next in a lane, or NULL. */
 struct core_request *core_lane_next(struct core *core, uint16_t lane);
-/* Whether whoever is next there has had more than its share: others' lanes go first. */
-bool core_lane_ahead(struct core *core, uint16_t lane);
+/* Whether one who is next in its lane has had more than its share: others' lanes go first. */
+bool core_lane_ahead(const struct core *core, const struct core_request *next);
 /* The first `max` of those who would be served next, in their order; how many there are. */
 uint32_t core_lane_list(struct core *core, uint16_t lane, uint32_t *slots, uint32_t max);
 /* Requests that arrive, in 1/2^32 for each ns. */
 uint64_t core_lane_rate(struct core *core, struct core_lane *lane);
-/* To what a length is padded. */
-uint64_t core_padded_length(uint64_t units);
 
 /* ------------------------------------------------------------------------------------- plan.c */
 
 int core_plan_init(struct core *core);
 
+/* Who is next in a lane, and could begin. */
+struct core_candidate {
+    struct core_request *next;
+    uint16_t lane;
+};
+
 /* What a device that is free had better begin with. */
 struct core_choice {
-    uint16_t lane; /* UINT16_MAX: nothing */
+    struct core_request *next; /* of its lane; NULL: nothing */
+    uint16_t lane;
     uint32_t drop; /* so many of the first are given up */
     uint32_t n;    /* so many are taken at most; 0: as many as fit */
 };
 
-/* Chooses among lanes (those in `lanes`, each with somebody who could begin on this device). */
-struct core_choice core_plan_choose(struct core *core, uint32_t device, const uint16_t *lanes,
-                                    uint32_t n);
+/* Chooses among lanes, one at least. */
+struct core_choice core_plan_choose(struct core *core, uint32_t device,
+                                    const struct core_candidate *candidates, uint32_t n);
 
 /* ---------------------------------------------------------------------------------- request.c */
 

@@ -27,6 +27,7 @@
 #define NEVER (UINT64_MAX / 4)
 
 struct plan_lane {
+    struct core_request *next;
     uint16_t lane;
     uint64_t devices;     /* on which its model is loaded */
     uint64_t base, slope; /* ns of a batch, and of a request in it, on this device */
@@ -72,8 +73,8 @@ struct batch {
 
 int core_plan_init(struct core *core)
 {
-    core->plans = calloc(1, sizeof(*core->plans));
-    return core->plans == NULL ? LIBSCHED_ENOMEM : LIBSCHED_OK;
+    core->planner = calloc(1, sizeof(*core->planner));
+    return core->planner == NULL ? LIBSCHED_ENOMEM : LIBSCHED_OK;
 }
 
 /* --------------------------------------------------------------------------------- what is known
@@ -119,19 +120,21 @@ static bool protected(const struct core *core, const struct core_lane *lane,
                       const struct core_request *r)
 {
     const struct core_flow *f = &core->flows[r->flow];
-    uint32_t weight = core->clients[f->client].weight;
-    return 2 * (uint64_t)f->n * lane->flows < lane->n * (uint64_t)(weight == 0 ? 1 : weight);
+    uint64_t weight = core_client_weight(core, f->client);
+    return 2 * (uint64_t)f->n * lane->flows < lane->n * weight;
 }
 
-static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device, uint16_t index)
+static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device,
+                      const struct core_candidate *candidate)
 {
-    struct core_lane *lane = &core->lanes[index];
+    struct core_lane *lane = &core->lanes[candidate->lane];
     const struct core_model_state *m = core->models[lane->model];
     struct plan_lane *l = &plan->lanes[plan->n_lanes];
     uint64_t each = lane->length != 0 ? lane->length : (lane->units + lane->n - 1) / lane->n;
     uint64_t by_units = m->config.max_batch_units / each;
 
-    l->lane = index;
+    l->next = candidate->next;
+    l->lane = candidate->lane;
     l->devices = m->resident & m->config.devices;
     l->cap = m->config.max_batch_requests;
     if (by_units < l->cap)
@@ -155,7 +158,7 @@ static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device
     if (l->slack != NEVER && l->slope != 0 && l->slack > l->base + l->slope &&
         (l->slack - l->base) / l->slope < l->window)
         l->window = (uint32_t)((l->slack - l->base) / l->slope);
-    l->n = core_lane_list(core, index, plan->slots, CORE_LANE_LIST);
+    l->n = core_lane_list(core, candidate->lane, plan->slots, CORE_LANE_LIST);
     l->droppable = l->n;
     for (uint32_t i = 0; i < l->n; i++) {
         const struct core_request *r = &core->requests[plan->slots[i]];
@@ -192,16 +195,25 @@ static void plan_devices(struct core *core, struct core_plan *plan, uint32_t dev
 /* ------------------------------------------------------------------------------------ trying out
  */
 
+/* The largest batch of those who are left when so many are given up, that is in time for its
+ * first. */
+static struct batch batch_after(const struct core_plan *plan, const struct plan_lane *l,
+                                uint32_t device, uint32_t from, uint32_t n, uint64_t at,
+                                uint32_t drop)
+{
+    uint64_t deadline = lane_deadline(plan, l, from + drop);
+    uint32_t most = lane_largest(l, device, deadline > at ? deadline - at : 0);
+    return (struct batch){drop, most < n - drop ? most : n - drop};
+}
+
+/* Of `n` who wait, the first `from` being dealt with. */
 static struct batch choose_batch(const struct core_plan *plan, const struct plan_lane *l,
                                  uint32_t device, uint32_t from, uint32_t n, uint64_t at,
                                  enum rule rule, uint32_t droppable)
 {
+    struct batch all = batch_after(plan, l, device, from, n, at, 0);
     uint32_t drop = 0;
-    uint64_t deadline = lane_deadline(plan, l, from);
-    struct batch all = {0, lane_largest(l, device, deadline > at ? deadline - at : 0)};
 
-    if (all.n > n)
-        all.n = n;
     if (rule == RULE_ALL)
         return all;
     for (; drop < n; drop++) {
@@ -213,16 +225,12 @@ static struct batch choose_batch(const struct core_plan *plan, const struct plan
         drop = droppable;
     if (drop >= n)
         return all;
-    deadline = lane_deadline(plan, l, from + drop);
-    struct batch best = {drop, lane_largest(l, device, deadline > at ? deadline - at : 0)};
-    if (best.n > n - drop)
-        best.n = n - drop;
+    struct batch best = batch_after(plan, l, device, from, n, at, drop);
     if (rule == RULE_LARGE && drop > 0) {
         /* One given up less, for a batch that is as large. */
-        deadline = lane_deadline(plan, l, from + drop - 1);
-        uint32_t other = lane_largest(l, device, deadline > at ? deadline - at : 0);
-        if (other >= best.n)
-            best = (struct batch){drop - 1, other < n - drop + 1 ? other : n - drop + 1};
+        struct batch other = batch_after(plan, l, device, from, n, at, drop - 1);
+        if (other.n >= best.n)
+            best = other;
     }
     return best.n > 0 ? best : all;
 }
@@ -289,7 +297,8 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
             continue;
         }
         if (!begun) {
-            *first = (struct core_choice){plan->lanes[best].lane, chosen.drop, chosen.n};
+            const struct plan_lane *l = &plan->lanes[best];
+            *first = (struct core_choice){l->next, l->lane, chosen.drop, chosen.n};
             begun = true;
         }
         from[best] += chosen.drop + chosen.n;
@@ -304,26 +313,26 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
 /* --------------------------------------------------------------------------------------- deciding
  */
 
-/* How urgent a lane's first is: when it has to begin at the latest. */
-static uint64_t urgency(const struct core *core, uint32_t device, uint16_t lane,
-                        const struct core_request *r)
+/* How urgent one is: when it has to begin at the latest. */
+static uint64_t urgency(const struct core *core, uint32_t device, const struct core_request *r)
 {
-    uint64_t ns = core_model_bound(core, core->models[core->lanes[lane].model], device, r->units);
+    uint64_t ns = core_model_bound(core, core->models[r->model], device, r->units);
     return r->key > ns ? r->key - ns : 0;
 }
 
-static uint16_t most_urgent(struct core *core, uint32_t device, const uint16_t *lanes, uint32_t n)
+static const struct core_candidate *most_urgent(const struct core *core, uint32_t device,
+                                                const struct core_candidate *candidates, uint32_t n)
 {
-    uint16_t best = UINT16_MAX;
-    uint64_t least = 0, id = 0;
+    const struct core_candidate *best = candidates;
 
-    for (uint32_t i = 0; i < n; i++) {
-        const struct core_request *r = core_lane_next(core, lanes[i]);
-        uint64_t at = urgency(core, device, lanes[i], r);
-        if (best == UINT16_MAX || at < least || (at == least && core_id_before(r->id, id))) {
-            best = lanes[i];
+    if (n == 1)
+        return best;
+    uint64_t least = urgency(core, device, best->next);
+    for (const struct core_candidate *c = candidates + 1; c < candidates + n; c++) {
+        uint64_t at = urgency(core, device, c->next);
+        if (at < least || (at == least && core_id_before(c->next->id, best->next->id))) {
+            best = c;
             least = at;
-            id = r->id;
         }
     }
     return best;
@@ -341,34 +350,39 @@ static bool fits_at_once(const struct core_plan *plan, const struct plan_lane *l
     return true;
 }
 
-struct core_choice core_plan_choose(struct core *core, uint32_t device, const uint16_t *lanes,
-                                    uint32_t n)
+static void plan_reset(struct core_plan *plan, uint64_t now)
 {
-    struct core_plan *plan = core->plans;
-    uint16_t urgent = most_urgent(core, device, lanes, n);
-    struct core_choice choice = {urgent, 0, 0};
+    plan->n_lanes = plan->n_devices = 0;
+    plan->now = now;
+    plan->horizon = 0;
+}
 
-    if (urgent == UINT16_MAX)
+struct core_choice core_plan_choose(struct core *core, uint32_t device,
+                                    const struct core_candidate *candidates, uint32_t n)
+{
+    struct core_plan *plan = core->planner;
+    const struct core_candidate *urgent = most_urgent(core, device, candidates, n);
+    struct core_choice choice = {urgent->next, urgent->lane, 0, 0};
+    const struct core_model_state *m = core->models[urgent->next->model];
+
+    if (core->lanes[urgent->lane].prepare || (m->config.flags & CORE_MODEL_STEPS) ||
+        (urgent->next->flags & CORE_ALONE))
         return choice;
-    struct core_lane *u = &core->lanes[urgent];
-    const struct core_model_state *m = core->models[u->model];
-    const struct core_request *head = core_lane_next(core, urgent);
-    if (u->prepare || (m->config.flags & CORE_MODEL_STEPS) || (head->flags & CORE_ALONE))
-        return choice;
-    uint32_t hard = 0, passed = 0;
+    uint32_t hard = 0, passed = PASSED_MOST - 1;
     for (uint32_t i = 0; i < n; i++) {
-        hard += core->lanes[lanes[i]].n_hard;
+        const struct core_lane *lane = &core->lanes[candidates[i].lane];
+        hard += lane->n_hard;
         /* Nobody is passed over for ever because others have the larger batches. */
-        if (core->lanes[lanes[i]].passed > passed) {
-            passed = core->lanes[lanes[i]].passed;
-            if (passed >= PASSED_MOST)
-                choice.lane = lanes[i];
+        if (lane->passed > passed) {
+            passed = lane->passed;
+            choice.next = candidates[i].next;
+            choice.lane = candidates[i].lane;
         }
     }
-    if (hard == 0 || choice.lane != urgent)
+    if (hard == 0 || choice.lane != urgent->lane)
         return choice;
 
-    *plan = (struct core_plan){.now = core->now};
+    plan_reset(plan, core->now);
     plan_devices(core, plan, device);
     if (!plan_lane(core, plan, device, urgent))
         return choice;
@@ -383,8 +397,8 @@ struct core_choice core_plan_choose(struct core *core, uint32_t device, const ui
         return choice;
     }
     for (uint32_t i = 0; i < n && plan->n_lanes < PLAN_LANES; i++)
-        if (lanes[i] != urgent)
-            plan_lane(core, plan, device, lanes[i]);
+        if (&candidates[i] != urgent)
+            plan_lane(core, plan, device, &candidates[i]);
     uint64_t most = 0;
     for (uint32_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
         struct core_choice first = choice;

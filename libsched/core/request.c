@@ -202,7 +202,6 @@ static int submit_check(struct core *core, struct core_submit *submit)
         return LIBSCHED_EDEADLINE;
     if (submit->deadline != 0 && submit_hopeless(core, m, submit))
         return LIBSCHED_EDEADLINE;
-    submit->retry_after = 0;
     uint32_t client = core_client_find(core, submit->client);
     if (m->waiting >= m->config.queue_limit)
         status = LIBSCHED_EQUEUEFULL;
@@ -220,17 +219,11 @@ static int submit_check(struct core *core, struct core_submit *submit)
 static uint16_t submit_lane(struct core *core, const struct core_submit *submit)
 {
     struct core_model_state *m = core->models[submit->model];
-    uint16_t lane = m->lane;
 
-    if (m->config.flags & CORE_MODEL_PREPARES) {
-        lane = m->prepare_lane;
-        core->lanes[lane].users++;
-    } else if (submit->batch_key == 0 && !(m->config.flags & CORE_MODEL_PADS)) {
-        core->lanes[lane].users++;
-    } else {
-        lane = core_lane_open(core, submit->model, false, submit->batch_key, submit->units);
-    }
-    return lane;
+    if (!(m->config.flags & CORE_MODEL_PREPARES))
+        return core_lane_join(core, submit->model, submit->batch_key, submit->units);
+    core->lanes[m->prepare_lane].users++;
+    return m->prepare_lane;
 }
 
 int core_request_submit(struct core *core, struct core_submit *submit)
@@ -239,19 +232,16 @@ int core_request_submit(struct core *core, struct core_submit *submit)
     submit->retry_after = 0;
     int status = submit_check(core, submit);
     struct core_model_state *m = core_model_get(core, submit->model);
-    if (status != LIBSCHED_OK) {
+    uint16_t lane = status == LIBSCHED_OK ? submit_lane(core, submit) : UINT16_MAX;
+    if (lane == UINT16_MAX) {
+        if (status == LIBSCHED_OK) {
+            status = LIBSCHED_EBUSY;
+            submit->retry_after = core_model_retry_after(core, m);
+        }
         core->counts.refused++;
         if (m != NULL)
             m->counts.refused++;
         return status;
-    }
-
-    uint16_t lane = submit_lane(core, submit);
-    if (lane == UINT16_MAX) {
-        core->counts.refused++;
-        m->counts.refused++;
-        submit->retry_after = core_model_retry_after(core, m);
-        return LIBSCHED_EBUSY;
     }
     uint64_t patient = core->now + core->config.class_patience[submit->priority];
     uint32_t slot = core->free_head;

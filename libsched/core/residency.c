@@ -528,8 +528,7 @@ static bool find_want(struct core *core, uint32_t model, struct want *out)
     }
     uint64_t item = needed_by_next(core, m, m->unfit && !there);
     /* Where it is loaded there may never be room for whoever is next. */
-    bool elsewhere =
-        there && item > 0 && m->ready.n > 0 && !attainable_where_loaded(core, model, item);
+    bool elsewhere = there && item > 0 && !attainable_where_loaded(core, model, item);
     *out = (struct want){.model = model, .load = !there || elsewhere};
     if (out->load) {
         if (!possible || m->unfit)

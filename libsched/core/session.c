@@ -129,7 +129,8 @@ void core_session_remove(struct core *core, struct core_session *s, struct core_
 
 /* --------------------------------------------------------------------------------------- steps */
 
-/* What the step takes is taken from the shares of those who run in it. */
+/* What the step takes is taken from the shares of those who run in it, who are told how many they
+ * are. */
 static void session_charge(struct core *core, const struct core_session *s, uint64_t ns)
 {
     core->longest -= core->longest / 1024;
@@ -304,7 +305,7 @@ void core_session_prepared(struct core *core, uint32_t device, const struct core
                core_multiply(units, m->config.memory_per_unit) > m->max_item_memory) {
         core_request_end(core, r, LIBSCHED_ETOOBIG);
     } else {
-        uint16_t lane = core_lane_open(core, r->model, false, event->u.prepared.batch_key, units);
+        uint16_t lane = core_lane_join(core, r->model, event->u.prepared.batch_key, units);
         if (lane == UINT16_MAX) {
             core_request_end(core, r, LIBSCHED_EBUSY);
             return;
