@@ -111,7 +111,8 @@ static bool check_session(const struct core *core, uint32_t device, uint32_t ind
             runs++;
             units += r->units;
             CHECK(s->in_flight, "slot %" PRIu32 " runs in no step", slot);
-            CHECK(r->heap == CORE_NONE, "slot %" PRIu32 " runs against the clock", slot);
+            CHECK(core->positions[slot] == CORE_NONE, "slot %" PRIu32 " runs against the clock",
+                  slot);
         } else if (r->flags & CORE_LEAVES) {
             leaving++;
         } else if (!core_request_stalled(r)) {
@@ -210,7 +211,7 @@ static bool check_deadlines(const struct core *core, const struct tally *tally, 
           tally->deadlines, core->n_deadlines);
     for (uint32_t i = 0; i < core->n_deadlines; i++) {
         const struct core_deadline *entry = &core->deadlines[i];
-        CHECK(core->requests[entry->slot].heap == i, "the deadline of slot %" PRIu32 " is lost",
+        CHECK(core->positions[entry->slot] == i, "the deadline of slot %" PRIu32 " is lost",
               entry->slot);
         CHECK(i == 0 || (int32_t)(core->deadlines[(i - 1) / 4].at - entry->at) <= 0,
               "deadline %" PRIu32 " is above an earlier one", i);
@@ -325,7 +326,7 @@ static bool check_requests(const struct core *core, struct tally *tally, libsche
         CHECK(tally->seen[slot] == (listed ? 1 : 0), "slot %" PRIu32 " of state %d is in %d lists",
               slot, r->state, tally->seen[slot]);
         if (r->state == CORE_FREE) {
-            CHECK(r->heap == CORE_NONE && !core_action_linked(&r->action),
+            CHECK(core->positions[slot] == CORE_NONE && !core_action_linked(&r->action),
                   "slot %" PRIu32 " is free, but known", slot);
             continue;
         }
@@ -339,7 +340,7 @@ static bool check_requests(const struct core *core, struct tally *tally, libsche
         bool runs = r->state == CORE_RUNNING || r->state == CORE_HELD;
         tally->queued += waits;
         tally->running += runs;
-        tally->deadlines += r->heap != CORE_NONE;
+        tally->deadlines += core->positions[slot] != CORE_NONE;
         CHECK(r->model != UINT16_MAX || r->state == CORE_HELD || r->state == CORE_ENDED,
               "slot %" PRIu32 " has no model", slot);
         if (r->model != UINT16_MAX) {
@@ -350,7 +351,8 @@ static bool check_requests(const struct core *core, struct tally *tally, libsche
         }
         if (r->deadline != 0 && (r->state == CORE_UNPREPARED || r->state == CORE_READY ||
                                  r->state == CORE_UNCREDITED || r->state == CORE_HELD))
-            CHECK(r->heap != CORE_NONE, "slot %" PRIu32 " waits with no eye on the clock", slot);
+            CHECK(core->positions[slot] != CORE_NONE,
+                  "slot %" PRIu32 " waits with no eye on the clock", slot);
         CHECK(r->state != CORE_HELD || (r->held > 0 && r->credit == 0),
               "slot %" PRIu32 " is held for nothing", slot);
         CHECK(r->held == 0 || r->credit == 0, "slot %" PRIu32 " has credit and does not send",

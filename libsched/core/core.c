@@ -21,7 +21,8 @@ struct core *core_new(const struct core_config *config)
     core->timer_action = (struct core_link){.next = CORE_NONE, .prev = CORE_UNLINKED};
     core->requests = calloc(config->max_requests, sizeof(core->requests[0]));
     core->deadlines = calloc(config->max_requests, sizeof(core->deadlines[0]));
-    if (core->requests == NULL || core->deadlines == NULL ||
+    core->positions = calloc(config->max_requests, sizeof(core->positions[0]));
+    if (core->requests == NULL || core->deadlines == NULL || core->positions == NULL ||
         core_clients_init(core) != LIBSCHED_OK || core_flows_init(core) != LIBSCHED_OK ||
         core_plan_init(core) != LIBSCHED_OK || core_gangs_init(core) != LIBSCHED_OK) {
         core_free(core);
@@ -30,7 +31,7 @@ struct core *core_new(const struct core_config *config)
     for (uint32_t i = 0; i < config->max_requests; i++) {
         core->requests[i].next = i + 1 < config->max_requests ? i + 1 : CORE_NONE;
         core->requests[i].action.prev = CORE_UNLINKED;
-        core->requests[i].heap = CORE_NONE;
+        core->positions[i] = CORE_NONE;
     }
     return core;
 }
@@ -60,6 +61,7 @@ void core_free(struct core *core)
     free(core->client_buckets);
     free(core->requests);
     free(core->deadlines);
+    free(core->positions);
     free(core);
 }
 

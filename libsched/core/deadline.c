@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * When those who wait are to be looked at because of the clock, in a 4-ary heap: shallower than a
- * binary one, and the children of a node share a cache line. A request knows its position, so that
- * any can be removed. Times are coarse, to keep it small; those within 2^10 ns are in the order of
- * their deadlines and of submission, so that the order never depends on the heap's shape.
+ * binary one, and the children of a node share a cache line. The position of each request is known,
+ * apart from the request so that moving one touches little memory, and any can be removed. Times
+ * are coarse, to keep it small; those within 2^10 ns are in the order of their deadlines and of
+ * submission, so that the order never depends on the heap's shape.
  *
  * Whoever is ready is looked at when it can just not make its deadline any more, as far as is
  * known: it is answered then, not when its deadline has passed.
@@ -42,7 +43,7 @@ static bool deadline_before(const struct core *core, const struct core_deadline 
 static void deadline_put(struct core *core, uint32_t position, struct core_deadline entry)
 {
     core->deadlines[position] = entry;
-    core->requests[entry.slot].heap = position;
+    core->positions[entry.slot] = position;
 }
 
 static void deadline_up(struct core *core, uint32_t position, struct core_deadline entry)
@@ -78,7 +79,7 @@ void core_deadline_add(struct core *core, uint32_t slot)
 {
     struct core_request *r = &core->requests[slot];
 
-    if (r->deadline == 0 || r->heap != CORE_NONE)
+    if (r->deadline == 0 || core->positions[slot] != CORE_NONE)
         return;
     struct core_deadline entry = {.at = coarse(core, core_deadline_due(core, r)), .slot = slot};
     deadline_up(core, core->n_deadlines++, entry);
@@ -86,11 +87,11 @@ void core_deadline_add(struct core *core, uint32_t slot)
 
 void core_deadline_remove(struct core *core, uint32_t slot)
 {
-    uint32_t position = core->requests[slot].heap;
+    uint32_t position = core->positions[slot];
 
     if (position == CORE_NONE)
         return;
-    core->requests[slot].heap = CORE_NONE;
+    core->positions[slot] = CORE_NONE;
     struct core_deadline last = core->deadlines[--core->n_deadlines];
     if (position == core->n_deadlines)
         return;

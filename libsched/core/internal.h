@@ -95,7 +95,6 @@ struct core_request {
     uint64_t dispatched;
     uint32_t next, prev; /* in the list of its state */
     struct core_link action;
-    uint32_t heap;         /* position among the deadlines, or CORE_NONE */
     uint32_t flow;         /* that it waits in, or CORE_NONE */
     struct core_pair pair; /* in its flow: `next` and `prev` where it is in its list, all three in
                             * its heap */
@@ -399,6 +398,7 @@ struct core {
     uint64_t ticks;
 
     struct core_deadline *deadlines;
+    uint32_t *positions; /* of each request among them, or CORE_NONE */
     uint32_t n_deadlines;
     uint64_t armed;
 

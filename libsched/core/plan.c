@@ -124,31 +124,41 @@ static bool protected(const struct core *core, const struct core_lane *lane,
     return 2 * (uint64_t)f->n * lane->flows < lane->n * weight;
 }
 
-static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device,
-                      const struct core_candidate *candidate)
+/* What a batch of a lane costs on a device: a line through one request and as many as there are.
+ * False: that is not known. */
+static bool lane_learnt(const struct core *core, struct plan_lane *l, uint32_t device,
+                        const struct core_lane *lane)
 {
-    struct core_lane *lane = &core->lanes[candidate->lane];
     const struct core_model_state *m = core->models[lane->model];
-    struct plan_lane *l = &plan->lanes[plan->n_lanes];
     uint64_t each = lane->length != 0 ? lane->length : (lane->units + lane->n - 1) / lane->n;
     uint64_t by_units = m->config.max_batch_units / each;
 
-    l->next = candidate->next;
-    l->lane = candidate->lane;
-    l->devices = m->resident & m->config.devices;
     l->cap = m->config.max_batch_requests;
     if (by_units < l->cap)
         l->cap = by_units == 0 ? 1 : (uint32_t)by_units;
     uint64_t one = core_model_bound(core, m, device, each);
     if (one == 0)
         return false;
-    /* A line through one of them and as many as there are. */
     uint64_t far =
         lane->n > 1 ? (lane->n < l->cap ? lane->n : l->cap) : (l->cap < 16 ? l->cap : 16);
     uint64_t many = far > 1 ? core_model_bound(core, m, device, far * each) : one;
     l->slope = far > 1 && many > one ? (many - one + far - 2) / (far - 1) : 0;
     l->base = one > l->slope ? one - l->slope : 0;
+    return true;
+}
 
+static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device,
+                      const struct core_candidate *candidate)
+{
+    struct core_lane *lane = &core->lanes[candidate->lane];
+    const struct core_model_state *m = core->models[lane->model];
+    struct plan_lane *l = &plan->lanes[plan->n_lanes];
+
+    if (!lane_learnt(core, l, device, lane))
+        return false;
+    l->next = candidate->next;
+    l->lane = candidate->lane;
+    l->devices = m->resident & m->config.devices;
     uint64_t rate = core_lane_rate(core, lane);
     l->gap = rate == 0 ? NEVER : (UINT64_C(1) << 32) / rate;
     if (l->gap == 0)
@@ -382,14 +392,20 @@ struct core_choice core_plan_choose(struct core *core, uint32_t device,
     if (hard == 0 || choice.lane != urgent->lane)
         return choice;
 
+    struct plan_lane *l = &plan->lanes[0];
+    const struct core_lane *lane = &core->lanes[urgent->lane];
+    if (!lane_learnt(core, l, device, lane))
+        return choice;
+    uint64_t largest = l->base + l->slope * (lane->n < l->cap ? lane->n : l->cap);
+    /* Where the first has time for the largest batch, that is what every policy begins with. */
+    if ((n == 1 || largest < PLAN_LEAST) &&
+        (urgent->next->deadline == 0 || core->now + largest <= urgent->next->deadline))
+        return choice;
     plan_reset(plan, core->now);
     plan_devices(core, plan, device);
-    if (!plan_lane(core, plan, device, urgent))
-        return choice;
-    const struct plan_lane *l = &plan->lanes[0];
+    plan_lane(core, plan, device, urgent);
     if (n == 1 && fits_at_once(plan, l))
         return choice;
-    uint64_t largest = lane_cost(l, 0, l->n < l->cap ? l->n : l->cap);
     if (largest < PLAN_LEAST) {
         struct batch b = choose_batch(plan, l, 0, 0, l->n, plan->now, RULE_LARGE, l->droppable);
         choice.drop = b.drop;

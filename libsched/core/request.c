@@ -261,7 +261,6 @@ int core_request_submit(struct core *core, struct core_submit *submit)
         .next = CORE_NONE,
         .prev = CORE_NONE,
         .action = {.next = CORE_NONE, .prev = CORE_UNLINKED},
-        .heap = CORE_NONE,
         .client = core_client_enter(core, submit->client),
         .credit = submit->part_credit,
         .model = (uint16_t)submit->model,
