@@ -205,7 +205,8 @@ static bool too_slow(const struct core *core, uint32_t device, const struct core
 {
     const struct core_model_state *m = core->models[r->model];
 
-    if (r->deadline == 0 || r->state != CORE_READY || (m->config.flags & CORE_MODEL_STEPS))
+    if (r->deadline == 0 || r->state != CORE_READY || (m->config.flags & CORE_MODEL_STEPS) ||
+        (m->resident & m->config.devices) == core_bit(device))
         return false;
     return core->now + core_model_bound(core, m, device, r->units) > r->deadline &&
            core->now + core_model_least(core, m, r->units) <= r->deadline;

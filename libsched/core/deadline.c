@@ -101,10 +101,17 @@ void core_deadline_remove(struct core *core, uint32_t slot)
         deadline_down(core, position, last);
 }
 
+/* Ticks from now to that of the first. */
+static int32_t ticks_to_first(const struct core *core)
+{
+    return (int32_t)(core->deadlines[0].at - (uint32_t)(core->now >> TICK_BITS));
+}
+
 /* The slot of the first that is due now, taken out; CORE_NONE: nobody is. */
 uint32_t core_deadline_pop(struct core *core)
 {
-    while (core->n_deadlines > 0 && core_deadline_first(core) <= core->now) {
+    while (core->n_deadlines > 0 && ticks_to_first(core) <= 0 &&
+           core_deadline_first(core) <= core->now) {
         uint32_t slot = core->deadlines[0].slot;
         core_deadline_remove(core, slot);
         if (core_deadline_due(core, &core->requests[slot]) <= core->now)
@@ -118,7 +125,7 @@ uint32_t core_deadline_pop(struct core *core)
 uint64_t core_deadline_first(const struct core *core)
 {
     const struct core_deadline *first = &core->deadlines[0];
-    int32_t ticks = (int32_t)(first->at - (uint32_t)(core->now >> TICK_BITS));
+    int32_t ticks = ticks_to_first(core);
 
     if (ticks < 0)
         return core->now;
