@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -84,6 +85,16 @@ int segment_create_shared(struct segment **out, const char *name, uint64_t size,
     return status;
 }
 
+/* Before Linux 6.7 memory that is sealed against writing can't be mapped shared through a
+ * descriptor that would allow it, not even to be read. Nor has a worker any use for such a one. */
+static int open_for_reading(int fd)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int own = open(path, O_RDONLY | O_CLOEXEC);
+    return own >= 0 ? own : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
 int segment_import(struct segment **out, int fd, uint64_t size, libsched_error *err)
 {
     int seals = fcntl(fd, F_GET_SEALS);
@@ -110,7 +121,7 @@ int segment_import(struct segment **out, int fd, uint64_t size, libsched_error *
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "the memfd has %" PRIu64 " bytes, %" PRIu64 " were announced",
                                   (uint64_t)st.st_size, size);
-    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int own = open_for_reading(fd);
     if (own < 0)
         return libsched_error_set(err, LIBSCHED_ESYSTEM, "fcntl(F_DUPFD_CLOEXEC): %m");
     return segment_open(out, own, size, false, err);
