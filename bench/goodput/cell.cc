@@ -85,7 +85,8 @@ double bound_of(const Place &place, double rate, const Extent &extent)
     const uint64_t ns = length(place, rate, extent);
     double sum = 0;
     for (uint32_t seed = 1; seed <= extent.seeds; seed++)
-        sum += static_cast<double>(fluid_bound(place.setup.place(), after_warm_up(place.setup, arrivals_of(place, rate, seed, ns))));
+        sum += static_cast<double>(fluid_bound(
+            place.setup.place(), after_warm_up(place.setup, arrivals_of(place, rate, seed, ns))));
     return 1e9 * sum / static_cast<double>(ns) / extent.seeds;
 }
 
@@ -106,8 +107,8 @@ void compare_with_optimum(Cell *cell, double rate, const Extent &extent)
             served[i] += static_cast<double>(of_policy);
             most = std::max(most, of_policy);
         }
-        best +=
-            static_cast<double>(optimum(place.setup.place(), after_warm_up(place.setup, arrivals), most));
+        best += static_cast<double>(
+            optimum(place.setup.place(), after_warm_up(place.setup, arrivals), most));
     }
     for (size_t i = 0; i < cell->scores.size(); i++)
         cell->scores[i].vs_optimum = best > 0 ? served[i] / best : 0;

@@ -12,18 +12,17 @@ namespace
 const char *action_name(core_action_type type)
 {
     static const char *const names[] = {
-        "?",     "dispatch",   "step",      "load",      "evict",    "abort",     "kill",   "reply",
-        "part",  "arm-timer",  "job-start", "job-step",  "job-close", "job-reply", "vacate",
-        "occupy"};
+        "?",    "dispatch",  "step",      "load",     "evict",     "abort",     "kill",   "reply",
+        "part", "arm-timer", "job-start", "job-step", "job-close", "job-reply", "vacate", "occupy"};
     return static_cast<uint32_t>(type) < sizeof(names) / sizeof(names[0]) ? names[type] : "?";
 }
 
 const char *event_name(core_event_type type)
 {
     static const char *const names[] = {
-        "?",       "submit",        "prepared",   "cancel",      "grant",       "part",
-        "item-done", "step-done",   "batch-done", "loaded",      "evicted",     "memory-report",
-        "worker-up", "worker-down", "timer",      "drain",       "job-submit",  "job-cancel",
+        "?",           "submit",       "prepared",     "cancel",     "grant",      "part",
+        "item-done",   "step-done",    "batch-done",   "loaded",     "evicted",    "memory-report",
+        "worker-up",   "worker-down",  "timer",        "drain",      "job-submit", "job-cancel",
         "job-release", "rank-started", "rank-stepped", "rank-closed"};
     return static_cast<uint32_t>(type) < sizeof(names) / sizeof(names[0]) ? names[type] : "?";
 }
@@ -51,8 +50,9 @@ void DecisionLog::action(uint64_t now, const core_action &a)
     switch (a.type) {
     case CORE_DISPATCH:
     case CORE_STEP:
-        std::fprintf(file, " device %u epoch %" PRIu64 " model %u batch %" PRIx64 " step %u%s:",
-                     a.device, a.epoch, a.model, a.batch, a.step, a.ends ? " ends" : "");
+        std::fprintf(file,
+                     " device %u epoch %" PRIu64 " model %u batch %" PRIx64 " step %u%s:", a.device,
+                     a.epoch, a.model, a.batch, a.step, a.ends ? " ends" : "");
         for (uint32_t i = 0; i < a.n_items; i++)
             std::fprintf(file, " %" PRIx64 "/%" PRIu64 "%s%s", a.items[i].id, a.items[i].units,
                          a.items[i].joins ? "+" : "", a.items[i].leaves ? "-" : "");

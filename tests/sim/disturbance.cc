@@ -90,13 +90,12 @@ void Simulation::update_model(uint32_t model)
 void Simulation::report_memory()
 {
     for (auto &worker : workers) {
-        uint64_t all = scenario.devices[static_cast<size_t>(&worker - workers.data())]
-                           .config.memory_bytes;
+        uint64_t all =
+            scenario.devices[static_cast<size_t>(&worker - workers.data())].config.memory_bytes;
         if (!worker->up() || all == 0)
             continue;
-        core_event event = event_from(CORE_MEMORY_REPORT,
-                                      static_cast<uint32_t>(&worker - workers.data()),
-                                      worker->epoch());
+        core_event event = event_from(
+            CORE_MEMORY_REPORT, static_cast<uint32_t>(&worker - workers.data()), worker->epoch());
         event.u.memory.free_bytes = world.behaving ? all : world.faults_random.below(all + 1);
         world.handle(&event);
     }

@@ -94,15 +94,14 @@ class Fairness : public Watch
                 if (ahead > most || ahead < -most)
                     violate("fairness",
                             "client %u is %" PRId64 " ns ahead of client %u, and may be %" PRId64,
-                            ahead > 0 ? i : j, ahead > 0 ? ahead : -ahead, ahead > 0 ? j : i,
-                            most);
+                            ahead > 0 ? i : j, ahead > 0 ? ahead : -ahead, ahead > 0 ? j : i, most);
             }
         }
     }
 
   private:
     struct Party {
-        uint64_t time = 0;             /* of devices, by its weight */
+        uint64_t time = 0; /* of devices, by its weight */
         uint64_t parts = 1, of = 1;
         bool busy = false, quiet = false;
         std::vector<uint64_t> base; /* its time when it and another began to be busy together */

@@ -29,7 +29,8 @@ const char usage[] =
     "\n"
     "Runs N worlds (1), each until the core was told M events (100000). Prints what was counted\n"
     "and a hash of all decisions, and for a world in which something is wrong the options that\n"
-    "show it. --log: the decisions of a single seed. Of each kind of thing there can be fewer, and\n"
+    "show it. --log: the decisions of a single seed. Of each kind of thing there can be fewer, "
+    "and\n"
     "features can be left out.\n";
 
 struct Options {
@@ -147,10 +148,9 @@ class Runner
         for (std::thread &t : threads)
             t.join();
         std::printf("seeds: %" PRIu64 "\nevents: %" PRIu64 "\n", options.seeds, totals.events);
-        std::printf("actions: %" PRIu64 ", steps: %" PRIu64 ", served: %" PRIu64
-                    " (late: %" PRIu64 "), given up: %" PRIu64 ", deaths: %" PRIu64
-                    ", retried: %" PRIu64 ", poisoned: %" PRIu64 ", evictions: %" PRIu64
-                    ", jobs: %" PRIu64 "\n",
+        std::printf("actions: %" PRIu64 ", steps: %" PRIu64 ", served: %" PRIu64 " (late: %" PRIu64
+                    "), given up: %" PRIu64 ", deaths: %" PRIu64 ", retried: %" PRIu64
+                    ", poisoned: %" PRIu64 ", evictions: %" PRIu64 ", jobs: %" PRIu64 "\n",
                     totals.actions, totals.steps, totals.completed, totals.late, totals.dropped,
                     totals.deaths, totals.retried, totals.poisoned, totals.evictions, totals.jobs);
         std::printf("hash: %016" PRIx64 "\n", hash);
@@ -220,8 +220,8 @@ int main(int argc, char **argv)
     Options options = read_options(argc, argv);
     Trace trace;
     std::string error, folder = traces_folder(GPU_SCHED_SOURCE_DIR);
-    bool traced = !folder.empty() && read_trace(folder + "/llm-tool-requests.csv", 1000000000,
-                                                &trace, &error);
+    bool traced = !folder.empty() &&
+                  read_trace(folder + "/llm-tool-requests.csv", 1000000000, &trace, &error);
     if (!traced)
         std::fprintf(stderr, "skipped: recorded arrivals: %s\n",
                      folder.empty() ? "there is no ../shared/data/traces" : error.c_str());

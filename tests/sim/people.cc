@@ -115,8 +115,7 @@ void Simulation::arrive(uint32_t i)
         uint64_t hard = random.below(100), percent = 50 + random.below(400);
         if (hard < spec.hard_percent)
             submit.deadline =
-                world.now +
-                (scenario.random_deadlines ? spec.slo_ns * percent / 100 : spec.slo_ns);
+                world.now + (scenario.random_deadlines ? spec.slo_ns * percent / 100 : spec.slo_ns);
         uint64_t key = random.below(3);
         if (scenario.has(with_keys))
             submit.batch_key = key;

@@ -121,9 +121,9 @@ ModelSpec draw_model(const Scenario &s, uint32_t index)
     if (s.profile == Profile::bound && random.percent(50))
         m.config.max_batch_requests = CORE_MAX_BATCH;
     m.most_units = s.has(with_units) ? spread(random, 2, 100) : 1;
-    m.config.max_batch_units = random.percent(50)
-                                   ? m.config.max_batch_requests * m.most_units
-                                   : spread(random, 1, m.config.max_batch_requests * m.most_units + 1);
+    m.config.max_batch_units =
+        random.percent(50) ? m.config.max_batch_requests * m.most_units
+                           : spread(random, 1, m.config.max_batch_requests * m.most_units + 1);
     m.config.max_request_units = m.most_units;
     m.config.max_prepare_requests = static_cast<uint32_t>(1 + random.below(16));
     m.config.queue_limit = static_cast<uint32_t>(spread(random, 4, 2000));
@@ -143,8 +143,7 @@ ModelSpec draw_model(const Scenario &s, uint32_t index)
     m.most_parts = static_cast<uint32_t>(1 + random.below(8));
     uint64_t memory = 100 + random.below(1000), per_unit = 1 + random.below(4);
     m.config.memory_bytes = s.has(with_memory | with_jobs) ? memory : 0;
-    m.config.memory_per_unit =
-        s.has(with_item_memory) && random.percent(70) ? per_unit : 0;
+    m.config.memory_per_unit = s.has(with_item_memory) && random.percent(70) ? per_unit : 0;
     if (s.has(with_steps) && steps)
         m.config.flags |= CORE_MODEL_STEPS;
     else if (s.has(with_pads) && pads)
@@ -254,9 +253,9 @@ void draw_sources(Scenario *s)
     for (Source &source : s->sources) {
         uint64_t rate = bearable(*s, s->models[source.model]);
         __extension__ typedef unsigned __int128 uint128;
-        source.gap_ns = static_cast<uint64_t>(
-            static_cast<uint128>(UINT64_C(1000000000)) * 100 * parts /
-            (static_cast<uint128>(rate) * s->load_percent * source.gap_ns));
+        source.gap_ns =
+            static_cast<uint64_t>(static_cast<uint128>(UINT64_C(1000000000)) * 100 * parts /
+                                  (static_cast<uint128>(rate) * s->load_percent * source.gap_ns));
         source.gap_ns = std::max<uint64_t>(source.gap_ns, 100);
     }
     if (s->profile != Profile::fair)
@@ -270,8 +269,7 @@ void draw_sources(Scenario *s)
         source.closed = true;
         source.floods = false;
         source.priority = own_class ? source.client % CORE_PRIORITIES : 0;
-        source.backlog =
-            static_cast<uint32_t>((devices + 1) * m.config.max_batch_requests + 2);
+        source.backlog = static_cast<uint32_t>((devices + 1) * m.config.max_batch_requests + 2);
         if (s->has(with_floods) && source.client + 1 == s->clients.size() &&
             s->clients.size() > 1) {
             source.closed = false;
@@ -328,9 +326,8 @@ Scenario make_scenario(uint64_t seed, const Profile *profile, Features without,
 {
     Scenario s;
     s.seed = seed;
-    s.profile = profile != nullptr
-                    ? *profile
-                    : static_cast<Profile>(Random(seed, 1).below(n_profiles));
+    s.profile =
+        profile != nullptr ? *profile : static_cast<Profile>(Random(seed, 1).below(n_profiles));
     s.features = draw_features(seed, s.profile) & ~without;
     draw_devices(&s, limits);
     draw_models(&s, limits);

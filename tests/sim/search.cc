@@ -32,8 +32,8 @@ Outcome run_case(const Case &c, const Trace *trace, FILE *log)
 
 std::string options_of(const Case &c)
 {
-    std::string text =
-        "--first-seed " + std::to_string(c.seed) + " --seeds 1 --events " + std::to_string(c.events);
+    std::string text = "--first-seed " + std::to_string(c.seed) + " --seeds 1 --events " +
+                       std::to_string(c.events);
     if (c.has_profile)
         text += std::string(" --profile ") + profile_name(c.profile);
     if (c.without != 0)

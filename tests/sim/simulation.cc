@@ -23,8 +23,8 @@ Simulation::Simulation(const Scenario &s, const Trace *t, FILE *log)
 void Simulation::set_up()
 {
     for (uint32_t i = 0; i < scenario.devices.size(); i++) {
-        expect(core_add_device(world.core, i, &scenario.devices[i].config) == LIBSCHED_OK,
-               "set-up", "a device is refused");
+        expect(core_add_device(world.core, i, &scenario.devices[i].config) == LIBSCHED_OK, "set-up",
+               "a device is refused");
         workers.push_back(std::make_unique<Worker>(world, i));
     }
     for (const ClientSpec &c : scenario.clients)

@@ -27,11 +27,9 @@ class Timeliness : public Watch
 {
   public:
     Timeliness(World &w, const Workers &ws)
-        : world(w), workers(ws), idle_since(ws.size(), never), active(w.scenario.exact() &&
-                                                                      !w.scenario.has(with_lazy |
-                                                                                      with_depth |
-                                                                                      with_memory |
-                                                                                      with_jobs))
+        : world(w), workers(ws), idle_since(ws.size(), never),
+          active(w.scenario.exact() &&
+                 !w.scenario.has(with_lazy | with_depth | with_memory | with_jobs))
     {
         bounded = active && w.scenario.profile == Profile::bound && !w.scenario.random_deadlines &&
                   !w.scenario.has(with_change);
@@ -100,8 +98,8 @@ class Timeliness : public Watch
             return;
         const ModelSpec &m = world.scenario.models[0];
         uint64_t most = std::min<uint64_t>(m.config.max_batch_requests, m.config.max_batch_units);
-        const Place place = {static_cast<uint32_t>(workers.size()), 1, m.slo_ns,
-                             {m.alpha_ns, m.beta_ns}, most};
+        const Place place = {
+            static_cast<uint32_t>(workers.size()), 1, m.slo_ns, {m.alpha_ns, m.beta_ns}, most};
         uint64_t n = static_cast<uint64_t>(std::count(served.begin(), served.end(), true));
         uint64_t bound = fluid_bound(place, arrivals);
         if (n > bound)
@@ -120,8 +118,9 @@ class Timeliness : public Watch
                            served.begin() + static_cast<long>(from + length), true));
             uint64_t best = optimum(place, some, 0);
             if (in_time > best)
-                violate("bounds", "%" PRIu64 " of %zu were served in time, and the best plan "
-                                  "serves %" PRIu64,
+                violate("bounds",
+                        "%" PRIu64 " of %zu were served in time, and the best plan "
+                        "serves %" PRIu64,
                         in_time, length, best);
         }
     }

@@ -22,8 +22,8 @@ class Turns : public Watch
           /* A class of the least share waits for those before it. */
           patience((w.scenario.has(with_classes) ? 4000 : 100) * second),
           patient(!w.scenario.calm() || w.scenario.has(with_parts | with_jobs)),
-          alternates(!w.scenario.has(with_memory | with_item_memory | with_deaths |
-                                     with_failures | with_jobs | with_reports | with_removals))
+          alternates(!w.scenario.has(with_memory | with_item_memory | with_deaths | with_failures |
+                                     with_jobs | with_reports | with_removals))
     {
     }
 
@@ -34,10 +34,9 @@ class Turns : public Watch
             return;
         bool others = false;
         for (uint32_t m = 0; m < world.models.size(); m++)
-            others = others || (m != s.model &&
-                                (world.models[m].config.flags & CORE_MODEL_STEPS) == 0 &&
-                                world.requests.ready_of_model(m) > 0 &&
-                                workers[s.device]->resident(m));
+            others =
+                others || (m != s.model && (world.models[m].config.flags & CORE_MODEL_STEPS) == 0 &&
+                           world.requests.ready_of_model(m) > 0 && workers[s.device]->resident(m));
         uint32_t &n = in_a_row[s.device];
         n = s.step > 1 && others ? n + 1 : 0;
         if (n > 2)

@@ -124,8 +124,7 @@ void Worker::told_down()
         h = Held();
     core_event event = event_from(CORE_WORKER_DOWN, index, present_epoch);
     world.handle(&event);
-    world.later(world.behaving ? ms : world.faults_random.below(200 * ms),
-                {Kind::comes_up, index});
+    world.later(world.behaving ? ms : world.faults_random.below(200 * ms), {Kind::comes_up, index});
 }
 
 void Worker::kill(const core_action &)
@@ -171,8 +170,8 @@ void Worker::load(const core_action &a)
     if (!is_alive)
         return;
     uint64_t ns = world.scenario.models[a.model].load_ns;
-    world.later(world.faults_random.percent(10) ? 0 : ns, {Kind::load_end, index, present_epoch,
-                                                           a.model});
+    world.later(world.faults_random.percent(10) ? 0 : ns,
+                {Kind::load_end, index, present_epoch, a.model});
     if (world.scenario.has(with_deaths) && !world.behaving &&
         world.faults_random.chance(world.scenario.deaths_permille, 1000))
         world.later(world.faults_random.below(ns + 1), {Kind::die, index, present_epoch});

@@ -121,9 +121,8 @@ void Worker::check_step(const Session &s, const core_action &a)
                 expect(given.size() == 1 && s.n_given == 1, "retry", "company for a suspect");
     if (s.steps && a.type == CORE_DISPATCH)
         for (const Session &other : sessions)
-            expect(other.batch == s.batch || other.model != s.model || !other.steps ||
-                       alone(s) || alone(other) ||
-                       world.requests.get(other.members[0]).key != key,
+            expect(other.batch == s.batch || other.model != s.model || !other.steps || alone(s) ||
+                       alone(other) || world.requests.get(other.members[0]).key != key,
                    "protocol", "a second session of a model");
 }
 

@@ -57,8 +57,7 @@ bool World::next_action(core_action *action)
     totals.actions++;
     if (action->seq != ++seq)
         violate("protocol", "an action has the number %llu instead of %llu",
-                static_cast<unsigned long long>(action->seq),
-                static_cast<unsigned long long>(seq));
+                static_cast<unsigned long long>(action->seq), static_cast<unsigned long long>(seq));
     log.action(now, *action);
     return true;
 }
@@ -72,8 +71,7 @@ uint64_t World::cost(uint32_t model, uint32_t device, uint64_t units) const
 bool World::learnt(uint32_t model, uint32_t device) const
 {
     const ModelNow &m = models[model];
-    return m.steps[scenario.devices[device].config.sort] >= 200 &&
-           now > m.changed + 3000000000u;
+    return m.steps[scenario.devices[device].config.sort] >= 200 && now > m.changed + 3000000000u;
 }
 
 core_event event_from(core_event_type type, uint32_t device, uint64_t epoch)

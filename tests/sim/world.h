@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all parts of a simulation share: the clock, what is to happen, the core, and who is there. */
+/* What all parts of a simulation share: the clock, what is to happen, the core, and who is there.
+ */
 #ifndef SIM_WORLD_H
 #define SIM_WORLD_H
 
@@ -88,7 +89,7 @@ class World
         bool exists = false, removing = false;
         int removed_with = 0;
         uint64_t alpha_ns = 0, beta_ns = 0;
-        uint64_t changed = 0;                 /* when it became faster or slower */
+        uint64_t changed = 0;                /* when it became faster or slower */
         uint32_t steps[CORE_MAX_SORTS] = {}; /* that could be learnt from since */
     };
     std::vector<ModelNow> models;
