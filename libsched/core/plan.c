@@ -33,7 +33,9 @@ struct plan_lane {
     uint64_t base, slope; /* ns of a batch, and of a request in it, on this device */
     uint32_t cap;         /* requests in a batch */
     uint32_t window;      /* and in one that can be done within the slack */
-    uint32_t n;           /* known */
+    uint32_t n;           /* known each by itself, */
+    uint32_t all;         /* and with those behind them */
+    uint64_t step;        /* between the deadlines of the latter */
     uint32_t droppable;   /* of the first, so many may be given up */
     uint64_t gap, slack;  /* between arrivals that are expected, and from one to its deadline */
     uint64_t factor[CORE_MAX_DEVICES]; /* of the devices below, in 1/2^16 */
@@ -103,14 +105,16 @@ static uint64_t lane_deadline(const struct core_plan *plan, const struct plan_la
 {
     if (i < l->n)
         return l->deadlines[i];
-    return plan->now + (i - l->n + 1) * l->gap + l->slack;
+    if (i < l->all)
+        return l->deadlines[l->n - 1] + (i - l->n + 1) * l->step;
+    return plan->now + (i - l->all + 1) * l->gap + l->slack;
 }
 
 /* Those who have come by `at`, the first `from` of which are dealt with. */
 static uint32_t lane_waiting(const struct core_plan *plan, const struct plan_lane *l, uint32_t from,
                              uint64_t at)
 {
-    uint64_t n = l->n + (at - plan->now) / l->gap;
+    uint64_t n = l->all + (at - plan->now) / l->gap;
     return n > from ? (uint32_t)(n - from) : 0;
 }
 
@@ -177,6 +181,10 @@ static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device
             (r->deadline == 0 || (r->flags & CORE_ALONE) || protected(core, lane, r)))
             l->droppable = i;
     }
+    /* Those of whom there are too many to look at each: up to the deadline of one who comes now. */
+    uint64_t last = l->deadlines[l->n - 1], end = plan->now + l->slack;
+    l->all = lane->n;
+    l->step = l->slack != NEVER && end > last ? (end - last) / (l->all - l->n + 1) : 0;
     for (uint32_t i = 0; i < plan->n_devices; i++) {
         uint32_t own = m->placement[device].factor, other = m->placement[plan->device[i]].factor;
         l->factor[i] = own == other ? PROFILE_ONE : ((uint64_t)other << 16) / own;
@@ -278,8 +286,8 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
                 n--;
             }
             if (n == 0) {
-                uint64_t next = plan->now + (from[i] - l->n + 1) * l->gap;
-                if (from[i] >= l->n && l->gap != NEVER && next < arrival)
+                uint64_t next = plan->now + (from[i] - l->all + 1) * l->gap;
+                if (from[i] >= l->all && l->gap != NEVER && next < arrival)
                     arrival = next;
                 continue;
             }
