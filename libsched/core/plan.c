@@ -25,14 +25,18 @@
 #define PLAN_LEAST 200000 /* ns: a batch that is shorter is not worth one */
 #define PASSED_MOST 16    /* batches of others before a lane has its turn, however small it is */
 #define NEVER (UINT64_MAX / 4)
+#define TIME_MOST (UINT64_C(1) << 46) /* ns: so that products stay within 64 bits */
 
 struct plan_lane {
     struct core_request *next;
     uint16_t lane;
     uint64_t devices;     /* on which its model is loaded */
-    uint64_t base, slope; /* ns of a batch, and of a request in it, on this device */
-    uint32_t cap;         /* requests in a batch */
-    uint32_t window;      /* and in one that can be done within the slack */
+    uint64_t base, slope; /* ns of a batch, and of a unit in it in 1/2^16, on this device */
+    uint32_t cap;         /* requests in a batch, */
+    uint64_t most;        /* units in it, */
+    uint32_t typical;     /* requests in the largest, of the mean size, */
+    uint32_t window;      /* and requests in one that can be done within the slack */
+    uint64_t each;        /* units of one that is not known */
     uint32_t n;           /* known each by itself, */
     uint32_t all;         /* and with those behind them */
     uint64_t step;        /* between the deadlines of the latter */
@@ -40,6 +44,7 @@ struct plan_lane {
     uint64_t gap, slack;  /* between arrivals that are expected, and from one to its deadline */
     uint64_t factor[CORE_MAX_DEVICES]; /* of the devices below, in 1/2^16 */
     uint64_t deadlines[CORE_LANE_LIST];
+    uint64_t units[CORE_LANE_LIST + 1]; /* of all before one */
 };
 
 struct core_plan {
@@ -82,23 +87,56 @@ int core_plan_init(struct core *core)
 /* --------------------------------------------------------------------------------- what is known
  */
 
-static uint64_t lane_cost(const struct plan_lane *l, uint32_t device, uint32_t n)
+static uint64_t units_cost(const struct plan_lane *l, uint64_t units)
 {
-    uint64_t ns = l->base + l->slope * n;
+    return l->base + (l->slope * units >> 16);
+}
+
+/* So many that a batch of them takes `ns`. */
+static uint64_t cost_units(const struct plan_lane *l, uint64_t ns)
+{
+    if (ns < l->base)
+        return 0;
+    uint64_t left = ns - l->base < TIME_MOST ? ns - l->base : TIME_MOST;
+    return l->slope == 0 ? UINT64_MAX : (left << 16) / l->slope;
+}
+
+/* Units of all before the i-th. */
+static uint64_t lane_units(const struct plan_lane *l, uint32_t i)
+{
+    return i <= l->n ? l->units[i] : l->units[l->n] + (i - l->n) * l->each;
+}
+
+/* What a batch costs of `n` from `from` on. */
+static uint64_t lane_cost(const struct plan_lane *l, uint32_t device, uint32_t from, uint32_t n)
+{
+    uint64_t ns = units_cost(l, lane_units(l, from + n) - lane_units(l, from));
     return l->factor[device] == PROFILE_ONE ? ns : ns * l->factor[device] >> 16;
 }
 
-/* The largest batch that is done within `ns`. */
-static uint32_t lane_largest(const struct plan_lane *l, uint32_t device, uint64_t ns)
+/* The largest batch from `from` on that is done within `ns`. */
+static uint32_t lane_largest(const struct plan_lane *l, uint32_t device, uint32_t from, uint64_t ns)
 {
     if (l->factor[device] != PROFILE_ONE)
-        ns = (ns << 16) / l->factor[device];
-    if (ns < l->base + l->slope)
+        ns = ((ns < TIME_MOST ? ns : TIME_MOST) << 16) / l->factor[device];
+    uint64_t before = lane_units(l, from), room = cost_units(l, ns);
+    if (lane_units(l, from + 1) - before > room)
         return 0;
-    if (l->slope == 0)
-        return l->cap;
-    uint64_t n = (ns - l->base) / l->slope;
-    return n < l->cap ? (uint32_t)n : l->cap;
+    if (room > l->most)
+        room = l->most;
+    /* The last that is within it, among those that are known. */
+    uint32_t least = from, beyond = from + l->cap < l->n ? from + l->cap + 1 : l->n + 1;
+    while (least + 1 < beyond) {
+        uint32_t middle = least + (beyond - least) / 2;
+        if (l->units[middle] - before <= room)
+            least = middle;
+        else
+            beyond = middle;
+    }
+    uint64_t n = least - from;
+    if (least >= l->n)
+        n += (room - (lane_units(l, least) - before)) / l->each;
+    return n == 0 ? 1 : n < l->cap ? (uint32_t)n : l->cap;
 }
 
 static uint64_t lane_deadline(const struct core_plan *plan, const struct plan_lane *l, uint32_t i)
@@ -134,20 +172,21 @@ static bool lane_learnt(const struct core *core, struct plan_lane *l, uint32_t d
                         const struct core_lane *lane)
 {
     const struct core_model_state *m = core->models[lane->model];
-    uint64_t each = lane->length != 0 ? lane->length : (lane->units + lane->n - 1) / lane->n;
-    uint64_t by_units = m->config.max_batch_units / each;
-
+    l->each = lane->length != 0 ? lane->length : (lane->units + lane->n - 1) / lane->n;
     l->cap = m->config.max_batch_requests;
-    if (by_units < l->cap)
-        l->cap = by_units == 0 ? 1 : (uint32_t)by_units;
-    uint64_t one = core_model_bound(core, m, device, each);
+    l->most = m->config.max_batch_units;
+    l->typical = l->most / l->each < l->cap ? (uint32_t)(l->most / l->each) : l->cap;
+    if (l->typical == 0)
+        l->typical = 1;
+    uint64_t one = core_model_bound(core, m, device, l->each);
     if (one == 0)
         return false;
-    uint64_t far =
-        lane->n > 1 ? (lane->n < l->cap ? lane->n : l->cap) : (l->cap < 16 ? l->cap : 16);
-    uint64_t many = far > 1 ? core_model_bound(core, m, device, far * each) : one;
-    l->slope = far > 1 && many > one ? (many - one + far - 2) / (far - 1) : 0;
-    l->base = one > l->slope ? one - l->slope : 0;
+    uint32_t far = lane->n > 1 ? lane->n : 16;
+    far = far < l->typical ? far : l->typical;
+    uint64_t many = far > 1 ? core_model_bound(core, m, device, far * l->each) : one;
+    uint64_t more = many > one ? many - one : 0, units = far > 1 ? (far - 1) * l->each : 1;
+    l->slope = ((more < TIME_MOST ? more : TIME_MOST) << 16) / units;
+    l->base = one - (one < (l->slope * l->each >> 16) ? one : l->slope * l->each >> 16);
     return true;
 }
 
@@ -168,15 +207,15 @@ static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device
     if (l->gap == 0)
         l->gap = 1;
     l->slack = lane->n_hard * 2 < lane->n || lane->slack == 0 ? NEVER : lane->slack;
-    l->window = l->cap;
-    if (l->slack != NEVER && l->slope != 0 && l->slack > l->base + l->slope &&
-        (l->slack - l->base) / l->slope < l->window)
-        l->window = (uint32_t)((l->slack - l->base) / l->slope);
+    uint64_t within = l->slack == NEVER ? l->typical : cost_units(l, l->slack) / l->each;
+    l->window = within > 0 && within < l->typical ? (uint32_t)within : l->typical;
     l->n = core_lane_list(core, candidate->lane, plan->slots, CORE_LANE_LIST);
     l->droppable = l->n;
+    l->units[0] = 0;
     for (uint32_t i = 0; i < l->n; i++) {
         const struct core_request *r = &core->requests[plan->slots[i]];
         l->deadlines[i] = r->deadline == 0 ? NEVER : r->deadline;
+        l->units[i + 1] = l->units[i] + (lane->length != 0 ? lane->length : r->units);
         if (i < l->droppable &&
             (r->deadline == 0 || (r->flags & CORE_ALONE) || protected(core, lane, r)))
             l->droppable = i;
@@ -220,7 +259,7 @@ static struct batch batch_after(const struct core_plan *plan, const struct plan_
                                 uint32_t drop)
 {
     uint64_t deadline = lane_deadline(plan, l, from + drop);
-    uint32_t most = lane_largest(l, device, deadline > at ? deadline - at : 0);
+    uint32_t most = lane_largest(l, device, from + drop, deadline > at ? deadline - at : 0);
     return (struct batch){drop, most < n - drop ? most : n - drop};
 }
 
@@ -236,7 +275,7 @@ static struct batch choose_batch(const struct core_plan *plan, const struct plan
         return all;
     for (; drop < n; drop++) {
         uint32_t rest = n - drop < l->window ? n - drop : l->window;
-        if (lane_deadline(plan, l, from + drop) >= at + lane_cost(l, device, rest))
+        if (lane_deadline(plan, l, from + drop) >= at + lane_cost(l, device, from + drop, rest))
             break;
     }
     if (drop > droppable)
@@ -280,8 +319,8 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
             if (!(l->devices & core_bit(plan->device[device])))
                 continue;
             uint32_t n = lane_waiting(plan, l, from[i], at);
-            uint64_t one = lane_cost(l, device, 1);
-            while (n > 0 && lane_deadline(plan, l, from[i]) < at + one) {
+            while (n > 0 &&
+                   lane_deadline(plan, l, from[i]) < at + lane_cost(l, device, from[i], 1)) {
                 from[i]++;
                 n--;
             }
@@ -294,7 +333,7 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
             struct batch b =
                 choose_batch(plan, l, device, from[i], n, at, begun ? policy->then : policy->first,
                              begun ? n : l->droppable);
-            uint64_t ns = lane_cost(l, device, b.n);
+            uint64_t ns = lane_cost(l, device, from[i] + b.drop, b.n);
             int64_t latest = (int64_t)(lane_deadline(plan, l, from[i] + b.drop) - ns);
             if (best == PLAN_LANES ||
                 (policy->dense ? (unsigned __int128)b.n * best_ns > (unsigned __int128)chosen.n * ns
@@ -359,9 +398,9 @@ static const struct core_candidate *most_urgent(const struct core *core, uint32_
 /* Whether all of a lane can go in one batch, in time. */
 static bool fits_at_once(const struct core_plan *plan, const struct plan_lane *l)
 {
-    if (l->n > l->cap || l->n == CORE_LANE_LIST)
+    if (l->n > l->cap || l->n == CORE_LANE_LIST || l->units[l->n] > l->most)
         return false;
-    uint64_t end = plan->now + lane_cost(l, 0, l->n);
+    uint64_t end = plan->now + lane_cost(l, 0, 0, l->n);
     for (uint32_t i = 0; i < l->n; i++)
         if (l->deadlines[i] < end)
             return false;
@@ -404,7 +443,7 @@ struct core_choice core_plan_choose(struct core *core, uint32_t device,
     const struct core_lane *lane = &core->lanes[urgent->lane];
     if (!lane_learnt(core, l, device, lane))
         return choice;
-    uint64_t largest = l->base + l->slope * (lane->n < l->cap ? lane->n : l->cap);
+    uint64_t largest = units_cost(l, lane->units < l->most ? lane->units : l->most);
     /* Where the first has time for the largest batch, that is what every policy begins with. */
     if ((n == 1 || largest < PLAN_LEAST) &&
         (urgent->next->deadline == 0 || core->now + largest <= urgent->next->deadline))
