@@ -20,7 +20,7 @@
 
 #include "core/internal.h"
 
-#define PLAN_LANES 16     /* those whose first is the most urgent */
+#define PLAN_LANES 16     /* so many are looked at, that of the most urgent first */
 #define PLAN_BATCHES 32   /* so far a plan looks */
 #define PLAN_LEAST 200000 /* ns: a batch that is shorter is not worth one */
 #define PASSED_MOST 16    /* batches of others before a lane has its turn, however small it is */
