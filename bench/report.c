@@ -7,6 +7,9 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+/* That of the longest name. */
+#define METRIC_WIDTH 24
+
 struct report {
     const char *bench;
     bool json;
@@ -70,6 +73,12 @@ static void print_value(const json_t *value, int width)
         printf(" %*" JSON_INTEGER_FORMAT, width, json_integer_value(value));
 }
 
+/* Four digits that mean something, whatever the unit. */
+static void print_number(double number)
+{
+    printf(" %12.*f", number < 10 ? 3 : number < 100 ? 2 : 1, number);
+}
+
 static void print_head(struct report *report, json_t *params)
 {
     const char *key;
@@ -81,7 +90,7 @@ static void print_head(struct report *report, json_t *params)
         print_value(value, 1);
         printf("\n");
     }
-    printf("\n%-16s", "metric");
+    printf("\n%-*s", METRIC_WIDTH, "metric");
     json_object_foreach(params, key, value) printf(" %10s", key);
     printf(" %12s %12s %7s\n", "value", "bare limit", "ratio");
     report->began = true;
@@ -97,9 +106,11 @@ void report_add(struct report *report, const char *metric, json_t *params, doubl
     if (!report->json) {
         if (!report->began)
             print_head(report, params);
-        printf("%-16s", metric);
+        printf("%-*s", METRIC_WIDTH, metric);
         json_object_foreach(params, key, param) print_value(param, 10);
-        printf(" %12.1f %12.1f %7.3f\n", value, baseline, ratio);
+        print_number(value);
+        print_number(baseline);
+        printf(" %7.3f\n", ratio);
         fflush(stdout);
     }
     json_array_append_new(report->results,
