@@ -12,6 +12,8 @@
 /* What a worker does not sleep of a step, so that it ends in time. */
 #define WORKER_SPIN_US 100
 #define LOAD_NS UINT64_C(20000000000)
+#define LEAD_NS UINT64_C(150000)
+#define SHORTEST_NS UINT64_C(10000)
 
 void local_die(const char *what, const char *why)
 {
@@ -87,20 +89,21 @@ void local_relax(void)
 #endif
 }
 
-void local_sleep(int fd, uint64_t until)
+bool local_sleep(int fd, uint64_t until)
 {
     struct pollfd readable = {.fd = fd, .events = POLLIN};
-    uint64_t now = libsched_now(), ns = 0;
+    uint64_t now = libsched_now();
+    uint64_t ns = until > now ? until - now : 0;
     struct timespec timeout;
 
-    if (until != UINT64_MAX) {
-        if (until <= now + LOCAL_LEAD_NS)
-            return;
-        ns = until - LOCAL_LEAD_NS - now;
-    }
+    /* Not more of a short wait than a quarter: who computes all the time is soon made to pause. */
+    ns -= ns / 4 < LEAD_NS ? ns / 4 : LEAD_NS;
+    if (ns < SHORTEST_NS)
+        return false;
     timeout.tv_sec = (time_t)(ns / 1000000000);
     timeout.tv_nsec = (long)(ns % 1000000000);
-    ppoll(&readable, 1, until != UINT64_MAX ? &timeout : NULL, NULL);
+    ppoll(&readable, 1, &timeout, NULL);
+    return true;
 }
 
 uint64_t *local_arrivals(double per_s, double seconds, uint64_t begin, uint64_t seed, size_t *n)

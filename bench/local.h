@@ -33,11 +33,10 @@ libsched *local_open(uint32_t cpu_devices);
 /* Loads it and waits until it is ready. */
 void local_load(libsched *s, const struct local_model *model);
 
-/* The last part of a wait until a time that is spent looking at the clock, as a sleep ends late. */
-#define LOCAL_LEAD_NS UINT64_C(60000)
 void local_relax(void);
-/* Sleeps until `fd` is readable, or shortly before `until` (UINT64_MAX: never). */
-void local_sleep(int fd, uint64_t until);
+/* Sleeps until `fd` is readable, or shortly before `until`: a sleep ends late, so the rest of the
+ * wait had better be spent looking at the clock. False where it is not worth a sleep. */
+bool local_sleep(int fd, uint64_t until);
 
 /* The times at which requests come that do not know of each other (Poisson): so many a second, for
  * so long, after `begin`. To be freed. */

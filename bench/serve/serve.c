@@ -105,12 +105,12 @@ static void drive(struct run *run, struct path *path)
         if (!idle)
             idle_since = now;
         idle = true;
-        if (now - idle_since < path->spin_ns || now + LOCAL_LEAD_NS >= due)
+        if (now - idle_since < path->spin_ns)
             local_relax();
         else if (turn(run, path, true) > 0)
             idle = false;
-        else
-            local_sleep(path->fd, due);
+        else if (!local_sleep(path->fd, due))
+            local_relax();
     }
 }
 
