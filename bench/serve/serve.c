@@ -9,10 +9,10 @@
  * itself is late by is not forgotten. What comes in the first seconds is not counted: what batches
  * cost is learnt then.
  *
- *   goodput_per_s   answered in time; beside what the device could do, or what is offered, if less
+ *   goodput_per_s   answered in time; beside what the device could do, or what came, if less
  *   p50_ms, p99_ms  of what was answered well; beside the bare step of one request, and the 25 ms
- *   refused_per_s   not taken; beside what is offered
- *   expired_per_s   taken, and told later that it can't be in time; likewise
+ *   refused_per_s   not taken, as too many wait; beside what came
+ *   deadline_per_s  answered, at once or later, that it can't be in time; likewise
  *   refusal_ms      the 99th percentile of how long it took to be told either; beside the 25 ms
  */
 #include <limits.h>
@@ -120,43 +120,42 @@ static json_t *params(const char *path, int offered)
 }
 
 static void tell(struct report *report, const struct run *run, uint64_t from, const char *path,
-                 int offered)
+                 int offered, double seconds)
 {
-    double *served = allocate(run->n, sizeof(*served)), *refused = allocate(run->n, sizeof(double));
-    size_t n_served = 0, n_refused = 0, counted = 0, in_time = 0, expired = 0;
-    double ceiling = offered < CEILING ? offered : CEILING;
+    double *served = allocate(run->n, sizeof(*served)), *told = allocate(run->n, sizeof(*told));
+    size_t n_served = 0, n_told = 0, in_time = 0, expired = 0;
 
     for (size_t i = 0; i < run->n; i++) {
+        double ms = (double)(run->answered[i] - run->arrivals[i]) / 1e6;
+        int status = run->status[i];
         if (run->arrivals[i] < from)
             continue;
-        double ms = (double)(run->answered[i] - run->arrivals[i]) / 1e6;
-        counted++;
-        if (run->status[i] == LIBSCHED_OK)
+        if (status == LIBSCHED_OK)
             served[n_served++] = ms;
-        else if (run->status[i] == LIBSCHED_EQUEUEFULL || run->status[i] == LIBSCHED_EDEADLINE)
-            refused[n_refused++] = ms;
+        else if (status == LIBSCHED_EQUEUEFULL || status == LIBSCHED_EDEADLINE)
+            told[n_told++] = ms;
         else
-            local_die("a request", libsched_status_name(run->status[i]));
-        in_time += run->status[i] == LIBSCHED_OK && ms <= DEADLINE_MS;
-        expired += run->status[i] == LIBSCHED_EDEADLINE;
+            local_die("a request", libsched_status_name(status));
+        in_time += status == LIBSCHED_OK && ms <= DEADLINE_MS;
+        expired += status == LIBSCHED_EDEADLINE;
     }
-    /* Of those that came: so many a second were to come, but they were drawn. */
-    double scale = offered / (double)counted;
-    report_add(report, "goodput_per_s", params(path, offered), (double)in_time * scale, "1/s",
-               ceiling);
+    /* So many came: they were drawn. */
+    double came = (double)(n_served + n_told) / seconds;
+    report_add(report, "goodput_per_s", params(path, offered), (double)in_time / seconds, "1/s",
+               came < CEILING ? came : CEILING);
     report_add(report, "p50_ms", params(path, offered), local_percentile(served, n_served, 50),
                "ms", ALONE_MS);
     report_add(report, "p99_ms", params(path, offered), local_percentile(served, n_served, 99),
                "ms", DEADLINE_MS);
-    report_add(report, "refused_per_s", params(path, offered),
-               (double)(n_refused - expired) * scale, "1/s", offered);
-    report_add(report, "expired_per_s", params(path, offered), (double)expired * scale, "1/s",
-               offered);
-    if (n_refused > 0)
-        report_add(report, "refusal_ms", params(path, offered),
-                   local_percentile(refused, n_refused, 99), "ms", DEADLINE_MS);
+    report_add(report, "refused_per_s", params(path, offered), (double)(n_told - expired) / seconds,
+               "1/s", came);
+    report_add(report, "deadline_per_s", params(path, offered), (double)expired / seconds, "1/s",
+               came);
+    if (n_told > 0)
+        report_add(report, "refusal_ms", params(path, offered), local_percentile(told, n_told, 99),
+                   "ms", DEADLINE_MS);
     free(served);
-    free(refused);
+    free(told);
 }
 
 static void measure(struct report *report, size_t which, int offered, double seconds)
@@ -172,7 +171,8 @@ static void measure(struct report *report, size_t which, int offered, double sec
         run.status[i] = WAITS;
     drive(&run, path);
     path->close(path);
-    tell(report, &run, begin + (uint64_t)(WARM_UP_SECONDS * 1e9), paths[which].name, offered);
+    tell(report, &run, begin + (uint64_t)(WARM_UP_SECONDS * 1e9), paths[which].name, offered,
+         seconds);
     free(run.arrivals);
     free(run.answered);
     free(run.status);
