@@ -4,7 +4,6 @@
  * same side alone. Real workers; devices that are imitated, but for the gang, which computes.
  *
  *   flood    a client that keeps 1000 requests in line, and one that sends 50 a second
- *   weight   the same, the quiet client's weight 4
  *   gang     a job (gemm) that has both of two devices, and 100 requests a second
  *   stream   an answer of 2000 parts, and 100 requests a second to another model
  *   joined   the same, to the same model: they run in its steps
@@ -36,13 +35,12 @@ struct scenario {
     double per_s; /* of the requests that come by themselves */
     const char *model;
     const char *greedy; /* who the other side is */
-    uint32_t devices, weight;
+    uint32_t devices;
     bool flood, stream, gang;
 };
 
 static const struct scenario scenarios[] = {
     {"flood", 50, "short", "flood", .devices = 1, .flood = true},
-    {"weight", 50, "short", "flood", .devices = 1, .flood = true, .weight = 4},
     {"gang", 100, "short", "gang", .devices = 2, .gang = true},
     {"stream", 100, "short", "stream", .devices = 1, .stream = true},
     {"joined", 100, "stream", "stream", .devices = 1, .stream = true},
@@ -193,9 +191,6 @@ static void begin_greedy(struct run *run)
 {
     const struct scenario *scenario = run->scenario;
 
-    if (scenario->weight > 0 &&
-        libsched_client_set(run->s, "quiet", scenario->weight, 0) != LIBSCHED_OK)
-        local_die("the weight", "it is not taken");
     for (int i = 0; scenario->flood && i < FLOOD; i++)
         submit(run, FLOODER, 0);
     if (scenario->stream)
