@@ -6,9 +6,9 @@
  *
  * And fairness: each class has a virtual time, its device time divided by its share, and so has
  * each client in a class, by its weight. Whoever is further ahead of the least of those that have
- * something waiting than the longest batch lets the others pass; so no two of them that wait are
- * ever further apart than twice that. (After Virtual Token Counter: Sheng et al., Fairness in
- * serving large language models, OSDI 2024.)
+ * something waiting than half the longest batch lets the others pass; so no two of them that wait
+ * are ever further apart than that and a batch. (After Virtual Token Counter: Sheng et al.,
+ * Fairness in serving large language models, OSDI 2024.)
  */
 #include <stdlib.h>
 
@@ -241,6 +241,13 @@ void core_share_charge(struct core *core, uint32_t client, uint32_t priority, ui
     note_least(core, c);
 }
 
+/* By so much somebody may be ahead: less than a batch, so that one who floods the scheduler is as
+ * soon as his next batch is given, and lets those pass who have come meanwhile. */
+static uint64_t allowance(const struct core *core)
+{
+    return core->longest / 2;
+}
+
 bool core_share_ahead(const struct core *core, uint32_t client, uint32_t priority)
 {
     const struct core_class *c = &core->classes[priority];
@@ -248,11 +255,11 @@ bool core_share_ahead(const struct core *core, uint32_t client, uint32_t priorit
     if (c->clients == CORE_NONE)
         return false;
     uint64_t least = share_at((struct core *)core, c->clients)->time;
-    return core->clients[client].shares[priority].time > least + core->longest;
+    return core->clients[client].shares[priority].time > least + allowance(core);
 }
 
 bool core_class_ahead(const struct core *core, uint32_t priority)
 {
     uint64_t least = classes_least(core);
-    return least != UINT64_MAX && core->classes[priority].time > least + core->longest;
+    return least != UINT64_MAX && core->classes[priority].time > least + allowance(core);
 }

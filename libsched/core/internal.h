@@ -435,7 +435,7 @@ struct core {
     struct core_class classes[CORE_PRIORITIES];
     uint64_t class_least;   /* virtual time of classes: of the least that was there last */
     uint32_t class_waiting; /* bits: classes of which somebody waits */
-    uint64_t longest;       /* of the batches of late, ns: by so much somebody may be ahead */
+    uint64_t longest;       /* of the batches of late, ns */
     struct core_plan *planner;
 
     struct core_client *clients; /* 0 is shared by those for whom there is no room */
