@@ -8,7 +8,8 @@
  * each client in a class, by its weight. Whoever is further ahead of the least of those that have
  * something waiting than half the longest batch lets the others pass; so no two of them that wait
  * are ever further apart than that and a batch. (After Virtual Token Counter: Sheng et al.,
- * Fairness in serving large language models, OSDI 2024.)
+ * Fairness in serving large language models, OSDI 2024.) Whoever comes begins where the batch that
+ * runs began (as in start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996).
  */
 #include <stdlib.h>
 
@@ -181,16 +182,6 @@ static uint64_t classes_least(const struct core *core)
     return least;
 }
 
-static void note_least(struct core *core, struct core_class *c)
-{
-    uint64_t least = classes_least(core);
-
-    if (least != UINT64_MAX && least > core->class_least)
-        core->class_least = least;
-    if (c->clients != CORE_NONE && share_at(core, c->clients)->time > c->least)
-        c->least = share_at(core, c->clients)->time;
-}
-
 void core_share_wait(struct core *core, uint32_t client, uint32_t priority)
 {
     struct core_class *c = &core->classes[priority];
@@ -219,10 +210,9 @@ void core_share_unwait(struct core *core, uint32_t client, uint32_t priority)
         c->clients = pair_remove(core, share_pair, share_less, c->clients, node);
     if (--c->waiting == 0)
         core->class_waiting &= ~(1u << priority);
-    note_least(core, c);
 }
 
-void core_share_charge(struct core *core, uint32_t client, uint32_t priority, uint64_t ns)
+static void share_charge(struct core *core, uint32_t client, uint32_t priority, uint64_t ns)
 {
     struct core_class *c = &core->classes[priority];
     uint32_t node = share_node(client, priority);
@@ -230,15 +220,48 @@ void core_share_charge(struct core *core, uint32_t client, uint32_t priority, ui
 
     if (s->waiting > 0)
         c->clients = pair_remove(core, share_pair, share_less, c->clients, node);
-    else if (s->time < c->least)
-        s->time = c->least;
     s->time += ns / core_client_weight(core, client);
     if (s->waiting > 0)
         c->clients = pair_insert(core, share_pair, share_less, c->clients, node);
     /* In 1/128, which is the share of the first class unless something else is configured. */
-    class_lift(core, c);
     c->time += core_multiply(ns, 128) / c->share;
-    note_least(core, c);
+}
+
+/* Whoever comes while a batch runs begins where the least of those in it began. */
+static void shares_begin(struct core *core, const struct core_session *s)
+{
+    uint64_t clients[CORE_PRIORITIES], classes = UINT64_MAX;
+    uint32_t priorities = 0;
+
+    for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next) {
+        const struct core_request *r = &core->requests[slot];
+        if (!(r->flags & CORE_IN_STEP))
+            continue;
+        uint64_t time = core->clients[r->client].shares[r->priority].time;
+        if (!(priorities >> r->priority & 1) || time < clients[r->priority])
+            clients[r->priority] = time;
+        priorities |= 1u << r->priority;
+    }
+    for (; priorities != 0; priorities &= priorities - 1) {
+        uint32_t p = (uint32_t)__builtin_ctz(priorities);
+        struct core_class *c = &core->classes[p];
+        if (clients[p] > c->least)
+            c->least = clients[p];
+        if (c->time < classes)
+            classes = c->time;
+    }
+    if (classes != UINT64_MAX && classes > core->class_least)
+        core->class_least = classes;
+}
+
+void core_shares_charge(struct core *core, const struct core_session *s, uint64_t ns)
+{
+    shares_begin(core, s);
+    for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next) {
+        const struct core_request *r = &core->requests[slot];
+        if (r->flags & CORE_IN_STEP)
+            share_charge(core, r->client, r->priority, ns);
+    }
 }
 
 /* By so much somebody may be ahead: less than a batch, so that one who floods the scheduler is as

@@ -345,7 +345,7 @@ struct core_device_state {
 /* ------------------------------------------------------------------------------------ clients */
 
 /* A client's part in a class. Its virtual time is the device time it had, divided by its weight;
- * one that comes back is lifted to the least of those that are there, so nobody saves up. */
+ * one that comes back is lifted to where the batch that runs began, so nobody saves up. */
 struct core_share {
     uint64_t time;
     uint32_t waiting;      /* requests */
@@ -364,7 +364,7 @@ struct core_client {
 /* A priority class; its virtual time likewise, by its share. */
 struct core_class {
     uint64_t time;
-    uint64_t least; /* virtual time of clients: of the least that was there last */
+    uint64_t least; /* virtual time at which clients begin who come now */
     uint32_t share;
     uint32_t waiting;
     uint32_t clients; /* the root of those that wait */
@@ -433,7 +433,7 @@ struct core {
     uint32_t *flow_buckets;
     uint32_t flow_mask;
     struct core_class classes[CORE_PRIORITIES];
-    uint64_t class_least;   /* virtual time of classes: of the least that was there last */
+    uint64_t class_least;   /* virtual time at which classes begin that come now */
     uint32_t class_waiting; /* bits: classes of which somebody waits */
     uint64_t longest;       /* of the batches of late, ns */
     struct core_plan *planner;
@@ -526,8 +526,8 @@ uint32_t core_client_limit(const struct core *core, uint32_t client);
 /* One request more, or less, waits in a class. */
 void core_share_wait(struct core *core, uint32_t client, uint32_t priority);
 void core_share_unwait(struct core *core, uint32_t client, uint32_t priority);
-/* It was given `ns` of device time. */
-void core_share_charge(struct core *core, uint32_t client, uint32_t priority, uint64_t ns);
+/* Each of those who run in a session's step is given `ns` of device time. */
+void core_shares_charge(struct core *core, const struct core_session *s, uint64_t ns);
 /* Whether it has had so much more than the least of the others that it has to let them pass. */
 bool core_share_ahead(const struct core *core, uint32_t client, uint32_t priority);
 bool core_class_ahead(const struct core *core, uint32_t priority);

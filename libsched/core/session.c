@@ -136,14 +136,11 @@ static void session_charge(struct core *core, const struct core_session *s, uint
     core->longest -= core->longest / 1024;
     if (core->longest < ns)
         core->longest = ns;
-    for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next) {
-        struct core_request *r = &core->requests[slot];
-        if (!(r->flags & CORE_IN_STEP))
-            continue;
-        r->batch_size = (uint16_t)s->step_items;
-        if (ns > 0)
-            core_share_charge(core, r->client, r->priority, ns / s->step_items);
-    }
+    for (uint32_t slot = s->members.head; slot != CORE_NONE; slot = core->requests[slot].next)
+        if (core->requests[slot].flags & CORE_IN_STEP)
+            core->requests[slot].batch_size = (uint16_t)s->step_items;
+    if (ns > 0)
+        core_shares_charge(core, s, ns / s->step_items);
 }
 
 void core_session_begin_step(struct core *core, uint32_t device, struct core_session *s)
