@@ -54,8 +54,10 @@ static bool check_gang_device(const struct core *core, const struct core_job *j,
         return true;
     }
     CHECK(d->up && !d->vacated, "a rank on %" PRIu32 ", which is down", device);
-    CHECK(!runs || (d->in_flight == 0 && !d->exclusive), "device %" PRIu32 " runs a rank and more",
-          device);
+    /* A load that wants no company may begin once the device's own rank is done with the step. */
+    bool busy = (j->awaits & core_bit(device)) != 0;
+    CHECK(!runs || (d->in_flight == 0 && !(busy && d->exclusive)),
+          "device %" PRIu32 " runs a rank and more", device);
     CHECK(!d->closed || j->phase == CORE_JOB_DRAINING, "device %" PRIu32 " is kept empty", device);
     return true;
 }
