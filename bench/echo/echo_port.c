@@ -5,7 +5,7 @@
  * answers every request with a canned result of the size of a real one, writes once, looks for
  * more for a while, and sleeps.
  *
- *     echo-port [--hop] [--spin-us=N]
+ *     echo-port [--hop] [--spin-us=N] [--first-job=N, which means nothing to it]
  *
  * With --hop every infer goes through a second process first (hop.h). Nothing that comes from
  * outside is checked here further than memory safety needs.
@@ -330,7 +330,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--hop") == 0) {
             hop = true;
-        } else if (sscanf(argv[i], "--spin-us=%" SCNu32, &spin_us) != 1) {
+        } else if (sscanf(argv[i], "--spin-us=%" SCNu32, &spin_us) != 1 &&
+                   strncmp(argv[i], "--first-job", strlen("--first-job")) != 0) {
             fprintf(stderr, "echo-port: unknown option %s\n", argv[i]);
             return 64;
         }
