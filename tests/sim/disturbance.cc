@@ -64,6 +64,7 @@ void Simulation::remove_model(uint32_t model)
     World::ModelNow &m = world.models[model];
     m.removed_with = world.faults_random.percent(50) ? LIBSCHED_ENOMODEL : LIBSCHED_EBADMODEL;
     m.removing = true;
+    world.told = world.now;
     expect(core_remove_model(world.core, world.now, model, m.removed_with) == LIBSCHED_OK,
            "removal", "a removal is refused");
     world.quiet = false;
@@ -80,6 +81,7 @@ void Simulation::update_model(uint32_t model)
     config.max_batch_units = 1 + random.below(scenario.models[model].most_units * 20);
     config.queue_limit = static_cast<uint32_t>(1 + random.below(500));
     config.max_prepare_requests = static_cast<uint32_t>(1 + random.below(16));
+    world.told = world.now;
     expect(core_update_model(world.core, world.now, model, &config) == LIBSCHED_OK, "set-up",
            "an update is refused");
     m.config = config;

@@ -19,7 +19,11 @@ class Gangs
     virtual void happen(const Happening &h) = 0;
     virtual void action(const core_action &action) = 0;
     /* A device is given a step of requests. */
-    virtual void given(uint32_t device) = 0;
+    virtual void given(const StepSeen &step) = 0;
+    /* A worker is no more, and the core was told. */
+    virtual void lost(uint32_t device) = 0;
+    /* Whether a job is reason enough to end a worker. */
+    virtual bool may_kill(uint32_t device) const = 0;
     /* A worker may come up, if its device is not somebody else's. */
     virtual void comes_up(uint32_t device) = 0;
     virtual void settled() = 0;

@@ -15,104 +15,12 @@
 
 #include <unistd.h>
 
-#include "sim/search.h"
+#include "sim/options.h"
 
 namespace
 {
 
 using namespace sim;
-
-const char usage[] =
-    "usage: sim [--seeds N] [--first-seed S] [--events M] [--threads T] [--log FILE] [--verbose]\n"
-    "           [--profile P] [--without FEATURE,..] [--devices N] [--models N] [--clients N]\n"
-    "           [--no-shrink]\n"
-    "\n"
-    "Runs N worlds (1), each until the core was told M events (100000). Prints what was counted\n"
-    "and a hash of all decisions, and for a world in which something is wrong the options that\n"
-    "show it. --log: the decisions of a single seed. Of each kind of thing there can be fewer, "
-    "and\n"
-    "features can be left out.\n";
-
-struct Options {
-    uint64_t seeds = 1;
-    Case base;
-    uint32_t threads = 0;
-    std::string log;
-    bool verbose = false, shrinks = true;
-};
-
-[[noreturn]] void fail(const std::string &why)
-{
-    std::fprintf(stderr, "sim: %s\n%s", why.c_str(), usage);
-    std::exit(64);
-}
-
-uint64_t number(const std::string &option, const char *text, uint64_t least, uint64_t most)
-{
-    char *end;
-    uint64_t value = std::strtoull(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end != '\0' || value < least || value > most)
-        fail(option + " takes a number from " + std::to_string(least) + " to " +
-             std::to_string(most) + ", got \"" + text + "\"");
-    return value;
-}
-
-Options read_options(int argc, char **argv)
-{
-    Options o;
-    for (int i = 1; i < argc; i++) {
-        const std::string option = argv[i];
-        if (option == "--help" || option == "-h") {
-            std::fputs(usage, stdout);
-            std::exit(0);
-        }
-        if (option == "--verbose") {
-            o.verbose = true;
-            continue;
-        }
-        if (option == "--no-shrink") {
-            o.shrinks = false;
-            continue;
-        }
-        if (++i >= argc)
-            fail("there is no option \"" + option + "\", or it takes a value");
-        const char *value = argv[i];
-        if (option == "--seeds") {
-            o.seeds = number(option, value, 1, UINT64_C(1) << 32);
-        } else if (option == "--first-seed" || option == "--seed") {
-            o.base.seed = number(option, value, 0, UINT64_C(1) << 62);
-        } else if (option == "--events") {
-            o.base.events = number(option, value, 1, UINT64_C(1) << 40);
-        } else if (option == "--threads") {
-            o.threads = static_cast<uint32_t>(number(option, value, 1, 1024));
-        } else if (option == "--log") {
-            o.log = value;
-        } else if (option == "--profile") {
-            uint32_t p = 0;
-            while (p < n_profiles && std::strcmp(value, profile_name(static_cast<Profile>(p))) != 0)
-                p++;
-            if (p == n_profiles)
-                fail("there is no profile \"" + std::string(value) + "\"");
-            o.base.profile = static_cast<Profile>(p);
-            o.base.has_profile = true;
-        } else if (option == "--without") {
-            if (!parse_features(value, &o.base.without))
-                fail("there is no such feature among \"" + std::string(value) +
-                     "\"; there are: " + feature_names((UINT64_C(1) << n_features) - 1));
-        } else if (option == "--devices") {
-            o.base.limits.devices = static_cast<uint32_t>(number(option, value, 1, 64));
-        } else if (option == "--models") {
-            o.base.limits.models = static_cast<uint32_t>(number(option, value, 1, 256));
-        } else if (option == "--clients") {
-            o.base.limits.clients = static_cast<uint32_t>(number(option, value, 1, 1024));
-        } else {
-            fail("there is no option \"" + option + "\"");
-        }
-    }
-    if (!o.log.empty() && o.seeds != 1)
-        fail("--log takes one seed");
-    return o;
-}
 
 /* ----------------------------------------------------------------------------------- crashes */
 
@@ -147,14 +55,14 @@ class Runner
             threads.emplace_back([this] { work(); });
         for (std::thread &t : threads)
             t.join();
-        std::printf("seeds: %" PRIu64 "\nevents: %" PRIu64 "\n", options.seeds, totals.events);
+        std::printf("seeds: %" PRIu64 "\nevents: %" PRIu64 "\n", ran.load(), totals.events);
         std::printf("actions: %" PRIu64 ", steps: %" PRIu64 ", served: %" PRIu64 " (late: %" PRIu64
                     "), given up: %" PRIu64 ", deaths: %" PRIu64 ", retried: %" PRIu64
                     ", poisoned: %" PRIu64 ", evictions: %" PRIu64 ", jobs: %" PRIu64 "\n",
                     totals.actions, totals.steps, totals.completed, totals.late, totals.dropped,
                     totals.deaths, totals.retried, totals.poisoned, totals.evictions, totals.jobs);
         std::printf("hash: %016" PRIx64 "\n", hash);
-        std::printf("violations: %" PRIu64 "\n", violations);
+        std::printf("violations: %" PRIu64 "\n", violations.load());
         return violations == 0 ? 0 : 1;
     }
 
@@ -163,8 +71,9 @@ class Runner
     {
         for (;;) {
             uint64_t i = next++;
-            if (i >= options.seeds)
+            if (i >= options.seeds || (options.first_only && violations > 0))
                 return;
+            ran++;
             Case c = options.base;
             c.seed += i;
             std::snprintf(present, sizeof(present), "%s", options_of(c).c_str());
@@ -207,21 +116,34 @@ class Runner
     const Options &options;
     const Trace *trace;
     FILE *log;
-    std::atomic<uint64_t> next{0};
+    std::atomic<uint64_t> next{0}, ran{0}, violations{0};
     std::mutex mutex;
     Totals totals;
-    uint64_t hash = 0, violations = 0;
+    uint64_t hash = 0;
 };
 
 } // namespace
 
 int main(int argc, char **argv)
 {
-    Options options = read_options(argc, argv);
+    Options options;
     Trace trace;
     std::string error, folder = traces_folder(GPU_SCHED_SOURCE_DIR);
-    bool traced = !folder.empty() &&
-                  read_trace(folder + "/llm-tool-requests.csv", 1000000000, &trace, &error);
+    if (!read_options(std::vector<std::string>(argv + 1, argv + argc), &options, &error)) {
+        std::fprintf(stderr, "sim: %s\n%s", error.c_str(), usage);
+        return 64;
+    }
+    if (options.help) {
+        std::fputs(usage, stdout);
+        return 0;
+    }
+    const bool named = !options.base.trace.empty();
+    const std::string path = named ? options.base.trace : folder + "/llm-tool-requests.csv";
+    bool traced = (named || !folder.empty()) && read_trace(path, 1000000000, &trace, &error);
+    if (!traced && named) {
+        std::fprintf(stderr, "sim: %s\n", error.c_str());
+        return 64;
+    }
     if (!traced)
         std::fprintf(stderr, "skipped: recorded arrivals: %s\n",
                      folder.empty() ? "there is no ../shared/data/traces" : error.c_str());

@@ -117,20 +117,23 @@ void Requests::check_counts(const core_counts &c) const
                 submitted - completed - failed - cancelled - expired);
 }
 
-void Requests::check_expiry(uint64_t now)
+uint64_t Requests::first_due()
 {
     while (!dues.empty()) {
-        const Due due = dues.front();
-        const Request *r = find(due.id);
-        if (r != nullptr && r->where == Where::queued) {
-            if (now <= due.at + 1000000)
-                return;
-            violate("expiry", "request %" PRIx64 " waits %" PRIu64 " ns after its deadline", r->id,
-                    now - due.at);
-        }
+        const Request *r = find(dues.front().id);
+        if (r != nullptr && r->where == Where::queued)
+            return dues.front().at;
         std::pop_heap(dues.begin(), dues.end(), later);
         dues.pop_back();
     }
+    return UINT64_MAX;
+}
+
+void Requests::check_expiry(uint64_t now)
+{
+    uint64_t due = first_due();
+    if (due < now && now - due > 1000000)
+        violate("expiry", "a request waits %" PRIu64 " ns after its deadline", now - due);
 }
 
 } // namespace sim

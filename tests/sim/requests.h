@@ -36,6 +36,7 @@ struct Request {
     uint32_t yielded = 0;     /* in this attempt */
     uint32_t sent = 0;
     uint32_t attempts = 0, lone_deaths = 0, deaths = 0;
+    uint32_t losses = 0;       /* deaths, and devices that were vacated */
     uint32_t cap = UINT32_MAX; /* of a batch it may be in, after one did not fit */
     Where where = Where::nowhere;
     uint8_t priority = 0;
@@ -100,6 +101,8 @@ class Requests
     void check_counts(const core_counts &counts) const;
     /* Nobody who waits has been past a deadline for a millisecond. */
     void check_expiry(uint64_t now);
+    /* The first deadline of those who wait. */
+    uint64_t first_due();
 
     /* Everybody, in the order of the slots. */
     template <typename F> void each(F f)

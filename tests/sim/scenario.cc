@@ -34,10 +34,10 @@ const Has has[n_profiles] = {
     /* fair */
     {with_weights, with_classes | with_keys | with_units | with_noise | with_floods},
     /* sessions */
-    {with_steps, with_parts | with_deadlines | with_units | with_noise | with_cancels |
+    {with_steps, with_jobs | with_parts | with_deadlines | with_units | with_noise | with_cancels |
                      with_item_memory | with_depth | with_stale | with_classes | with_lazy},
     /* memory */
-    {with_memory, arrivals | with_deadlines | with_units | with_noise | with_cancels |
+    {with_memory, with_jobs | arrivals | with_deadlines | with_units | with_noise | with_cancels |
                       with_item_memory | with_deaths | with_prepares | with_reports |
                       with_failures | with_lazy | with_stale},
     /* gangs */
@@ -57,14 +57,25 @@ uint64_t spread(Random &random, uint64_t low, uint64_t high)
     return std::min(high, random.between(begin, 2 * begin));
 }
 
+/* Those with jobs more often than others. */
+Profile draw_profile(uint64_t seed)
+{
+    uint64_t which = Random(seed, 1).below(n_profiles + 3);
+    return which < n_profiles ? static_cast<Profile>(which) : Profile::gangs;
+}
+
 Features draw_features(uint64_t seed, Profile profile)
 {
     const Has &h = has[static_cast<uint32_t>(profile)];
     Features features = h.always;
     Random random(seed, 2);
     uint64_t percent = random.below(3) == 0 ? 15 : 45;
+    /* Of jobs most can be said where little else happens. */
+    Features maybe = h.maybe;
+    if (profile == Profile::gangs && random.percent(40))
+        maybe &= with_classes | with_weights | with_cancels | with_stale | with_units;
     for (uint32_t bit = 0; bit < n_features; bit++)
-        if ((h.maybe >> bit & 1) != 0 && random.percent(percent))
+        if ((maybe >> bit & 1) != 0 && random.percent(percent))
             features |= UINT64_C(1) << bit;
     return features;
 }
@@ -307,6 +318,11 @@ void draw_config(Scenario *s)
         for (uint32_t &share : c.class_shares)
             share = static_cast<uint32_t>(20 + random.below(180));
     }
+    if (s->has(with_jobs)) {
+        Random own(s->seed, 9);
+        c.max_jobs = static_cast<uint32_t>(1 + own.below(24));
+        c.job_share = own.percent(50) ? 0 : static_cast<uint32_t>(own.between(64, 1024));
+    }
     s->deaths_permille = static_cast<uint32_t>(spread(random, 1, 60));
     s->lazy_percent = static_cast<uint32_t>(5 + random.below(60));
     s->random_deadlines = random.percent(30);
@@ -326,8 +342,7 @@ Scenario make_scenario(uint64_t seed, const Profile *profile, Features without,
 {
     Scenario s;
     s.seed = seed;
-    s.profile =
-        profile != nullptr ? *profile : static_cast<Profile>(Random(seed, 1).below(n_profiles));
+    s.profile = profile != nullptr ? *profile : draw_profile(seed);
     s.features = draw_features(seed, s.profile) & ~without;
     draw_devices(&s, limits);
     draw_models(&s, limits);

@@ -12,7 +12,7 @@
 
 #include "core/core.h"
 #include "sim/arrivals.h"
-#include "sim/features.h"
+#include "sim/feature.h"
 
 namespace sim
 {

@@ -44,6 +44,8 @@ std::string options_of(const Case &c)
         text += " --models " + std::to_string(c.limits.models);
     if (c.limits.clients != UINT32_MAX)
         text += " --clients " + std::to_string(c.limits.clients);
+    if (!c.trace.empty())
+        text += " --trace " + c.trace;
     return text;
 }
 

@@ -18,6 +18,7 @@ struct Case {
     Profile profile = Profile::chaos;
     Features without = 0;
     Limits limits;
+    std::string trace; /* the file it is read from; empty: the usual one */
 };
 
 struct Outcome {

@@ -12,6 +12,10 @@ namespace
 constexpr uint64_t ms = 1000000, second = 1000 * ms;
 /* Actions after one event: more than there can be anything to say of. */
 constexpr uint32_t most_actions = 200000;
+/* And things that happen at one time. */
+constexpr uint32_t most_at_once = 100000;
+/* Things that happen without an event. */
+constexpr uint32_t most_nothing = 100000;
 } // namespace
 
 Simulation::Simulation(const Scenario &s, const Trace *t, FILE *log)
@@ -54,6 +58,7 @@ void Simulation::add_model(uint32_t model)
 {
     const ModelSpec &spec = scenario.models[model];
     World::ModelNow &m = world.models[model];
+    world.told = world.now;
     int status = core_add_model(world.core, world.now, model, &spec.config);
     if (status != LIBSCHED_OK) {
         expect(status == LIBSCHED_ENODEVMEM, "set-up", "a model is refused");
@@ -100,7 +105,8 @@ void Simulation::happen(const Happening &h)
             workers[h.a]->dies();
         break;
     case Kind::told_down:
-        workers[h.a]->told_down();
+        if (workers[h.a]->epoch() == h.b)
+            told_down(h.a);
         break;
     case Kind::comes_up:
         gangs->comes_up(h.a);
@@ -121,6 +127,14 @@ void Simulation::happen(const Happening &h)
     }
 }
 
+void Simulation::told_down(uint32_t device)
+{
+    if (!workers[device]->up())
+        return;
+    workers[device]->told_down();
+    gangs->lost(device);
+}
+
 uint64_t Simulation::next_at() const
 {
     return std::min(timer, world.queue.first_at());
@@ -129,7 +143,11 @@ uint64_t Simulation::next_at() const
 /* One thing happens. The timer comes first, so that nobody is begun at the time of his deadline. */
 void Simulation::advance()
 {
+    const uint64_t before = world.now;
     world.now = std::max(world.now, next_at());
+    standing = world.now == before ? standing + 1 : 0;
+    if (standing > most_at_once)
+        violate("progress", "the core keeps asking for the present time");
     if (timer <= world.queue.first_at()) {
         timer = never;
         core_event event = {};
@@ -142,7 +160,14 @@ void Simulation::advance()
 
 void Simulation::run(uint64_t n_events)
 {
-    while (world.totals.events < n_events) {
+    uint64_t last = 0;
+    for (uint32_t nothing = 0; world.totals.events < n_events; nothing++) {
+        /* Once all models are removed for good, nobody has anything to tell the core. */
+        if (world.totals.events != last)
+            nothing = 0;
+        else if (nothing > most_nothing)
+            break;
+        last = world.totals.events;
         if (next_at() == never)
             violate("progress", "nothing is left to happen");
         advance();
@@ -187,7 +212,7 @@ void Simulation::carry_out(const core_action &a)
         if (a.n_items > 0 || a.type == CORE_STEP)
             workers[a.device]->run(a, &seen);
         if (seen.ids != nullptr) {
-            gangs->given(a.device);
+            gangs->given(seen);
             for (auto &watch : watchers)
                 watch->given(seen);
         }
@@ -202,6 +227,8 @@ void Simulation::carry_out(const core_action &a)
         workers[a.device]->abort(a);
         break;
     case CORE_KILL:
+        expect(workers[a.device]->is_dying() || gangs->may_kill(a.device), "kill",
+               "a worker is ended that did nothing");
         workers[a.device]->kill(a);
         break;
     case CORE_REPLY:
@@ -258,7 +285,7 @@ void Simulation::check_reply(const Request &r, const core_action &a)
         expect(r.lone_deaths >= strikes, "retry", "called poison for another's deed");
         break;
     case LIBSCHED_EDEVICELOST:
-        expect(r.deaths >= 1 && (r.sent > 0 || r.deaths >= 16), "retry",
+        expect(r.losses >= 1 && (r.sent > 0 || r.deaths >= 16), "retry",
                "lost, and could be tried again");
         break;
     case LIBSCHED_ENOMODEL:
@@ -328,7 +355,12 @@ void Simulation::settled()
     core_get_counts(world.core, UINT32_MAX, &counts);
     world.requests.check_counts(counts);
     world.totals.retried = counts.retried;
-    world.requests.check_expiry(world.now);
+    world.requests.check_expiry(world.told);
+    uint64_t due = world.requests.first_due();
+    if (due != never && timer > due + ms / 500)
+        violate("timer",
+                "a deadline is in %" PRIu64 " ns, and the timer is set %" PRIu64 " ns later",
+                due > world.now ? due - world.now : 0, timer - due);
     for (auto &watch : watchers)
         watch->settled();
     gangs->settled();
@@ -365,7 +397,7 @@ void Simulation::behave()
     for (auto &worker : workers) {
         if (worker->up() && scenario.has(with_failures | with_deaths)) {
             worker->dies();
-            worker->told_down();
+            told_down(static_cast<uint32_t>(&worker - workers.data()));
         }
         carry_out();
         gangs->comes_up(static_cast<uint32_t>(&worker - workers.data()));

@@ -53,6 +53,7 @@ class Simulation
     uint64_t next_at() const;
     void advance();
     void happen(const Happening &h);
+    void told_down(uint32_t device);
     void carry_out();
     void carry_out(const core_action &action);
     void reply(const core_action &action);
@@ -91,6 +92,7 @@ class Simulation
     std::unique_ptr<Gangs> gangs;
     std::vector<SourceState> sources;
     uint64_t timer = never;
+    uint32_t standing = 0;       /* happenings for which the clock has not moved */
     std::vector<uint64_t> ended; /* ids, some */
     std::vector<core_action_item> items;
 };

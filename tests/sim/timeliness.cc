@@ -17,10 +17,11 @@ namespace sim
 namespace
 {
 
-/* What is learnt is as exact as fractions of 2^16 are, some of them multiplied. */
-uint64_t tolerance(uint64_t ns)
+/* What is learnt of a size that is usual is as exact as fractions of 2^16 are, some of them
+ * multiplied. Of others a line is known. */
+uint64_t tolerance(uint64_t ns, bool usual)
 {
-    return ns / 512 + 1000;
+    return usual ? ns / 512 + 1000 : ns / 4;
 }
 
 class Timeliness : public Watch
@@ -46,10 +47,11 @@ class Timeliness : public Watch
         if (!active || status != LIBSCHED_EDEADLINE || s.deadline <= world.now)
             return;
         for (uint32_t i = 0; i < workers.size(); i++) {
-            if (!usable(i, s.model))
+            if (!usable(i, s.model) || !world.usual(s.model, i, s.units))
                 continue;
             uint64_t ns = world.cost(s.model, i, s.units);
-            if (workers[i]->free_at() + ns + ns / 32 <= s.deadline)
+            uint64_t busy = workers[i]->free_at() - world.now;
+            if (workers[i]->free_at() + busy / 128 + ns + ns / 8 <= s.deadline)
                 violate("refused-needlessly",
                         "refused for its deadline in %" PRIu64 " ns, though device %u is free in "
                         "%" PRIu64 " and would take %" PRIu64,
@@ -63,9 +65,10 @@ class Timeliness : public Watch
         if (!active || s.prepare || s.steps || !world.learnt(s.model, s.device))
             return;
         uint64_t ns = world.cost(s.model, s.device, s.units);
+        bool usual = world.usual(s.model, s.device, s.units);
         for (uint64_t id : *s.ids) {
             const Request &r = world.requests.get(id);
-            if (r.deadline != 0 && world.now + ns > r.deadline + tolerance(ns))
+            if (r.deadline != 0 && world.now + ns > r.deadline + tolerance(ns, usual))
                 violate("late",
                         "request %" PRIx64 " is in a batch of %" PRIu64 " units that takes %" PRIu64
                         " ns and ends %" PRIu64 " ns after its deadline",
@@ -129,7 +132,7 @@ class Timeliness : public Watch
     bool usable(uint32_t device, uint32_t model) const
     {
         return !workers[device]->is_prepare() && workers[device]->resident(model) &&
-               workers[device]->may_take_steps_later() && world.learnt(model, device);
+               workers[device]->may_take_steps_later() && workers[device]->predictable();
     }
 
     /* Before its time was over. */
@@ -150,7 +153,7 @@ class Timeliness : public Watch
             });
         const core_model &m = world.models[r.model].config;
         for (uint32_t i = 0; i < workers.size(); i++) {
-            if (!usable(i, r.model))
+            if (!usable(i, r.model) || !world.usual(r.model, i, r.real_units))
                 continue;
             uint64_t ns = world.cost(r.model, i, r.real_units);
             uint64_t since = std::max(idle_since[i], r.at);
@@ -160,8 +163,8 @@ class Timeliness : public Watch
                         " ns before that",
                         r.id, i, world.now - since);
             uint64_t all = world.cost(r.model, i, units);
-            if (alike && n <= m.max_batch_requests && units <= m.max_batch_units &&
-                workers[i]->free_at() + all + all / 32 <= first)
+            if (alike && world.usual(r.model, i, units) && n <= m.max_batch_requests &&
+                units <= m.max_batch_units && workers[i]->free_at() + all + all / 32 <= first)
                 violate("given-up-needlessly",
                         "request %" PRIx64 " is given up, and all %" PRIu64
                         " that wait could go in one batch on device %u",

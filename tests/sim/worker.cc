@@ -27,7 +27,7 @@ Worker::Worker(World &w, uint32_t i) : world(w), index(i), spec(w.scenario.devic
 bool Worker::may_take_steps() const
 {
     uint32_t depth = spec.config.depth == 0 ? 1 : spec.config.depth;
-    return is_up && !dying && given.size() < depth;
+    return may_take_steps_later() && given.size() < depth;
 }
 
 bool Worker::has_session_of(uint32_t model) const
@@ -38,7 +38,7 @@ bool Worker::has_session_of(uint32_t model) const
 
 bool Worker::idle_for(uint32_t model) const
 {
-    return is_up && !dying && given.empty() && n_loading == 0 && resident(model);
+    return may_take_steps_later() && given.empty() && n_loading == 0 && resident(model);
 }
 
 uint64_t Worker::free_at() const
@@ -49,6 +49,15 @@ uint64_t Worker::free_at() const
             if (s.batch == given[i] && !s.prepare)
                 at += world.cost(s.model, index, s.units);
     return at;
+}
+
+bool Worker::predictable() const
+{
+    for (uint64_t batch : given)
+        for (const Session &s : sessions)
+            if (s.batch == batch && (s.prepare || !world.usual(s.model, index, s.units)))
+                return false;
+    return true;
 }
 
 bool Worker::busy() const
@@ -75,7 +84,7 @@ void Worker::comes_up()
     if (is_up)
         return;
     is_up = is_alive = true;
-    dying = false;
+    dying = vacating = false;
     present_epoch++;
     slowness = 100;
     core_event event = event_from(CORE_WORKER_UP, index, present_epoch);
@@ -90,7 +99,7 @@ void Worker::dies()
     running = false;
     world.totals.deaths++;
     world.later(world.faults_random.percent(30) ? 0 : world.faults_random.below(5 * ms),
-                {Kind::told_down, index});
+                {Kind::told_down, index, present_epoch});
 }
 
 void Worker::told_down()
@@ -98,7 +107,7 @@ void Worker::told_down()
     if (!is_up)
         return;
     /* Whom it takes along: a request by itself in its step, with nothing else going on. */
-    if (given.size() == 1 && n_loading == 0) {
+    if (given.size() == 1 && n_loading == 0 && !vacating) {
         const Session &s = *find(given.front());
         if (s.n_given == 1 && s.runs.size() == 1)
             world.requests.get(s.runs[0]).lone_deaths++;
@@ -106,13 +115,15 @@ void Worker::told_down()
     for (uint64_t batch : given) {
         const Session &s = *find(batch);
         for (uint64_t id : s.runs)
-            world.requests.suspect(world.requests.get(id), true);
+            if (!vacating)
+                world.requests.suspect(world.requests.get(id), true);
         if (lost.size() < 8)
             lost.push_back({present_epoch, batch, s.step, s.runs});
     }
     for (const Session &s : sessions)
         for (uint64_t id : s.members) {
-            world.requests.get(id).deaths++;
+            world.requests.get(id).deaths += !vacating;
+            world.requests.get(id).losses++;
             let_go(id);
         }
     sessions.clear();
@@ -131,6 +142,30 @@ void Worker::kill(const core_action &)
 {
     dying = true;
     dies();
+}
+
+void Worker::is_lost()
+{
+    dying = true;
+}
+
+void Worker::vacate()
+{
+    expect(!vacating, "vacate", "a device is vacated twice");
+    vacating = true;
+}
+
+void Worker::take_rank(uint64_t bytes)
+{
+    memory += bytes;
+    if (spec.config.memory_bytes != 0 && memory > spec.config.memory_bytes)
+        violate("memory", "a rank makes %" PRIu64 " bytes of %" PRIu64, memory,
+                spec.config.memory_bytes);
+}
+
+void Worker::give_rank(uint64_t bytes)
+{
+    memory -= bytes;
 }
 
 void Worker::spell()
@@ -157,6 +192,7 @@ void Worker::load(const core_action &a)
     const World::ModelNow &m = world.models[a.model];
     Held &h = models[a.model];
     expect(m.exists, "residency", "a model is loaded that is not there");
+    expect(!vacating, "vacate", "a model is loaded on a device that is vacated");
     expect(h.state == State::absent, "residency", "a model is loaded twice");
     expect(is_prepare() || (m.config.devices >> index & 1) != 0, "residency",
            "a model is loaded where it may not be");

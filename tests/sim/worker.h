@@ -49,7 +49,7 @@ class Worker
     bool may_take_steps() const;
     bool may_take_steps_later() const
     {
-        return is_up && !dying;
+        return is_up && !dying && !vacating;
     }
     uint32_t under_way() const
     {
@@ -62,6 +62,8 @@ class Worker
     bool has_session_of(uint32_t model) const;
     /* When all that was given to it has ended, if nothing befalls it. */
     uint64_t free_at() const;
+    /* Whether that is known of everything that was. */
+    bool predictable() const;
 
     /* Actions. */
     void run(const core_action &action, StepSeen *seen);
@@ -69,6 +71,20 @@ class Worker
     void evict(const core_action &action);
     void abort(const core_action &action);
     void kill(const core_action &action);
+    void vacate();
+    /* Memory for the rank of a job, and back. */
+    void take_rank(uint64_t bytes);
+    void give_rank(uint64_t bytes);
+    /* It said that it is of no use any more. */
+    void is_lost();
+    bool is_dying() const
+    {
+        return dying;
+    }
+    bool is_vacating() const
+    {
+        return vacating;
+    }
     bool addressed(const core_action &action) const;
 
     /* What happens. */
@@ -134,7 +150,8 @@ class Worker
     const uint32_t index;
     const DeviceSpec &spec;
     bool is_up = false, is_alive = false;
-    bool dying = false; /* to be ended: nothing more is to be given to it */
+    bool dying = false;    /* to be ended: nothing more is to be given to it */
+    bool vacating = false; /* the same, in good order: nobody is to blame */
     uint64_t present_epoch = 0;
     uint64_t slowness = 100; /* percent */
     std::vector<Session> sessions;

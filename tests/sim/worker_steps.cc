@@ -72,11 +72,12 @@ void Worker::take_items(Session &s, const core_action &a)
                    "what cannot be repeated is tried again");
             expect(s.prepare == (r.prepares && !r.prepared), "protocol",
                    "not prepared, or prepared twice");
-            expect(r.deadline == 0 || r.deadline > world.now, "expiry", "begun after its deadline");
+            expect(r.deadline == 0 || r.deadline > world.told, "expiry",
+                   "begun after its deadline");
             if (!s.prepare) {
                 expect(item.units == r.real_units, "protocol", "it has other units");
                 r.attempts++;
-                r.dispatched = world.now;
+                r.dispatched = world.told;
             }
             r.yielded = 0;
             s.members.push_back(item.id);
@@ -332,7 +333,7 @@ void Worker::finish_step(uint64_t batch, int status)
     running = false;
     s.under_way = false;
     if (status == LIBSCHED_OK && !s.prepare)
-        world.models[s.model].steps[spec.config.sort]++;
+        world.ran(s.model, index, s.units);
     if (status == LIBSCHED_ENODEVMEM)
         for (uint64_t id : s.runs)
             world.requests.get(id).cap = s.n_given / 2;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim/world.h"
 
+#include <algorithm>
+
 #include "sim/violation.h"
 
 namespace sim
@@ -37,6 +39,7 @@ World::~World()
 
 int World::handle(core_event *event)
 {
+    told = now;
     int status = core_handle(core, now, event);
     log.event(now, *event, status);
     quiet = false;
@@ -72,6 +75,19 @@ bool World::learnt(uint32_t model, uint32_t device) const
 {
     const ModelNow &m = models[model];
     return m.steps[scenario.devices[device].config.sort] >= 200 && now > m.changed + 3000000000u;
+}
+
+bool World::usual(uint32_t model, uint32_t device, uint64_t units) const
+{
+    const uint64_t *sizes = models[model].sizes[scenario.devices[device].config.sort];
+    return learnt(model, device) && std::count(sizes, sizes + 64, units) >= 8;
+}
+
+void World::ran(uint32_t model, uint32_t device, uint64_t units)
+{
+    ModelNow &m = models[model];
+    const uint32_t sort = scenario.devices[device].config.sort;
+    m.sizes[sort][m.steps[sort]++ % 64] = units;
 }
 
 core_event event_from(core_event_type type, uint32_t device, uint64_t epoch)

@@ -26,7 +26,7 @@ enum class Kind : uint8_t {
     load_end,   /* a: device, b: epoch, c: model */
     evict_end,  /* the same */
     die,        /* a: device, b: epoch */
-    told_down,  /* a: device */
+    told_down,  /* a: device, b: epoch */
     comes_up,   /* a: device */
     say_again,  /* b: which of those kept */
     spell,      /* a: device */
@@ -38,6 +38,8 @@ enum class Kind : uint8_t {
     rank_started, /* a: device, b: epoch, c: job */
     rank_stepped,
     rank_closed,
+    rank_lies,
+    vacates, /* a: device, b: epoch */
 };
 
 struct Happening {
@@ -72,6 +74,7 @@ class World
     const Scenario &scenario;
     ::core *core = nullptr;
     uint64_t now = 1000000000;
+    uint64_t told = now; /* when the core was told the last event: its own clock */
     /* Whether the core had nothing left to say when the present event came; then what it answers
      * follows from what is known here. */
     bool quiet = true;
@@ -89,14 +92,19 @@ class World
         bool exists = false, removing = false;
         int removed_with = 0;
         uint64_t alpha_ns = 0, beta_ns = 0;
-        uint64_t changed = 0;                /* when it became faster or slower */
-        uint32_t steps[CORE_MAX_SORTS] = {}; /* that could be learnt from since */
+        uint64_t changed = 0;                    /* when it became faster or slower */
+        uint32_t steps[CORE_MAX_SORTS] = {};     /* that could be learnt from since */
+        uint64_t sizes[CORE_MAX_SORTS][64] = {}; /* of the last of them */
     };
     std::vector<ModelNow> models;
     /* What a step of so many items and units takes on a device as fast as its sort. */
     uint64_t cost(uint32_t model, uint32_t device, uint64_t units) const;
     /* Whether so much has run that this can be known. */
     bool learnt(uint32_t model, uint32_t device) const;
+    /* The same of a size: it is among the last ones, and not just for once. */
+    bool usual(uint32_t model, uint32_t device, uint64_t units) const;
+    /* A step of that size was run. */
+    void ran(uint32_t model, uint32_t device, uint64_t units);
 
     Random workers_random, people_random, faults_random;
 

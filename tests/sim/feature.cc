@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "sim/features.h"
+#include "sim/feature.h"
 
 namespace sim
 {

@@ -5,8 +5,8 @@
  * What each draws has a stream of its own: without one of them the others stay as they were, as
  * far as that can be.
  */
-#ifndef SIM_FEATURES_H
-#define SIM_FEATURES_H
+#ifndef SIM_FEATURE_H
+#define SIM_FEATURE_H
 
 #include <cstdint>
 #include <string>
