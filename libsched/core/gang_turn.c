@@ -222,11 +222,13 @@ void core_gang_resume(struct core *core)
     while (yields != 0) {
         struct core_job *j;
         uint64_t behind = devices_behind(core, gang_take_look(core, &yields, &j));
-        for (; behind != 0; behind &= behind - 1) {
-            struct core_device_state *d = core->devices[__builtin_ctzll(behind)];
+        for (uint64_t bits = behind; bits != 0; bits &= bits - 1) {
+            struct core_device_state *d = core->devices[__builtin_ctzll(bits)];
             if (d->in_flight > 0)
-                break;
+                continue;
+            /* Also where it is still behind elsewhere: or it would claim this later. */
             d->owed = 0;
+            behind &= ~(bits & -bits);
         }
         if (behind == 0 && j->phase == CORE_JOB_READY)
             gang_want(core, j);
