@@ -761,3 +761,22 @@ TEST(Gang, WhatRanWhenAWorkerWasVacatedIsNotSuspected)
     m.finish(again);
     EXPECT_EQ(m.status(request), LIBSCHED_OK);
 }
+
+TEST(Gang, TheClaimOfAnIdleDeviceLapsesWhileAnotherIsBehind)
+{
+    Machine m(2);
+    m.running({.k = 2, .devices = 3});
+    Action step = m.take(CORE_JOB_STEP);
+    m.submit();
+    m.now += 100;
+    m.stepped(step);
+    Action first = m.take(CORE_DISPATCH);
+    m.submit();
+    Action second = m.take(CORE_DISPATCH);
+    m.now += 100;
+    m.finish(first);
+    m.submit();
+    EXPECT_FALSE(m.has(CORE_DISPATCH)) << "it is the job's turn";
+    m.finish(second);
+    EXPECT_TRUE(m.has(CORE_JOB_STEP));
+}
