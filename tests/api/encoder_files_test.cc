@@ -104,8 +104,7 @@ class EncoderFiles : public ApiTest
         return id;
     }
 
-    static const Done &infer(Scheduler &s, const std::vector<Input> &inputs,
-                             Parameters parameters = {})
+    static Done infer(Scheduler &s, const std::vector<Input> &inputs, Parameters parameters = {})
     {
         return s.end_of(submit(s, inputs, parameters));
     }
@@ -121,7 +120,7 @@ class EncoderFiles : public ApiTest
     static void ends_with(Scheduler &s, const std::vector<Input> &inputs, int status,
                           const std::string &why, Parameters parameters = {})
     {
-        const Done &done = infer(s, inputs, parameters);
+        const Done done = infer(s, inputs, parameters);
         EXPECT_EQ(done.status(), status) << done.message;
         EXPECT_THAT(done.message, HasSubstr(why));
     }
@@ -143,7 +142,7 @@ TEST_P(EncoderFiles, TakesTextsAndTokenIdsOfEitherDatatype)
     for (const Input &ids :
          {integers("input_ids", {1, 6}, narrow), integers("input_ids", {1, 6}, wide)})
         for (const Input &mask : {mask32, mask64}) {
-            const Done &done = infer(s, {ids, mask});
+            const Done done = infer(s, {ids, mask});
             ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
             EXPECT_EQ(done.outputs.at("embedding").bytes, expected);
             EXPECT_EQ(done.outputs.at("embedding").shape,
@@ -159,7 +158,7 @@ TEST_P(EncoderFiles, GivesTokenStatesThatPoolToTheEmbedding)
     load(s, "tiny", files.folder);
     const std::vector<std::string> all = {"the cat sat", "", "on the mat!"};
     std::vector<float> embeddings = infer(s, {texts(all)}).outputs.at("embedding").floats();
-    const Done &done = infer(s, {texts(all)}, Parameters().string("output", "token_states"));
+    const Done done = infer(s, {texts(all)}, Parameters().string("output", "token_states"));
     ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
     std::vector<float> states = done.outputs.at("token_states").floats();
     const Output &lengths = done.outputs.at("lengths");
