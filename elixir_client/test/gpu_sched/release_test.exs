@@ -105,7 +105,18 @@ defmodule GpuSched.ReleaseTest do
     bin
   end
 
+  # What it is fetched from has to be on a branch for mix; a checkout in CI often is on none.
+  defp clone(folder) do
+    bare = Path.join(folder, "gpu_sched.git")
+    run!("git", ["clone", "--quiet", "--bare", "file://" <> @repository, bare], folder)
+    run!("git", ["-C", bare, "update-ref", "--no-deref", "refs/heads/under-test", "HEAD"], folder)
+    run!("git", ["-C", bare, "symbolic-ref", "HEAD", "refs/heads/under-test"], folder)
+    bare
+  end
+
   defp write_umbrella(source) do
+    repository = clone(Path.dirname(source))
+
     write(source, "mix.exs", """
     defmodule Shop.MixProject do
       use Mix.Project
@@ -133,7 +144,7 @@ defmodule GpuSched.ReleaseTest do
           deps_path: "../../deps",
           lockfile: "../../mix.lock",
           deps: [
-            {:gpu_sched, git: #{inspect("file://" <> @repository)}, subdir: "elixir_client"}
+            {:gpu_sched, git: #{inspect("file://" <> repository)}, subdir: "elixir_client"}
           ]
         ]
       end
