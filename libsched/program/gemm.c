@@ -8,6 +8,7 @@
 #include <libsched/device.h>
 
 #include "program/options.h"
+#include "program/reduce.h"
 
 #define KNOWN "m, n, k, datatype, seconds and steps"
 #define MAX_SIZE 65536
@@ -208,28 +209,8 @@ static int warm_up(libsched_program_rank *rank, libsched_error *err)
 /* The sum over all ranks. */
 static int sum(libsched_program_rank *rank, double *value, libsched_error *err)
 {
-    const libsched_device_collective_args args = {
-        .struct_size = sizeof(args),
-        .reduction = LIBSCHED_REDUCE_SUM,
-        .count = 1,
-        .input = rank->sums,
-        .output = rank->sums,
-    };
-    libsched_device *device = rank->device;
-    float f = (float)*value;
-    int status;
-
-    if (rank->n_ranks == 1)
-        return LIBSCHED_OK;
-    status = device->driver->upload(device, rank->sums, 0, 1, &f, err);
-    if (status == LIBSCHED_OK)
-        status = device->driver->all_reduce(device, rank->communicator, &args, err);
-    if (status == LIBSCHED_OK)
-        status = device->driver->download(device, rank->sums, 0, 1, &f, err);
-    if (status == LIBSCHED_OK)
-        status = device->driver->synchronize(device, err);
-    *value = f;
-    return status;
+    return program_reduce_number(rank->device, rank->communicator, rank->n_ranks, rank->sums,
+                                 LIBSCHED_REDUCE_SUM, value, err);
 }
 
 static double flops_per_s(const libsched_program_rank *rank)

@@ -14,6 +14,7 @@
 #include "catalog/file.h"
 #include "catalog/manifest.h"
 #include "program/options.h"
+#include "program/reduce.h"
 #include "program/train_data.h"
 #include "program/train_embed.h"
 #include "program/train_softmax.h"
@@ -223,38 +224,13 @@ static int train_start(libsched_program_rank **out, const libsched_program_args 
 
 /* ------------------------------------------------------------------------------ between ranks */
 
-static int reduce(libsched_program_rank *rank, libsched_device_buffer *buffer, uint64_t count,
-                  uint32_t reduction, libsched_error *err)
-{
-    const libsched_device_collective_args args = {
-        .struct_size = sizeof(args),
-        .reduction = reduction,
-        .count = count,
-        .input = buffer,
-        .output = buffer,
-    };
-
-    return rank->device->driver->all_reduce(rank->device, rank->communicator, &args, err);
-}
-
-/* The largest of all ranks'. */
+/* The largest of all ranks', rounded where there is one as where there are many: so the weights do
+ * not depend on how many there are. */
 static int agree(libsched_program_rank *rank, double *value, libsched_error *err)
 {
-    libsched_device *device = rank->device;
-    float number = (float)*value;
-    int status = LIBSCHED_OK;
-
-    if (rank->n_ranks > 1) {
-        status = device->driver->upload(device, rank->number, 0, 1, &number, err);
-        if (status == LIBSCHED_OK)
-            status = reduce(rank, rank->number, 1, LIBSCHED_REDUCE_MAX, err);
-        if (status == LIBSCHED_OK)
-            status = device->driver->download(device, rank->number, 0, 1, &number, err);
-        if (status == LIBSCHED_OK)
-            status = device->driver->synchronize(device, err);
-    }
-    *value = number;
-    return status;
+    *value = (float)*value;
+    return program_reduce_number(rank->device, rank->communicator, rank->n_ranks, rank->number,
+                                 LIBSCHED_REDUCE_MAX, value, err);
 }
 
 /* How many pieces of work make a step, from how long `done` of them took. It says how often one
@@ -281,7 +257,8 @@ static int add_up(libsched_program_rank *rank, libsched_error *err)
     softmax_split(&rank->softmax, rank->limbs);
     status = device->driver->upload(device, rank->buffer, 0, rank->rows, rank->limbs, err);
     if (status == LIBSCHED_OK)
-        status = reduce(rank, rank->buffer, n, LIBSCHED_REDUCE_SUM, err);
+        status =
+            program_reduce(device, rank->communicator, rank->buffer, n, LIBSCHED_REDUCE_SUM, err);
     if (status == LIBSCHED_OK)
         status = device->driver->download(device, rank->buffer, 0, rank->rows, rank->limbs, err);
     if (status == LIBSCHED_OK)

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "program/reduce.h"
+
+int program_reduce(libsched_device *device, libsched_device_communicator *communicator,
+                   libsched_device_buffer *buffer, uint64_t count, uint32_t reduction,
+                   libsched_error *err)
+{
+    const libsched_device_collective_args args = {
+        .struct_size = sizeof(args),
+        .reduction = reduction,
+        .count = count,
+        .input = buffer,
+        .output = buffer,
+    };
+
+    return device->driver->all_reduce(device, communicator, &args, err);
+}
+
+int program_reduce_number(libsched_device *device, libsched_device_communicator *communicator,
+                          uint32_t n_ranks, libsched_device_buffer *buffer, uint32_t reduction,
+                          double *inout, libsched_error *err)
+{
+    float number = (float)*inout;
+    int status;
+
+    if (n_ranks == 1)
+        return LIBSCHED_OK;
+    status = device->driver->upload(device, buffer, 0, 1, &number, err);
+    if (status == LIBSCHED_OK)
+        status = program_reduce(device, communicator, buffer, 1, reduction, err);
+    if (status == LIBSCHED_OK)
+        status = device->driver->download(device, buffer, 0, 1, &number, err);
+    if (status == LIBSCHED_OK)
+        status = device->driver->synchronize(device, err);
+    *inout = number;
+    return status;
+}
