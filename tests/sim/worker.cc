@@ -213,15 +213,22 @@ void Worker::load(const core_action &a)
         world.later(world.faults_random.below(ns + 1), {Kind::die, index, present_epoch});
 }
 
+/* Whether what ended was a former worker's; it may be said all the same. */
+bool Worker::is_late(uint64_t epoch, core_event &event)
+{
+    if (is_alive && epoch == present_epoch)
+        return false;
+    if (world.scenario.has(with_stale) && epoch < present_epoch)
+        world.handle(&event);
+    return true;
+}
+
 void Worker::load_ends(uint64_t epoch, uint32_t model)
 {
     core_event event = event_from(CORE_LOADED, index, epoch);
     event.u.loaded.model = model;
-    if (!is_alive || epoch != present_epoch) {
-        if (world.scenario.has(with_stale) && epoch < present_epoch)
-            world.handle(&event);
+    if (is_late(epoch, event))
         return;
-    }
     Held &h = models[model];
     if (h.state != State::loading)
         return;
@@ -262,11 +269,8 @@ void Worker::evict_ends(uint64_t epoch, uint32_t model)
 {
     core_event event = event_from(CORE_EVICTED, index, epoch);
     event.u.loaded.model = model;
-    if (!is_alive || epoch != present_epoch) {
-        if (world.scenario.has(with_stale) && epoch < present_epoch)
-            world.handle(&event);
+    if (is_late(epoch, event))
         return;
-    }
     Held &h = models[model];
     if (h.state != State::evicting)
         return;

@@ -141,6 +141,7 @@ class Worker
     void forget_item(Session &s, uint64_t id);
     void let_go(uint64_t id);
     void say_stale(uint64_t epoch, uint64_t batch);
+    bool is_late(uint64_t epoch, core_event &event);
     void keep(const core_event &event);
     bool failing(uint32_t percent);
     bool alone(const Session &s);
