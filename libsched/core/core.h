@@ -118,6 +118,7 @@ struct core;
 
 #define CORE_MAX_SORTS 16 /* of devices */
 #define CORE_MAX_JOBS 4096
+#define CORE_STEP_LIMIT UINT64_C(60000000000) /* ns, where a job says nothing else */
 
 struct core_config {
     uint32_t max_requests;        /* in flight; at most 2^24 */

@@ -52,6 +52,11 @@ uint64_t core_device_free(const struct core_device_state *d)
     return taken >= d->config.memory_bytes ? 0 : d->config.memory_bytes - taken;
 }
 
+uint64_t core_device_free_at(const struct core *core, const struct core_device_state *d)
+{
+    return d->in_flight > 0 && d->free_at > core->now ? d->free_at : core->now;
+}
+
 uint64_t core_device_excess(const struct core_device_state *d)
 {
     uint64_t taken = d->memory + d->external;

@@ -11,7 +11,6 @@
 
 #include "core/internal.h"
 
-#define STEP_LIMIT UINT64_C(60000000000)
 #define RETRY_AFTER UINT64_C(1000000000)
 #define JOB_SLOT_BITS 16
 #define JOB_SLOT_MASK ((UINT64_C(1) << JOB_SLOT_BITS) - 1)
@@ -125,7 +124,7 @@ int core_gang_submit(struct core *core, struct core_job_submit *submit)
         .allowed = submit->devices,
         .memory = submit->flags & CORE_JOB_RESERVE ? 0 : submit->memory_bytes,
         .time_limit = submit->time_limit,
-        .step_limit = submit->step_limit == 0 ? STEP_LIMIT : submit->step_limit,
+        .step_limit = submit->step_limit == 0 ? CORE_STEP_LIMIT : submit->step_limit,
         .submitted = core->now,
         .due = CORE_NEVER,
         .ready_at = CORE_NEVER,
@@ -577,9 +576,10 @@ static void gang_overdue(struct core *core, struct core_job *j)
     }
 }
 
-static bool gang_timed(const struct core_job *j)
+uint64_t core_gang_ends_at(const struct core_job *j)
 {
-    return j->time_limit != 0 && j->phase >= CORE_JOB_HELD && j->phase <= CORE_JOB_STEPPING;
+    bool timed = j->time_limit != 0 && j->phase >= CORE_JOB_HELD && j->phase <= CORE_JOB_STEPPING;
+    return timed ? core_add(j->started, j->time_limit) : CORE_NEVER;
 }
 
 void core_gang_expire(struct core *core)
@@ -593,7 +593,7 @@ void core_gang_expire(struct core *core)
         struct core_job *j = &core->jobs[gang];
         if (j->due <= core->now)
             gang_overdue(core, j);
-        if (gang_timed(j) && core_add(j->started, j->time_limit) <= core->now)
+        if (core_gang_ends_at(j) <= core->now)
             core_gang_close(core, j, LIBSCHED_ETIMELIMIT);
     }
 }

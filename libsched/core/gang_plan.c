@@ -353,7 +353,7 @@ static uint64_t gang_free_at(const struct core *core, uint32_t device)
     if (!d->reserved && (!d->up || d->dying))
         return CORE_NEVER;
     if (d->gang == CORE_NONE)
-        return d->in_flight > 0 && d->free_at > core->now ? d->free_at : core->now;
+        return core_device_free_at(core, d);
     const struct core_job *j = &core->jobs[d->gang];
     if (j->phase == CORE_JOB_ENDING)
         return core->now;

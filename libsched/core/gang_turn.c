@@ -175,11 +175,7 @@ static void gangs_note_due(struct core *core)
     core->job_due = core->waiting_jobs == CORE_NONE ? CORE_NEVER : core->job_plan_at;
     for (uint64_t bits = core->job_devices; bits != 0; bits &= bits - 1) {
         const struct core_job *j = &core->jobs[core->devices[__builtin_ctzll(bits)]->gang];
-        uint64_t due = j->due;
-        if (j->time_limit != 0 && j->phase >= CORE_JOB_HELD && j->phase <= CORE_JOB_STEPPING) {
-            uint64_t end = core_add(j->started, j->time_limit);
-            due = end < due ? end : due;
-        }
+        uint64_t end = core_gang_ends_at(j), due = end < j->due ? end : j->due;
         if (due < core->job_due)
             core->job_due = due;
     }

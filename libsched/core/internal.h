@@ -637,6 +637,8 @@ void core_device_up(struct core *core, uint32_t device, uint64_t epoch);
 void core_device_down(struct core *core, uint32_t device);
 void core_device_measured(struct core_device_state *d, uint64_t free_bytes);
 uint64_t core_device_free(const struct core_device_state *d);
+/* When the steps under way will be done, as far as is known; now where there are none. */
+uint64_t core_device_free_at(const struct core *core, const struct core_device_state *d);
 void core_device_take(struct core_device_state *d, uint64_t bytes);
 void core_device_give(struct core_device_state *d, uint64_t bytes);
 /* Ends its worker: what then becomes of its work is seen when it has died. */
@@ -726,6 +728,8 @@ static inline uint32_t core_job_node(uint32_t slot)
 void core_gang_assign(struct core *core, struct core_job *j, uint64_t devices);
 /* Ends what has lasted too long. */
 void core_gang_expire(struct core *core);
+/* When its time limit ends it; CORE_NEVER: not now. */
+uint64_t core_gang_ends_at(const struct core_job *j);
 /* Ends it: its ranks are closed, or its devices are occupied. */
 void core_gang_close(struct core *core, struct core_job *j, int status);
 /* Its devices are at rest, those of a reservation empty. */

@@ -190,15 +190,14 @@ static bool lane_learnt(const struct core *core, struct plan_lane *l, uint32_t d
     return true;
 }
 
-static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device,
+/* Adds a lane whose cost was learnt into the plan's next place. */
+static void plan_lane(struct core *core, struct core_plan *plan, uint32_t device,
                       const struct core_candidate *candidate)
 {
     struct core_lane *lane = &core->lanes[candidate->lane];
     const struct core_model_state *m = core->models[lane->model];
     struct plan_lane *l = &plan->lanes[plan->n_lanes];
 
-    if (!lane_learnt(core, l, device, lane))
-        return false;
     l->next = candidate->next;
     l->lane = candidate->lane;
     l->devices = m->resident & m->config.devices;
@@ -231,7 +230,6 @@ static bool plan_lane(struct core *core, struct core_plan *plan, uint32_t device
     if (l->slack != NEVER && plan->now + l->slack > plan->horizon)
         plan->horizon = plan->now + l->slack;
     plan->n_lanes++;
-    return true;
 }
 
 static void plan_devices(struct core *core, struct core_plan *plan, uint32_t device)
@@ -244,8 +242,7 @@ static void plan_devices(struct core *core, struct core_plan *plan, uint32_t dev
         if (i == device || d == NULL || !d->up || d->dying || d->config.kind != CORE_COMPUTE)
             continue;
         plan->device[plan->n_devices] = i;
-        plan->free_at[plan->n_devices++] =
-            d->in_flight > 0 && d->free_at > core->now ? d->free_at : core->now;
+        plan->free_at[plan->n_devices++] = core_device_free_at(core, d);
     }
 }
 
@@ -460,7 +457,8 @@ struct core_choice core_plan_choose(struct core *core, uint32_t device,
         return choice;
     }
     for (uint32_t i = 0; i < n && plan->n_lanes < PLAN_LANES; i++)
-        if (&candidates[i] != urgent)
+        if (&candidates[i] != urgent && lane_learnt(core, &plan->lanes[plan->n_lanes], device,
+                                                    &core->lanes[candidates[i].lane]))
             plan_lane(core, plan, device, &candidates[i]);
     uint64_t most = 0;
     for (uint32_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {

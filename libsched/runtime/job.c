@@ -423,7 +423,7 @@ static int make(libsched *s, const libsched_job_options *options, struct runtime
     job->priority = options->priority;
     job->memory_bytes = options->memory_bytes;
     job->time_limit = options->time_limit_ns;
-    job->step_limit = options->step_limit_ns;
+    job->step_limit = options->step_limit_ns > 0 ? options->step_limit_ns : CORE_STEP_LIMIT;
     job->submitted_at = s->now;
     job->checker = RUNTIME_NOBODY;
     job->state = job->reservation ? LIBSCHED_JOB_PENDING : LIBSCHED_JOB_CHECKING;

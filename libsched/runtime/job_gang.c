@@ -9,9 +9,6 @@
 
 #include "runtime/internal.h"
 
-/* Where the program leaves the limit of a step to us: as the core does. */
-#define STEP_LIMIT UINT64_C(60000000000)
-
 static void to_core(libsched *s, struct runtime_device *device, struct core_event *event)
 {
     event->device = device->index;
@@ -57,8 +54,7 @@ static void not_started(libsched *s, struct runtime_job *job, struct runtime_dev
  * and their workers live on. */
 static uint64_t collective_limit(const struct runtime_job *job)
 {
-    uint64_t limit = job->step_limit > 0 ? job->step_limit : STEP_LIMIT;
-    return limit - limit / 8;
+    return job->step_limit - job->step_limit / 8;
 }
 
 static void start_rank(libsched *s, struct runtime_job *job, uint32_t i)
@@ -191,11 +187,10 @@ const char *runtime_job_kill_text(libsched *s, struct runtime_device *device, ch
     struct runtime_job *job = runtime_job_by_core(s, device->job);
     if (job == NULL || device->lost)
         return "the scheduler gave it up";
-    uint64_t limit = job->step_limit > 0 ? job->step_limit : STEP_LIMIT;
     snprintf(out, size,
              "it did not answer within its limit (%" PRIu64 ".%03" PRIu64
              " s a step), so its worker was ended",
-             limit / 1000000000, limit / 1000000 % 1000);
+             job->step_limit / 1000000000, job->step_limit / 1000000 % 1000);
     note_failure(job, device, LIBSCHED_EDEVICELOST, out);
     return out;
 }
