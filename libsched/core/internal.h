@@ -191,11 +191,11 @@ struct core_placement {
     bool given_up; /* CORE_FAILED for good: it kills the worker */
     bool suspect;  /* suspected of it: loaded with nothing else under way */
     uint16_t sessions;
-    uint16_t open;   /* index of the session that others may join, or UINT16_MAX */
-    bool warm;       /* a step of it has run since it was loaded */
-    uint32_t factor; /* the device's speed beside what its sort's profile says, in 1/2^16 */
+    uint16_t open; /* index of the session that others may join, or UINT16_MAX */
+    bool warm;     /* a step of it has run since it was loaded */
     uint64_t memory;
     uint64_t used; /* core.ticks when a session of it last began, or it was loaded */
+    struct profile_device speed;
 };
 
 struct core_model_state {
@@ -621,6 +621,9 @@ void core_model_finish(struct core *core, uint32_t index);
 /* What a step of so many units takes on a device, but rarely more; 0: not known. */
 uint64_t core_model_bound(const struct core *core, const struct core_model_state *m,
                           uint32_t device, uint64_t units);
+/* The same as expected: what is right on average. */
+uint64_t core_model_expect(const struct core *core, const struct core_model_state *m,
+                           uint32_t device, uint64_t units);
 /* The least of these over all devices where it is loaded. */
 uint64_t core_model_least(const struct core *core, const struct core_model_state *m,
                           uint64_t units);

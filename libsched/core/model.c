@@ -144,12 +144,13 @@ int core_add_model(struct core *core, uint64_t now, uint32_t index, const struct
     core_list_init(&m->unprepared);
     core_list_init(&m->ready);
     core_list_init(&m->uncredited);
-    for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++)
+    for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++) {
         m->placement[i] = (struct core_placement){
             .action = {.next = CORE_NONE, .prev = CORE_UNLINKED},
             .open = UINT16_MAX,
-            .factor = PROFILE_ONE,
         };
+        profile_device_init(&m->placement[i].speed);
+    }
     model_configure(core, m, config);
     if (m->unfit)
         return LIBSCHED_ENODEVMEM;
@@ -294,7 +295,14 @@ uint64_t core_model_bound(const struct core *core, const struct core_model_state
                           uint32_t device, uint64_t units)
 {
     const struct core_profile *p = m->profiles[core->devices[device]->config.sort];
-    return p == NULL ? 0 : profile_bound(p, m->placement[device].factor, units);
+    return p == NULL ? 0 : profile_bound(p, &m->placement[device].speed, units);
+}
+
+uint64_t core_model_expect(const struct core *core, const struct core_model_state *m,
+                           uint32_t device, uint64_t units)
+{
+    const struct core_profile *p = m->profiles[core->devices[device]->config.sort];
+    return p == NULL ? 0 : profile_expect(p, &m->placement[device].speed, units);
 }
 
 uint64_t core_model_least(const struct core *core, const struct core_model_state *m, uint64_t units)
@@ -319,8 +327,7 @@ void core_model_learn(struct core *core, struct core_model_state *m, uint32_t de
         p->warm = true;
         return;
     }
-    profile_learn(m->profiles[core->devices[device]->config.sort], &p->factor, core->now, units,
-                  ns);
+    profile_learn(m->profiles[core->devices[device]->config.sort], &p->speed, core->now, units, ns);
 }
 
 /* The time in which a quarter of what waits will have been worked off: there is room well before

@@ -224,7 +224,8 @@ static void plan_lane(struct core *core, struct core_plan *plan, uint32_t device
     l->all = lane->n;
     l->step = l->slack != NEVER && end > last ? (end - last) / (l->all - l->n + 1) : 0;
     for (uint32_t i = 0; i < plan->n_devices; i++) {
-        uint32_t own = m->placement[device].factor, other = m->placement[plan->device[i]].factor;
+        uint32_t own = m->placement[device].speed.factor;
+        uint32_t other = m->placement[plan->device[i]].speed.factor;
         l->factor[i] = own == other ? PROFILE_ONE : ((uint64_t)other << 16) / own;
     }
     if (l->slack != NEVER && plan->now + l->slack > plan->horizon)

@@ -39,14 +39,19 @@ static uint64_t corrected(const struct core_profile *p, uint64_t units)
     return correction == 0 ? line(p, units) : scale(line(p, units), correction);
 }
 
-uint64_t profile_expect(const struct core_profile *p, uint32_t factor, uint64_t units)
+uint64_t profile_expect(const struct core_profile *p, const struct profile_device *d,
+                        uint64_t units)
 {
-    return profile_known(p) ? scale(corrected(p, units), factor) : 0;
+    return profile_known(p) ? scale(corrected(p, units), d->factor) : 0;
 }
 
-uint64_t profile_bound(const struct core_profile *p, uint32_t factor, uint64_t units)
+uint64_t profile_bound(const struct core_profile *p, const struct profile_device *d, uint64_t units)
 {
-    return profile_known(p) ? scale(scale(corrected(p, units), factor), p->margin) : 0;
+    uint32_t ratio = d->margin.ratio;
+
+    if (d->margin.samples < PROFILE_RECENT / 2 && p->margin.ratio > ratio)
+        ratio = p->margin.ratio;
+    return scale(profile_expect(p, d, units), ratio);
 }
 
 /* The line through what is summed up. Where all batches were of about one size there is none: the
@@ -110,23 +115,30 @@ static uint32_t ratio_of(uint64_t observed, uint64_t expected)
     return ratio > 64 * PROFILE_ONE ? 64 * PROFILE_ONE : (uint32_t)ratio;
 }
 
-static void remember(struct core_profile *p, uint32_t ratio)
+/* One more, by a counter that never comes back to few. */
+static uint32_t count(uint32_t samples)
+{
+    return samples < UINT32_MAX ? samples + 1 : UINT32_MAX - PROFILE_RECENT + 1;
+}
+
+static void remember(struct profile_margin *m, uint32_t ratio)
 {
     uint32_t most = 0, second = 0;
 
-    p->recent[p->samples % PROFILE_RECENT] = ratio;
+    m->recent[m->samples % PROFILE_RECENT] = ratio;
+    m->samples = count(m->samples);
     for (uint32_t i = 0; i < PROFILE_RECENT; i++) {
-        if (p->recent[i] >= most) {
+        if (m->recent[i] >= most) {
             second = most;
-            most = p->recent[i];
-        } else if (p->recent[i] > second) {
-            second = p->recent[i];
+            most = m->recent[i];
+        } else if (m->recent[i] > second) {
+            second = m->recent[i];
         }
     }
     /* With few of them, the largest. */
-    p->margin = p->samples < PROFILE_RECENT / 2 ? most : second;
-    if (p->margin < PROFILE_ONE)
-        p->margin = PROFILE_ONE;
+    m->ratio = m->samples <= PROFILE_RECENT / 2 ? most : second;
+    if (m->ratio < PROFILE_ONE)
+        m->ratio = PROFILE_ONE;
 }
 
 /* 1 for a ratio that is not off by more than a so-manieth. */
@@ -147,7 +159,12 @@ static uint32_t towards(uint32_t value, uint32_t target, uint32_t part)
                                             : (uint32_t)changed;
 }
 
-void profile_learn(struct core_profile *p, uint32_t *factor, uint64_t now, uint64_t units,
+void profile_device_init(struct profile_device *d)
+{
+    *d = (struct profile_device){.factor = PROFILE_ONE, .margin.ratio = PROFILE_ONE};
+}
+
+void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
                    uint64_t ns)
 {
     if (units == 0 || ns == 0)
@@ -157,22 +174,25 @@ void profile_learn(struct core_profile *p, uint32_t *factor, uint64_t now, uint6
     if (ns > MOST_NS)
         ns = MOST_NS;
     if (p->samples == 0) {
-        *p = (struct core_profile){.samples = 1, .last = now, .margin = PROFILE_ONE};
+        *p = (struct core_profile){.samples = 1, .last = now, .margin.ratio = PROFILE_ONE};
         p->base = ns / 2;
         p->slope = ((ns - ns / 2) << 16) / units;
-        *factor = PROFILE_ONE;
+        profile_device_init(d);
         add(p, units, ns);
         return;
     }
     /* What a prior expects says nothing of how reliable the times are. */
-    if (p->samples >= PRIOR)
-        remember(p, ratio_of(ns, profile_expect(p, *factor, units)));
+    if (p->samples >= PRIOR) {
+        uint32_t ratio = ratio_of(ns, profile_expect(p, d, units));
+        remember(&p->margin, ratio);
+        remember(&d->margin, ratio);
+    }
 
     /* The device's own speed is told from the line by how far off it is: what is near belongs to
      * the line, else the two would chase each other. */
     if (p->samples >= PRIOR)
-        *factor = towards(*factor, outside(ratio_of(ns, corrected(p, units)), 8), 16);
-    uint64_t at_par = (ns << 16) / *factor;
+        d->factor = towards(d->factor, outside(ratio_of(ns, corrected(p, units)), 8), 16);
+    uint64_t at_par = (ns << 16) / d->factor;
     uint32_t *correction = &p->correction[profile_range(units)];
     if (p->samples >= SETTLED)
         *correction = towards(*correction == 0 ? PROFILE_ONE : *correction,
@@ -182,8 +202,5 @@ void profile_learn(struct core_profile *p, uint32_t *factor, uint64_t now, uint6
     add(p, units, at_par);
     fit(p);
     p->last = now;
-    if (p->samples < UINT32_MAX - PROFILE_RECENT)
-        p->samples++;
-    else
-        p->samples -= PROFILE_RECENT; /* keeps its place in `recent` */
+    p->samples = count(p->samples);
 }

@@ -6,8 +6,9 @@
  * halves with every 44 that follow it (or every few seconds); times a correction for each range of
  * units, since real devices don't keep to a line; times a factor for each device, which follows a
  * slow spell within some ten batches. Beside it the ratio of what was observed to what was
- * expected is kept of the last batches, and its second largest is taken for the 98th percentile:
- * that makes the time that is counted on.
+ * expected is kept of the last batches of each device, and its second largest is taken for the 98th
+ * percentile: that makes the time that is counted on. A device of which little is known yet is
+ * taken to be no more reliable than the others of its sort.
  *
  * The first sample is a prior: half of it for the batch, half for its units; from the second of
  * another size on there is a line. All in integers: ns, and fractions of 2^16.
@@ -22,6 +23,19 @@
 #define PROFILE_RANGES 168 /* of units, each 1.19 times the one before; one by one up to 32 */
 #define PROFILE_RECENT 64
 
+/* How far times were off. */
+struct profile_margin {
+    uint32_t samples;                /* saturates */
+    uint32_t ratio;                  /* the second largest of the last ones, in 1/2^16 */
+    uint32_t recent[PROFILE_RECENT]; /* observed / expected */
+};
+
+/* What is known of one device beside its sort. */
+struct profile_device {
+    uint32_t factor; /* what it takes beside what the profile says, in 1/2^16 */
+    struct profile_margin margin;
+};
+
 struct core_profile {
     uint32_t samples; /* saturates */
     uint64_t base;    /* ns */
@@ -31,8 +45,7 @@ struct core_profile {
     uint64_t n;
     unsigned __int128 u, uu, t, ut;
     uint32_t correction[PROFILE_RANGES]; /* in 1/2^16; 0: not known */
-    uint32_t recent[PROFILE_RECENT];     /* observed / expected, in 1/2^16 */
-    uint32_t margin;                     /* the second largest of them */
+    struct profile_margin margin;        /* of all devices */
 };
 
 /* Whether it says anything. */
@@ -41,13 +54,18 @@ static inline bool profile_known(const struct core_profile *p)
     return p->samples > 0;
 }
 
-/* A batch of so many units took so long on a device whose factor this is (and is adapted). */
-void profile_learn(struct core_profile *p, uint32_t *factor, uint64_t now, uint64_t units,
+/* A device of which nothing is known yet. */
+void profile_device_init(struct profile_device *d);
+
+/* A batch of so many units took so long on that device. */
+void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
                    uint64_t ns);
 
 /* What it takes, as expected; and the time that it will not exceed but rarely. 0 where nothing is
  * known. */
-uint64_t profile_expect(const struct core_profile *p, uint32_t factor, uint64_t units);
-uint64_t profile_bound(const struct core_profile *p, uint32_t factor, uint64_t units);
+uint64_t profile_expect(const struct core_profile *p, const struct profile_device *d,
+                        uint64_t units);
+uint64_t profile_bound(const struct core_profile *p, const struct profile_device *d,
+                       uint64_t units);
 
 #endif

@@ -18,17 +18,18 @@ TEST(Profile, OfBatchesOfOneSizeStaysNearThem)
     std::mt19937_64 random(1);
     for (uint64_t units = 1; units <= 64; units++) {
         core_profile p = {};
-        uint32_t factor = PROFILE_ONE;
+        profile_device device;
+        profile_device_init(&device);
         uint64_t now = 1, most = 0, least = UINT64_MAX;
         for (int i = 0; i < 500; i++) {
             uint64_t ns = 50000 + random() % 100000;
             most = std::max(most, ns);
             least = std::min(least, ns);
             now += ns + random() % 300000000; // in which some is forgotten
-            profile_learn(&p, &factor, now, units, ns);
-            ASSERT_LE(profile_expect(&p, factor, units), 4 * most) << units << ", " << i;
-            ASSERT_GE(profile_expect(&p, factor, units), least / 4) << units << ", " << i;
-            ASSERT_LE(profile_bound(&p, factor, units), 16 * most) << units << ", " << i;
+            profile_learn(&p, &device, now, units, ns);
+            ASSERT_LE(profile_expect(&p, &device, units), 4 * most) << units << ", " << i;
+            ASSERT_GE(profile_expect(&p, &device, units), least / 4) << units << ", " << i;
+            ASSERT_LE(profile_bound(&p, &device, units), 16 * most) << units << ", " << i;
         }
     }
 }
@@ -39,16 +40,39 @@ TEST(Profile, OfBatchesOfNearlyOneSizeStaysNearThem)
     std::mt19937_64 random(2);
     for (uint64_t units = 2; units <= 64; units++) {
         core_profile p = {};
-        uint32_t factor = PROFILE_ONE;
+        profile_device device;
+        profile_device_init(&device);
         uint64_t now = 1;
         for (int i = 0; i < 500; i++) {
             uint64_t n = i < 3 || random() % 100 == 0 ? 1 : units, ns = 50000 + 1000 * n;
             now += ns;
-            profile_learn(&p, &factor, now, n, ns);
-            ASSERT_LE(profile_bound(&p, factor, units), 16 * (50000 + 1000 * units))
+            profile_learn(&p, &device, now, n, ns);
+            ASSERT_LE(profile_bound(&p, &device, units), 16 * (50000 + 1000 * units))
                 << units << ", " << i;
         }
     }
+}
+
+/* How far off one device's times are says nothing of those of another of its sort, once both are
+ * known. */
+TEST(Profile, TheMarginOfADeviceIsItsOwn)
+{
+    core_profile p = {};
+    profile_device steady, erratic;
+    profile_device_init(&steady);
+    profile_device_init(&erratic);
+    uint64_t now = 1;
+    for (int i = 0; i < 400; i++) {
+        now += 1000000;
+        profile_learn(&p, &steady, now, 1, 1000000);
+        profile_learn(&p, &erratic, now, 1, i % 8 == 0 ? 1100000 : 1000000);
+    }
+    EXPECT_LT(profile_bound(&p, &steady, 1), 1030000u);
+    EXPECT_GT(profile_bound(&p, &erratic, 1), 1070000u);
+    /* Of a new one nothing is known yet. */
+    profile_device fresh;
+    profile_device_init(&fresh);
+    EXPECT_GT(profile_bound(&p, &fresh, 1), 1070000u);
 }
 
 } // namespace
