@@ -68,6 +68,18 @@ static struct core_request *batch_shorter(struct core *core, uint16_t of)
     return best;
 }
 
+/* Whether a device can't serve somebody in time, and others can: it is left to them. */
+static bool too_slow(const struct core *core, uint32_t device, const struct core_request *r)
+{
+    const struct core_model_state *m = core->models[r->model];
+
+    if (r->deadline == 0 || r->state != CORE_READY || (m->config.flags & CORE_MODEL_STEPS) ||
+        (m->resident & m->config.devices) == core_bit(device))
+        return false;
+    return core->now + core_model_bound(core, m, device, r->units) > r->deadline &&
+           core->now + core_model_least(core, m, r->units) <= r->deadline;
+}
+
 /* The next who may join a session, or NULL. */
 static struct core_request *batch_joiner(struct core *core, uint32_t device,
                                          const struct core_session *s)
@@ -133,7 +145,10 @@ static bool room_take(struct core *core, struct room *room, const struct core_mo
     return true;
 }
 
-bool core_batch_compose(struct core *core, uint32_t device, struct core_session *s, uint32_t n)
+/* Chooses who runs in the next step of a session: members whose turn it is, then `first`, if there
+ * is one, then those who wait and may join; `n` at most (0: as many as fit). False: nobody. */
+static bool compose(struct core *core, uint32_t device, struct core_session *s,
+                    struct core_request *first, uint32_t n)
 {
     const struct core_model_state *m = core->models[s->model];
     const struct core_model *limits = &m->config;
@@ -166,8 +181,11 @@ bool core_batch_compose(struct core *core, uint32_t device, struct core_session 
         slot = next;
     }
     for (;;) {
-        struct core_request *r = batch_joiner(core, device, s);
-        if (r == NULL || !room_take(core, &room, m, device, r))
+        struct core_request *r = first != NULL ? first : batch_joiner(core, device, s);
+        first = NULL;
+        /* Those before it may have been given up since the session was decided on. */
+        if (r == NULL || (room.n == 0 && too_slow(core, device, r)) ||
+            !room_take(core, &room, m, device, r))
             break;
         core_session_join(core, device, s, r);
     }
@@ -199,27 +217,12 @@ static struct core_session *next_session(struct core *core, uint32_t device)
     return NULL;
 }
 
-/* Whether a device can't serve in time who is next in a lane, and others can: it is left to them.
- */
-static bool too_slow(const struct core *core, uint32_t device, const struct core_request *r)
-{
-    const struct core_model_state *m = core->models[r->model];
-
-    if (r->deadline == 0 || r->state != CORE_READY || (m->config.flags & CORE_MODEL_STEPS) ||
-        (m->resident & m->config.devices) == core_bit(device))
-        return false;
-    return core->now + core_model_bound(core, m, device, r->units) > r->deadline &&
-           core->now + core_model_least(core, m, r->units) <= r->deadline;
-}
-
 /* Whether a session may be begun with one who is next in its lane, memory apart. */
 static bool may_begin(struct core *core, uint32_t device, const struct core_request *r)
 {
     const struct core_device_state *d = core->devices[device];
     const struct core_model_state *m = core->models[r->model];
 
-    if (too_slow(core, device, r))
-        return false;
     if (d->gang != CORE_NONE &&
         !core_gang_admits(core, device, core_model_bound(core, m, device, r->units)))
         return false;
@@ -229,16 +232,21 @@ static bool may_begin(struct core *core, uint32_t device, const struct core_requ
     return m->placement[device].open == UINT16_MAX;
 }
 
-/* Those who a session may be begun with, each the next of its lane; how many there are. `blocked`
- * is the first of those that find no memory. */
+/* Who is passed over: they want what there isn't now. */
+struct passed {
+    const struct core_request *blocked; /* the first of those that find no memory */
+    bool slow;                          /* some are left to faster devices */
+};
+
+/* Those who a session may be begun with, each the next of its lane; how many there are. */
 static uint32_t gather(struct core *core, uint32_t device, struct core_candidate *candidates,
-                       const struct core_request **blocked)
+                       struct passed *passed)
 {
     const struct core_device_state *d = core->devices[device];
     bool prepare = d->config.kind == CORE_PREPARE;
     uint32_t n = 0;
 
-    *blocked = NULL;
+    *passed = (struct passed){.blocked = NULL};
     for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
         for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
             uint32_t model = word * 64 + (uint32_t)__builtin_ctzll(bits);
@@ -252,14 +260,60 @@ static uint32_t gather(struct core *core, uint32_t device, struct core_candidate
                 struct core_request *r = batch_head(core, i);
                 if (r == NULL || !may_begin(core, device, r))
                     continue;
-                if (batch_fits(core, d, prepare ? 0 : m->config.memory_per_unit, r))
+                if (too_slow(core, device, r))
+                    passed->slow = true;
+                else if (batch_fits(core, d, prepare ? 0 : m->config.memory_per_unit, r))
                     candidates[n++] = (struct core_candidate){.next = r, .lane = i};
-                else if (*blocked == NULL || core_id_before(r->id, (*blocked)->id))
-                    *blocked = r;
+                else if (passed->blocked == NULL || core_id_before(r->id, passed->blocked->id))
+                    passed->blocked = r;
             }
         }
     }
     return n;
+}
+
+static bool in_time(const struct core *core, uint32_t device, const struct core_request *r)
+{
+    return r->deadline == 0 ||
+           (r->deadline > core->now &&
+            core->now + core_model_bound(core, core->models[r->model], device, r->units) <=
+                r->deadline);
+}
+
+/* Where all who are next are left to faster devices: the most urgent of those behind them that this
+ * one can serve, by itself. */
+static struct core_choice choose_behind(struct core *core, uint32_t device)
+{
+    const struct core_device_state *d = core->devices[device];
+    struct core_choice best = {.next = NULL, .n = 1};
+    uint32_t slots[CORE_LANE_LIST];
+
+    for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
+        for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
+            uint32_t model = word * 64 + (uint32_t)__builtin_ctzll(bits);
+            struct core_model_state *m = core->models[model];
+            if (!(m->resident & core_bit(device)) || batch_claimed(core, d, model))
+                continue;
+            for (uint16_t i = m->lanes; i != UINT16_MAX; i = core->lanes[i].next) {
+                struct core_request *r = core->lanes[i].prepare ? NULL : batch_head(core, i);
+                if (r == NULL || !too_slow(core, device, r))
+                    continue;
+                uint32_t n = core_lane_list(core, i, slots, CORE_LANE_LIST);
+                for (uint32_t k = 1; k < n; k++) {
+                    r = &core->requests[slots[k]];
+                    if (alone(r) || !in_time(core, device, r) || !may_begin(core, device, r) ||
+                        !batch_fits(core, d, m->config.memory_per_unit, r))
+                        continue;
+                    if (best.next == NULL || r->key < best.next->key) {
+                        best.next = r;
+                        best.lane = i;
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    return best;
 }
 
 /* Puts those first who have not had more than their share; answers how many are to be chosen among:
@@ -327,19 +381,24 @@ void core_batch_schedule(struct core *core, uint32_t device)
     dismiss(core, device, false);
     while (may_begin_step(d)) {
         struct core_candidate candidates[CORE_MAX_MODELS];
-        const struct core_request *blocked = NULL;
+        struct passed passed = {.blocked = NULL};
         struct core_choice choice = {.next = NULL};
+        struct core_request *behind = NULL;
         struct core_session *s = next_session(core, device);
-        uint32_t n = d->closed ? 0 : gather(core, device, candidates, &blocked);
+        uint32_t n = d->closed ? 0 : gather(core, device, candidates, &passed);
         bool go_on = s != NULL && (n == 0 || d->had_new);
         if (!go_on && n > 0) {
             n = leave_ahead(core, candidates, n);
             choice = core_plan_choose(core, device, candidates, n);
             /* One who finds no memory is to be thought about before somebody who comes later takes
              * what there is. */
-            if (blocked != NULL && !core->planned && core_id_before(blocked->id, choice.next->id))
+            if (passed.blocked != NULL && !core->planned &&
+                core_id_before(passed.blocked->id, choice.next->id))
                 choice.next = NULL;
             go_on = choice.next == NULL && s != NULL;
+        } else if (!go_on && passed.slow && passed.blocked == NULL) {
+            choice = choose_behind(core, device);
+            behind = choice.next;
         }
         if (!go_on && choice.next == NULL)
             break;
@@ -354,11 +413,12 @@ void core_batch_schedule(struct core *core, uint32_t device)
             s = core_session_new(core, device, choice.next->model, choice.lane, alone(choice.next));
             if (s == NULL)
                 break;
-            note_passed(core, candidates, n, choice.lane);
+            if (behind == NULL)
+                note_passed(core, candidates, n, choice.lane);
             give_up(core, choice.lane, choice.drop);
         }
         d->had_new = !go_on;
-        if (core_batch_compose(core, device, s, choice.n)) {
+        if (compose(core, device, s, behind, choice.n)) {
             core_session_begin_step(core, device, s);
         } else if (go_on) {
             core_session_park(core, device, s); /* its members' deadlines have passed */

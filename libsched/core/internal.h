@@ -676,9 +676,6 @@ uint64_t core_residency_yield(struct core *core, uint32_t device);
 
 /* Gives a device what there is for it to do. */
 void core_batch_schedule(struct core *core, uint32_t device);
-/* Chooses who runs in the next step of a session: members whose turn it is, then those who wait
- * and may join, `n` at most (0: as many as fit). False: nobody. */
-bool core_batch_compose(struct core *core, uint32_t device, struct core_session *s, uint32_t n);
 
 /* ---------------------------------------------------------------------------------- session.c */
 

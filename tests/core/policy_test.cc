@@ -360,4 +360,44 @@ TEST(Policy, ASlowSpellIsFollowed)
     EXPECT_NE(h.submit(r), 0u) << "fast again";
 }
 
+/* Who is first is left to the device that can serve it in time; the other one does not wait for
+ * that, but serves who comes behind. */
+TEST(Policy, ASlowDeviceServesThoseBehindOneItIsTooSlowFor)
+{
+    Harness h;
+    h.device(0);
+    h.device(1);
+    core_model model = Harness::one_shot(3);
+    model.max_batch_requests = 1;
+    h.add(0, model);
+    h.start({0, 1});
+    const uint64_t fast = 1000000, slow = 4000000;
+    for (int i = 0; i < 200; i++) {
+        h.submit();
+        h.submit();
+        for (int j = 0; j < 2; j++) {
+            Action batch = h.take(CORE_DISPATCH);
+            h.item(batch, batch.ids()[0]);
+            h.now += fast;
+            h.step_done(batch, LIBSCHED_OK, batch.device == 0 ? fast : slow);
+        }
+    }
+    h.submit();
+    h.submit();
+    Action first = h.take(CORE_DISPATCH), second = h.take(CORE_DISPATCH);
+    if (first.device == 1)
+        std::swap(first, second);
+    h.finish(second);
+    uint64_t urgent = h.submit({.deadline = h.now + 3 * fast});
+    EXPECT_FALSE(h.has(CORE_DISPATCH));
+    uint64_t patient = h.submit({.deadline = h.now + 2 * slow});
+    Action behind = h.take(CORE_DISPATCH);
+    EXPECT_EQ(behind.device, 1u);
+    EXPECT_EQ(behind.ids(), std::vector<uint64_t>{patient});
+    h.finish(first);
+    Action then = h.take(CORE_DISPATCH);
+    EXPECT_EQ(then.device, 0u);
+    EXPECT_EQ(then.ids(), std::vector<uint64_t>{urgent});
+}
+
 } // namespace
