@@ -154,9 +154,9 @@ void core_session_begin_step(struct core *core, uint32_t device, struct core_ses
         d->busy_since = core->now;
     d->exclusive |= s->alone;
     if (!s->prepare) {
-        uint64_t ns = core_model_bound(core, m, device, s->step_units);
-        d->free_at = (d->free_at > core->now ? d->free_at : core->now) + ns;
-        session_charge(core, s, ns);
+        d->free_at = (d->free_at > core->now ? d->free_at : core->now) +
+                     core_model_bound(core, m, device, s->step_units);
+        session_charge(core, s, core_model_expect(core, m, device, s->step_units));
         struct core_counts *counts[2] = {&core->counts, &m->counts};
         for (int i = 0; i < 2; i++) {
             counts[i]->batches++;
