@@ -115,6 +115,8 @@ void Simulation::change(uint32_t model)
     m.changed = world.now;
     for (uint32_t &steps : m.steps)
         steps = 0;
+    for (uint32_t &runs : m.runs)
+        runs = 0;
     world.later(20 * second + world.faults_random.below(40 * second), {Kind::change, model});
 }
 

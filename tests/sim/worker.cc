@@ -51,6 +51,16 @@ uint64_t Worker::free_at() const
     return at;
 }
 
+uint64_t Worker::time_given() const
+{
+    uint64_t ns = 0;
+    for (uint64_t batch : given)
+        for (const Session &s : sessions)
+            if (s.batch == batch && !s.prepare)
+                ns += world.cost(s.model, index, s.units);
+    return ns;
+}
+
 bool Worker::predictable() const
 {
     for (uint64_t batch : given)

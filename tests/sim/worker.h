@@ -62,6 +62,8 @@ class Worker
     bool has_session_of(uint32_t model) const;
     /* When all that was given to it has ended, if nothing befalls it. */
     uint64_t free_at() const;
+    /* What all that takes from beginning to end, ns. */
+    uint64_t time_given() const;
     /* Whether that is known of everything that was. */
     bool predictable() const;
 

@@ -74,7 +74,8 @@ uint64_t World::cost(uint32_t model, uint32_t device, uint64_t units) const
 bool World::learnt(uint32_t model, uint32_t device) const
 {
     const ModelNow &m = models[model];
-    return m.steps[scenario.devices[device].config.sort] >= 200 && now > m.changed + 3000000000u;
+    return m.steps[scenario.devices[device].config.sort] >= 200 && m.runs[device] >= 100 &&
+           now > m.changed + 3000000000u;
 }
 
 bool World::usual(uint32_t model, uint32_t device, uint64_t units) const
@@ -87,6 +88,7 @@ void World::ran(uint32_t model, uint32_t device, uint64_t units)
 {
     ModelNow &m = models[model];
     const uint32_t sort = scenario.devices[device].config.sort;
+    m.runs[device]++;
     m.sizes[sort][m.steps[sort]++ % 64] = units;
 }
 

@@ -94,6 +94,7 @@ class World
         uint64_t alpha_ns = 0, beta_ns = 0;
         uint64_t changed = 0;                    /* when it became faster or slower */
         uint32_t steps[CORE_MAX_SORTS] = {};     /* that could be learnt from since */
+        uint32_t runs[CORE_MAX_DEVICES] = {};    /* of them on each device */
         uint64_t sizes[CORE_MAX_SORTS][64] = {}; /* of the last of them */
     };
     std::vector<ModelNow> models;
