@@ -68,6 +68,14 @@ static struct core_request *batch_shorter(struct core *core, uint16_t of)
     return best;
 }
 
+/* In how long a step of so many units that is given now is done, but rarely later. */
+static uint64_t done_in(const struct core *core, const struct core_model_state *m, uint32_t device,
+                        uint64_t units)
+{
+    return core_device_begins(core, core->devices[device]) - core->now +
+           core_model_bound(core, m, device, units);
+}
+
 /* Whether a device can't serve somebody in time, and others can: it is left to them. */
 static bool too_slow(const struct core *core, uint32_t device, const struct core_request *r)
 {
@@ -76,7 +84,7 @@ static bool too_slow(const struct core *core, uint32_t device, const struct core
     if (r->deadline == 0 || r->state != CORE_READY || (m->config.flags & CORE_MODEL_STEPS) ||
         (m->resident & m->config.devices) == core_bit(device))
         return false;
-    return core->now + core_model_bound(core, m, device, r->units) > r->deadline &&
+    return core->now + done_in(core, m, device, r->units) > r->deadline &&
            core->now + core_model_least(core, m, r->units) <= r->deadline;
 }
 
@@ -107,6 +115,7 @@ struct room {
     uint32_t n, max_n;
     uint64_t units, max_units;
     uint64_t longest; /* item; 0: the units of a batch are the sum of its items' */
+    uint64_t begin;   /* when the step will */
     bool timed;       /* it has to end by `deadline`, of those in it the earliest */
     uint64_t deadline;
     uint64_t until; /* when a job wants the device */
@@ -128,13 +137,13 @@ static bool room_take(struct core *core, struct room *room, const struct core_mo
     if (room->n >= max_n || (room->n > 0 && units > room->max_units))
         return false;
     if (room->until != CORE_NEVER && room->n > 0 &&
-        core->now + core_model_bound(core, m, device, units) > room->until)
+        room->begin + core_model_bound(core, m, device, units) > room->until)
         return false;
     if (room->timed) {
         if (r->deadline != 0 && r->deadline < deadline)
             deadline = r->deadline;
         if (room->n > 0 && deadline != UINT64_MAX &&
-            core->now + core_model_bound(core, m, device, units) > deadline)
+            room->begin + core_model_bound(core, m, device, units) > deadline)
             return false;
     }
     room->max_n = max_n;
@@ -159,6 +168,7 @@ static bool compose(struct core *core, uint32_t device, struct core_session *s,
         .timed = !s->prepare && !(limits->flags & CORE_MODEL_STEPS),
         .deadline = UINT64_MAX,
         .until = core_gang_until(core, device),
+        .begin = core_device_begins(core, core->devices[device]),
     };
     if (n != 0 && n < room.max_n)
         room.max_n = n;
@@ -207,9 +217,9 @@ static struct core_session *next_session(struct core *core, uint32_t device)
         if (core_action_linked(&s->action) || s->n_leaving == s->members.n)
             continue;
         /* Its next step takes as long as its last. */
-        if (d->gang != CORE_NONE && !core_gang_admits(core, device,
-                                                      core_model_bound(core, core->models[s->model],
-                                                                       device, s->step_units)))
+        if (d->gang != CORE_NONE &&
+            !core_gang_admits(core, device,
+                              done_in(core, core->models[s->model], device, s->step_units)))
             continue;
         if (s->n_runnable > 0 || (!s->alone && batch_joiner(core, device, s) != NULL))
             return s;
@@ -223,8 +233,7 @@ static bool may_begin(struct core *core, uint32_t device, const struct core_requ
     const struct core_device_state *d = core->devices[device];
     const struct core_model_state *m = core->models[r->model];
 
-    if (d->gang != CORE_NONE &&
-        !core_gang_admits(core, device, core_model_bound(core, m, device, r->units)))
+    if (d->gang != CORE_NONE && !core_gang_admits(core, device, done_in(core, m, device, r->units)))
         return false;
     if (alone(r))
         return d->n_alone < CORE_MAX_ALONE;
@@ -274,10 +283,10 @@ static uint32_t gather(struct core *core, uint32_t device, struct core_candidate
 
 static bool in_time(const struct core *core, uint32_t device, const struct core_request *r)
 {
-    return r->deadline == 0 ||
-           (r->deadline > core->now &&
-            core->now + core_model_bound(core, core->models[r->model], device, r->units) <=
-                r->deadline);
+    const struct core_model_state *m = core->models[r->model];
+
+    return r->deadline == 0 || (r->deadline > core->now &&
+                                core->now + done_in(core, m, device, r->units) <= r->deadline);
 }
 
 /* Where all who are next are left to faster devices: the most urgent of those behind them that this
@@ -353,9 +362,9 @@ static void give_up(struct core *core, uint16_t lane, uint32_t n)
     }
 }
 
-static bool may_begin_step(const struct core_device_state *d)
+static bool may_begin_step(const struct core *core, const struct core_device_state *d)
 {
-    return d->up && !d->dying && !d->exclusive && !d->hold && d->in_flight < d->config.depth;
+    return d->up && !d->dying && !d->exclusive && !d->hold && core_device_bears(core, d);
 }
 
 /* Ends the sessions in which nobody is left, and lets those go who leave the others. */
@@ -379,7 +388,7 @@ void core_batch_schedule(struct core *core, uint32_t device)
 
     d->rest = false;
     dismiss(core, device, false);
-    while (may_begin_step(d)) {
+    while (may_begin_step(core, d)) {
         struct core_candidate candidates[CORE_MAX_MODELS];
         struct passed passed = {.blocked = NULL};
         struct core_choice choice = {.next = NULL};
@@ -433,4 +442,5 @@ void core_batch_schedule(struct core *core, uint32_t device)
     core->plan |= rested && !d->rest && !d->exclusive;
     core->dirty |= core->plan;
     dismiss(core, device, true);
+    core_device_await_lead(core, device);
 }

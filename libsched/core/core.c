@@ -177,6 +177,7 @@ void core_schedule(struct core *core)
 {
     core->dirty = false;
     core_requests_expire(core);
+    core_devices_look(core);
     core->planned = core->plan || core->pressure;
     if (core->planned)
         core_residency_plan(core);
@@ -198,8 +199,10 @@ void core_schedule(struct core *core)
 
 uint64_t core_next_due(const struct core *core)
 {
-    uint64_t due = core->n_jobs > 0 ? core->job_due : CORE_NEVER;
+    uint64_t due = core_devices_due(core);
 
+    if (core->n_jobs > 0 && core->job_due < due)
+        due = core->job_due;
     if (core->n_deadlines > 0 && core_deadline_first(core) < due)
         due = core_deadline_first(core);
     return due;

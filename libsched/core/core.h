@@ -151,6 +151,10 @@ struct core_device {
     uint64_t memory_bytes; /* for models, running items and ranks; 0: not counted */
     uint32_t depth;        /* steps under way at a time; 0: 1, at most CORE_MAX_DEPTH */
     uint32_t sort;         /* below CORE_MAX_SORTS: devices of one sort learn costs together */
+    /* With depth: a further step is given only when those under way are expected to be done within
+     * so long, so that the device needs not rest while they are told of and the next is given, and
+     * who comes until then is still in it. 0: at once. */
+    uint64_t lead_ns;
 };
 
 /* Adds a device, which is down until worker-up. `index` is the caller's, below CORE_MAX_DEVICES.

@@ -57,6 +57,78 @@ uint64_t core_device_free_at(const struct core *core, const struct core_device_s
     return d->in_flight > 0 && d->free_at > core->now ? d->free_at : core->now;
 }
 
+/* ------------------------------------------------------------------------------- steps ahead */
+
+uint64_t core_device_begins(const struct core *core, const struct core_device_state *d)
+{
+    bool known = d->in_flight > 0 && d->expected_at != CORE_NEVER;
+    return known && d->expected_at > core->now ? d->expected_at : core->now;
+}
+
+bool core_device_bears(const struct core *core, const struct core_device_state *d)
+{
+    if (d->in_flight == 0 || d->config.lead_ns == 0)
+        return d->in_flight < d->config.depth;
+    return d->in_flight < d->config.depth && d->expected_at != CORE_NEVER &&
+           d->expected_at <= core_add(core->now, d->config.lead_ns);
+}
+
+void core_device_begin(const struct core *core, struct core_device_state *d, uint64_t ns)
+{
+    uint64_t at = core_device_begins(core, d);
+
+    if (d->in_flight == 0 || d->expected_at != CORE_NEVER)
+        d->expected_at = ns == 0 ? CORE_NEVER : core_add(at, ns);
+    d->last_expected = ns;
+}
+
+void core_device_end(const struct core *core, struct core_device_state *d)
+{
+    /* Only of the last one is known how long it takes. */
+    if (d->in_flight == 1)
+        d->expected_at = d->last_expected == 0 ? CORE_NEVER : core_add(core->now, d->last_expected);
+}
+
+static uint64_t lead_due(const struct core_device_state *d)
+{
+    return d->expected_at - d->config.lead_ns;
+}
+
+void core_device_await_lead(struct core *core, uint32_t device)
+{
+    const struct core_device_state *d = core->devices[device];
+    uint64_t waiting = d->parked_head != UINT16_MAX;
+
+    core->leads &= ~core_bit(device);
+    if (d->in_flight == 0 || d->in_flight >= d->config.depth || d->expected_at == CORE_NEVER ||
+        core_device_bears(core, d))
+        return;
+    for (uint32_t i = 0; i < CORE_MAX_MODELS / 64; i++)
+        waiting |= core->waiting_models[i];
+    if (waiting != 0)
+        core->leads |= core_bit(device);
+}
+
+void core_devices_look(struct core *core)
+{
+    for (uint64_t bits = core->leads; bits != 0; bits &= bits - 1)
+        if (lead_due(core->devices[__builtin_ctzll(bits)]) <= core->now)
+            core->look_at |= bits & -bits;
+}
+
+uint64_t core_devices_due(const struct core *core)
+{
+    uint64_t due = CORE_NEVER;
+
+    for (uint64_t bits = core->leads; bits != 0; bits &= bits - 1) {
+        uint64_t at = lead_due(core->devices[__builtin_ctzll(bits)]);
+        due = at < due ? at : due;
+    }
+    return due;
+}
+
+/* ------------------------------------------------------------------------------------- memory */
+
 uint64_t core_device_excess(const struct core_device_state *d)
 {
     uint64_t taken = d->memory + d->external;
@@ -113,6 +185,7 @@ void core_device_down(struct core *core, uint32_t device)
     core_action_unlink(core, CORE_NODE_DEVICES + device);
     d->say = 0;
     core_sessions_lost(core, device);
+    core->leads &= ~core_bit(device);
     d->up = d->dying = d->exclusive = d->hold = d->rest = d->had_new = false;
     d->external = 0;
     d->down_at = core->now;

@@ -334,7 +334,9 @@ struct core_device_state {
     uint32_t loads; /* loads and evictions that have not come back */
     uint32_t claim; /* model for which room is being made, or CORE_NONE */
     uint64_t claim_since;
-    uint64_t free_at;              /* when the steps under way will be done, as far as is known */
+    uint64_t free_at;              /* when the steps under way will be done, or rarely later */
+    uint64_t expected_at;          /* and when on average; CORE_NEVER: not known */
+    uint64_t last_expected;        /* ns, of the step that was given last; 0: not known */
     struct core_session *sessions; /* CORE_MAX_SESSIONS */
     uint16_t free_session;
     uint16_t parked_head, parked_tail; /* between steps, the longest waiting first */
@@ -444,6 +446,7 @@ struct core {
     uint32_t free_client;
 
     struct core_model_state *models[CORE_MAX_MODELS];
+    uint64_t leads; /* devices that are to be looked at before their steps are done */
     uint64_t waiting_models[CORE_MAX_MODELS / 64]; /* bits: someone is ready or unprepared */
     struct core_device_state *devices[CORE_MAX_DEVICES];
     struct core_counts counts;
@@ -640,7 +643,20 @@ void core_device_up(struct core *core, uint32_t device, uint64_t epoch);
 void core_device_down(struct core *core, uint32_t device);
 void core_device_measured(struct core_device_state *d, uint64_t free_bytes);
 uint64_t core_device_free(const struct core_device_state *d);
-/* When the steps under way will be done, as far as is known; now where there are none. */
+/* When a step that is given now will begin, as far as is known. */
+uint64_t core_device_begins(const struct core *core, const struct core_device_state *d);
+/* Whether a step may be given beside those under way. */
+bool core_device_bears(const struct core *core, const struct core_device_state *d);
+/* It is to be looked at as soon as that is so. */
+void core_device_await_lead(struct core *core, uint32_t device);
+/* Looks at those for which the time has come. */
+void core_devices_look(struct core *core);
+/* When the first of the others is to be looked at, or CORE_NEVER. */
+uint64_t core_devices_due(const struct core *core);
+/* A step that is expected to take so long (0: not known) is given, or one is done. */
+void core_device_begin(const struct core *core, struct core_device_state *d, uint64_t ns);
+void core_device_end(const struct core *core, struct core_device_state *d);
+/* When the steps under way will be done, or rarely later; now where there are none. */
 uint64_t core_device_free_at(const struct core *core, const struct core_device_state *d);
 void core_device_take(struct core_device_state *d, uint64_t bytes);
 void core_device_give(struct core_device_state *d, uint64_t bytes);

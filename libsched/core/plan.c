@@ -54,6 +54,7 @@ struct core_plan {
     uint32_t device[CORE_MAX_DEVICES]; /* the first is the one to begin on */
     uint64_t free_at[CORE_MAX_DEVICES];
     uint64_t now, horizon;
+    uint64_t begin; /* when what is given now does */
     uint32_t slots[CORE_LANE_LIST];
 };
 
@@ -236,7 +237,7 @@ static void plan_lane(struct core *core, struct core_plan *plan, uint32_t device
 static void plan_devices(struct core *core, struct core_plan *plan, uint32_t device)
 {
     plan->device[0] = device;
-    plan->free_at[0] = core->now;
+    plan->free_at[0] = plan->begin;
     plan->n_devices = 1;
     for (uint32_t i = 0; i < CORE_MAX_DEVICES; i++) {
         const struct core_device_state *d = core->devices[i];
@@ -398,17 +399,18 @@ static bool fits_at_once(const struct core_plan *plan, const struct plan_lane *l
 {
     if (l->n > l->cap || l->n == CORE_LANE_LIST || l->units[l->n] > l->most)
         return false;
-    uint64_t end = plan->now + lane_cost(l, 0, 0, l->n);
+    uint64_t end = plan->begin + lane_cost(l, 0, 0, l->n);
     for (uint32_t i = 0; i < l->n; i++)
         if (l->deadlines[i] < end)
             return false;
     return true;
 }
 
-static void plan_reset(struct core_plan *plan, uint64_t now)
+static void plan_reset(struct core_plan *plan, uint64_t now, uint64_t begin)
 {
     plan->n_lanes = plan->n_devices = 0;
     plan->now = now;
+    plan->begin = begin;
     plan->horizon = 0;
 }
 
@@ -442,17 +444,18 @@ struct core_choice core_plan_choose(struct core *core, uint32_t device,
     if (!lane_learnt(core, l, device, lane))
         return choice;
     uint64_t largest = units_cost(l, lane->units < l->most ? lane->units : l->most);
+    uint64_t begin = core_device_begins(core, core->devices[device]);
     /* Where the first has time for the largest batch, that is what every policy begins with. */
     if ((n == 1 || largest < PLAN_LEAST) &&
-        (urgent->next->deadline == 0 || core->now + largest <= urgent->next->deadline))
+        (urgent->next->deadline == 0 || begin + largest <= urgent->next->deadline))
         return choice;
-    plan_reset(plan, core->now);
+    plan_reset(plan, core->now, begin);
     plan_devices(core, plan, device);
     plan_lane(core, plan, device, urgent);
     if (n == 1 && fits_at_once(plan, l))
         return choice;
     if (largest < PLAN_LEAST) {
-        struct batch b = choose_batch(plan, l, 0, 0, l->n, plan->now, RULE_LARGE, l->droppable);
+        struct batch b = choose_batch(plan, l, 0, 0, l->n, plan->begin, RULE_LARGE, l->droppable);
         choice.drop = b.drop;
         choice.n = b.n;
         return choice;

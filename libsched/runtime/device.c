@@ -43,11 +43,19 @@ static bool gpu_usable(libsched *s, struct runtime_device *device)
     return true;
 }
 
+/* So long before a step is expected to end the next is given: about what passes until its end is
+ * known here, and the worker has heard what comes then. */
+#define LEAD UINT64_C(250000)
+
 static int add(libsched *s, struct runtime_device *device, libsched_error *err)
 {
     device->sort = runtime_device_sort(s, device);
     struct core_device what = {.kind = device->prepares ? CORE_PREPARE : CORE_COMPUTE,
                                .sort = device->sort};
+    if (!device->prepares) {
+        what.depth = 2;
+        what.lead_ns = LEAD;
+    }
     /* What a CPU device takes is the machine's memory, which is not ours to divide. */
     if (device->topology != NULL && device->topology->kind == TOPOLOGY_GPU)
         what.memory_bytes = device->topology->memory_bytes;

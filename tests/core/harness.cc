@@ -56,9 +56,13 @@ int Harness::handle(core_event &event)
 
 /* ------------------------------------------------------------------------------------- set-up */
 
-void Harness::device(uint32_t index, uint64_t memory, uint32_t depth)
+void Harness::device(uint32_t index, uint64_t memory, uint32_t depth, uint64_t lead)
 {
-    core_device d = {CORE_COMPUTE, memory, depth};
+    core_device d = {};
+    d.kind = CORE_COMPUTE;
+    d.memory_bytes = memory;
+    d.depth = depth;
+    d.lead_ns = lead;
     ASSERT_EQ(core_add_device(c, index, &d), LIBSCHED_OK);
 }
 

@@ -71,7 +71,7 @@ class Harness
     uint64_t timer = 0;                 /* what was armed last */
 
     /* Set-up. */
-    void device(uint32_t index, uint64_t memory = 0, uint32_t depth = 1);
+    void device(uint32_t index, uint64_t memory = 0, uint32_t depth = 1, uint64_t lead = 0);
     void preparer(uint32_t index);
     static core_model one_shot(uint64_t devices = 1);
     static core_model steps(uint64_t devices = 1);

@@ -103,6 +103,8 @@ void draw_devices(Scenario *s, const Limits &limits)
         }
         (void)speed;
         d.config.depth = s->has(with_depth) ? static_cast<uint32_t>(depth) : 0;
+        if (s->has(with_depth) && own.percent(50))
+            d.config.lead_ns = own.below(2000000);
         s->devices.push_back(d);
     }
     uint32_t prepares = s->has(with_prepares) ? static_cast<uint32_t>(1 + random.below(2)) : 0;
