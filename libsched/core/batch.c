@@ -81,7 +81,8 @@ static bool too_slow(const struct core *core, uint32_t device, const struct core
 {
     const struct core_model_state *m = core->models[r->model];
 
-    if (r->deadline == 0 || r->state != CORE_READY || (m->config.flags & CORE_MODEL_STEPS) ||
+    if (r->deadline == 0 || (r->flags & CORE_PROBES) || r->state != CORE_READY ||
+        (m->config.flags & CORE_MODEL_STEPS) ||
         (m->resident & m->config.devices) == core_bit(device))
         return false;
     return core->now + done_in(core, m, device, r->units) > r->deadline &&

@@ -16,7 +16,7 @@
 
 uint64_t core_deadline_due(const struct core *core, const struct core_request *r)
 {
-    if (r->state != CORE_READY)
+    if (r->state != CORE_READY || (r->flags & CORE_PROBES))
         return r->deadline;
     uint64_t least = core_model_least(core, core->models[r->model], r->units);
     return least < r->deadline ? r->deadline - least : 0;

@@ -84,6 +84,7 @@ enum core_request_flags {
     CORE_IN_STEP = 1u << 3, /* of the members of a session: runs in the present step */
     CORE_JOINS = 1u << 4,   /* ... its first */
     CORE_LEAVES = 1u << 5,  /* to be taken out, and answered with `status` */
+    CORE_PROBES = 1u << 7, /* may be late: whether what is known of its model still holds is seen */
     CORE_SAY_ABORT = 1u << 6,
 };
 
@@ -216,6 +217,7 @@ struct core_model_state {
     uint16_t lanes;                                /* the first of its lanes */
     uint16_t lane, prepare_lane;                   /* those that are always there */
     uint32_t claim; /* device on which room is being made for it, or CORE_NONE */
+    uint64_t tried; /* when a step of it was last given, or somebody was let through */
     struct core_counts counts;
     struct core_placement placement[CORE_MAX_DEVICES];
 };
@@ -633,6 +635,8 @@ uint64_t core_model_least(const struct core *core, const struct core_model_state
 void core_model_free(struct core_model_state *m);
 void core_model_learn(struct core *core, struct core_model_state *m, uint32_t device,
                       uint64_t units, uint64_t ns);
+/* Whether nothing of it has run for so long that what is known may be wrong by now. */
+bool core_model_untried(const struct core *core, const struct core_model_state *m);
 uint64_t core_model_retry_after(const struct core *core, const struct core_model_state *m);
 /* Ends all that wait. */
 void core_model_fail_waiting(struct core *core, struct core_model_state *m, int status);

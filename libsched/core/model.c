@@ -330,6 +330,11 @@ void core_model_learn(struct core *core, struct core_model_state *m, uint32_t de
     profile_learn(m->profiles[core->devices[device]->config.sort], &p->speed, core->now, units, ns);
 }
 
+bool core_model_untried(const struct core *core, const struct core_model_state *m)
+{
+    return m->counts.running == 0 && core->now - m->tried >= PROFILE_STALE;
+}
+
 /* The time in which a quarter of what waits will have been worked off: there is room well before
  * the queue is empty, but not for everybody at once. */
 uint64_t core_model_retry_after(const struct core *core, const struct core_model_state *m)

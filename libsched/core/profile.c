@@ -159,6 +159,23 @@ static uint32_t towards(uint32_t value, uint32_t target, uint32_t part)
                                             : (uint32_t)changed;
 }
 
+/* A first sample after a long time that took far less than was counted on. */
+static void refresh(struct core_profile *p, struct profile_device *d, uint64_t units, uint64_t ns)
+{
+    uint64_t expected = profile_expect(p, d, units);
+
+    if (ns >= profile_bound(p, d, units) / 2)
+        return;
+    p->margin = d->margin = (struct profile_margin){.ratio = PROFILE_ONE};
+    if (ns >= expected / 2)
+        return;
+    uint64_t ratio = (ns << 16) / expected;
+    p->base = scale(p->base, ratio);
+    p->slope = scale(p->slope, ratio);
+    p->t = p->t * ratio >> 16;
+    p->ut = p->ut * ratio >> 16;
+}
+
 void profile_device_init(struct profile_device *d)
 {
     *d = (struct profile_device){.factor = PROFILE_ONE, .margin.ratio = PROFILE_ONE};
@@ -181,6 +198,8 @@ void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t no
         add(p, units, ns);
         return;
     }
+    if (now - p->last >= PROFILE_STALE)
+        refresh(p, d, units, ns);
     /* What a prior expects says nothing of how reliable the times are. */
     if (p->samples >= PRIOR) {
         uint32_t ratio = ratio_of(ns, profile_expect(p, d, units));

@@ -10,6 +10,9 @@
  * percentile: that makes the time that is counted on. A device of which little is known yet is
  * taken to be no more reliable than the others of its sort.
  *
+ * What has not run for seconds may have become faster meanwhile: when it runs in less than half of
+ * what was counted on, that is believed at once, as nobody may have been let through to show it.
+ *
  * The first sample is a prior: half of it for the batch, half for its units; from the second of
  * another size on there is a line. All in integers: ns, and fractions of 2^16.
  */
@@ -22,6 +25,7 @@
 #define PROFILE_ONE (UINT32_C(1) << 16)
 #define PROFILE_RANGES 168 /* of units, each 1.19 times the one before; one by one up to 32 */
 #define PROFILE_RECENT 64
+#define PROFILE_STALE (UINT64_C(1) << 31) /* ns without a sample: what is known may be wrong */
 
 /* How far times were off. */
 struct profile_margin {

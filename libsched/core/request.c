@@ -159,13 +159,13 @@ void core_request_unqueue(struct core *core, struct core_request *r)
 
 /* ------------------------------------------------------------------------------------- submit */
 
-/* Whether it would be late even if it were next. */
+/* Whether it would be late even if it were next, as far as is known and that can be relied on. */
 static bool submit_hopeless(const struct core *core, const struct core_model_state *m,
                             const struct core_submit *submit)
 {
     uint64_t devices = m->resident & m->config.devices;
 
-    if ((m->config.flags & CORE_MODEL_PREPARES) || devices == 0)
+    if ((m->config.flags & CORE_MODEL_PREPARES) || devices == 0 || core_model_untried(core, m))
         return false;
     for (; devices != 0; devices &= devices - 1) {
         uint32_t device = (uint32_t)__builtin_ctzll(devices);
@@ -451,13 +451,28 @@ void core_request_retry(struct core *core, struct core_request *r, int status)
     }
 }
 
+/* Where nobody could be in time as far as is known, nothing would run any more, and nothing be
+ * learnt: now and then one is let through, to see whether that is still so. */
+static bool request_probes(struct core *core, struct core_request *r)
+{
+    struct core_model_state *m = request_model(core, r);
+
+    if (r->state != CORE_READY || r->deadline <= core->now || !core_model_untried(core, m))
+        return false;
+    m->tried = core->now;
+    r->flags |= CORE_PROBES;
+    core_deadline_add(core, core_request_slot(core, r));
+    core->look_at |= m->resident;
+    return true;
+}
+
 void core_requests_expire(struct core *core)
 {
     for (uint32_t slot; (slot = core_deadline_pop(core)) != CORE_NONE;) {
         struct core_request *r = &core->requests[slot];
         if (r->state == CORE_RUNNING) {
             core_request_leave(core, r, LIBSCHED_EDEADLINE);
-        } else {
+        } else if (!request_probes(core, r)) {
             if (r->state != CORE_HELD)
                 core_request_unqueue(core, r);
             core_request_end(core, r, LIBSCHED_EDEADLINE);

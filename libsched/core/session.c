@@ -166,6 +166,7 @@ void core_session_begin_step(struct core *core, uint32_t device, struct core_ses
             counts[i]->batched_units += s->step_units;
         }
         m->placement[device].used = ++core->ticks;
+        m->tried = core->now;
     }
     core_action_link(core, core_session_node(device, core_session_index(d, s)));
 }

@@ -400,4 +400,39 @@ TEST(Policy, ASlowDeviceServesThoseBehindOneItIsTooSlowFor)
     EXPECT_EQ(then.ids(), std::vector<uint64_t>{urgent});
 }
 
+/* Two hiccups must not lock everybody out for ever: nothing runs any more that could show that they
+ * are over. */
+TEST(Policy, WhatWasSlowIsTriedAgain)
+{
+    Served s;
+    s.learn();
+    for (int i = 0; i < 100; i++) {
+        s.submit();
+        s.serve();
+    }
+    const uint64_t base = s.base;
+    s.base = 300 * ms;
+    for (int i = 0; i < 40; i++) {
+        s.submit();
+        s.serve();
+    }
+    s.base = base;
+    EXPECT_EQ(s.refused({.deadline = s.now + 25 * ms}), LIBSCHED_EDEADLINE);
+    s.tick(s.now + 10000 * ms);
+    int served = 0;
+    for (int i = 0; i < 2000 && served < 100; i++) {
+        s.tick(s.now + 10 * ms);
+        core_event e = {};
+        e.type = CORE_SUBMIT;
+        e.u.submit.units = 1;
+        e.u.submit.deadline = s.now + 25 * ms;
+        s.handle(e);
+        if (s.has(CORE_DISPATCH)) {
+            s.serve();
+            served++;
+        }
+    }
+    EXPECT_EQ(served, 100);
+}
+
 } // namespace

@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cinttypes>
 
+extern "C" {
+#include "core/profile.h"
+}
 #include "sim/bounds.h"
 #include "sim/violation.h"
 #include "sim/watch.h"
@@ -31,7 +34,7 @@ class Timeliness : public Watch
 {
   public:
     Timeliness(World &w, const Workers &ws)
-        : world(w), workers(ws), idle_since(ws.size(), never),
+        : world(w), workers(ws), idle_since(ws.size(), never), last_step(CORE_MAX_MODELS, 0),
           active(w.scenario.exact() &&
                  !w.scenario.has(with_lazy | with_depth | with_memory | with_jobs))
     {
@@ -66,7 +69,12 @@ class Timeliness : public Watch
     void given(const StepSeen &s) override
     {
         idle_since[s.device] = never;
-        if (!active || s.prepare || s.steps || !world.learnt(s.model, s.device))
+        if (!active || s.prepare)
+            return;
+        /* One is let through where nothing has run for long: it may be late. */
+        uint64_t before = last_step[s.model];
+        last_step[s.model] = world.now;
+        if (s.steps || !world.learnt(s.model, s.device) || world.now - before >= PROFILE_STALE)
             return;
         uint64_t ns = world.cost(s.model, s.device, s.units);
         bool usual = world.usual(s.model, s.device, s.units);
@@ -178,7 +186,7 @@ class Timeliness : public Watch
 
     World &world;
     const Workers &workers;
-    std::vector<uint64_t> idle_since;
+    std::vector<uint64_t> idle_since, last_step;
     bool active, bounded = false;
     std::vector<Arrival> arrivals;
     std::vector<bool> served;
