@@ -76,14 +76,17 @@ static uint64_t done_in(const struct core *core, const struct core_model_state *
            core_model_bound(core, m, device, units);
 }
 
-/* Whether a device can't serve somebody in time, and others can: it is left to them. */
+/* Whether a device can't serve somebody in time, and another could: it is left to that one. Behind
+ * steps that are under way that may be the same one: it is then told as soon as that can't either.
+ */
 static bool too_slow(const struct core *core, uint32_t device, const struct core_request *r)
 {
     const struct core_model_state *m = core->models[r->model];
 
     if (r->deadline == 0 || (r->flags & CORE_PROBES) || r->state != CORE_READY ||
         (m->config.flags & CORE_MODEL_STEPS) ||
-        (m->resident & m->config.devices) == core_bit(device))
+        ((m->resident & m->config.devices) == core_bit(device) &&
+         core_device_begins(core, core->devices[device]) == core->now))
         return false;
     return core->now + done_in(core, m, device, r->units) > r->deadline &&
            core->now + core_model_least(core, m, r->units) <= r->deadline;

@@ -54,44 +54,55 @@ uint64_t core_device_free(const struct core_device_state *d)
 
 uint64_t core_device_free_at(const struct core *core, const struct core_device_state *d)
 {
-    return d->in_flight > 0 && d->free_at > core->now ? d->free_at : core->now;
+    uint64_t at = d->in_flight > 0 ? core_add(d->busy_since, d->bound) : 0;
+    return at > core->now ? at : core->now;
 }
 
 /* ------------------------------------------------------------------------------- steps ahead */
 
+/* When the steps under way are expected to be done; CORE_NEVER: not known. */
+static uint64_t expected_at(const struct core_device_state *d)
+{
+    return d->n_unknown > 0 ? CORE_NEVER : core_add(d->busy_since, d->expected);
+}
+
 uint64_t core_device_begins(const struct core *core, const struct core_device_state *d)
 {
-    bool known = d->in_flight > 0 && d->expected_at != CORE_NEVER;
-    return known && d->expected_at > core->now ? d->expected_at : core->now;
+    uint64_t at = d->in_flight > 0 ? expected_at(d) : 0;
+    return at > core->now && at != CORE_NEVER ? at : core->now;
 }
 
 bool core_device_bears(const struct core *core, const struct core_device_state *d)
 {
-    if (d->in_flight == 0 || d->config.lead_ns == 0)
+    if (d->in_flight == 0 || d->config.lead_ns == 0 || d->in_flight >= d->config.depth)
         return d->in_flight < d->config.depth;
-    return d->in_flight < d->config.depth && d->expected_at != CORE_NEVER &&
-           d->expected_at <= core_add(core->now, d->config.lead_ns);
+    return d->n_unknown == 0 && expected_at(d) <= core_add(core->now, d->config.lead_ns);
 }
 
-void core_device_begin(const struct core *core, struct core_device_state *d, uint64_t ns)
+void core_device_begin(const struct core *core, struct core_device_state *d,
+                       const struct core_session *s)
 {
-    uint64_t at = core_device_begins(core, d);
-
-    if (d->in_flight == 0 || d->expected_at != CORE_NEVER)
-        d->expected_at = ns == 0 ? CORE_NEVER : core_add(at, ns);
-    d->last_expected = ns;
+    if (d->in_flight++ == 0)
+        d->busy_since = core->now;
+    d->bound = core_add(d->bound, s->step_bound);
+    d->expected = core_add(d->expected, s->step_expected);
+    d->n_unknown += s->step_expected == 0;
 }
 
-void core_device_end(const struct core *core, struct core_device_state *d)
+void core_device_end(const struct core *core, struct core_device_state *d,
+                     const struct core_session *s)
 {
-    /* Only of the last one is known how long it takes. */
-    if (d->in_flight == 1)
-        d->expected_at = d->last_expected == 0 ? CORE_NEVER : core_add(core->now, d->last_expected);
+    d->in_flight--;
+    d->busy_since = core->now;
+    d->bound -= s->step_bound;
+    d->expected -= s->step_expected;
+    d->n_unknown -= s->step_expected == 0;
 }
 
 static uint64_t lead_due(const struct core_device_state *d)
 {
-    return d->expected_at - d->config.lead_ns;
+    uint64_t at = expected_at(d);
+    return at > d->config.lead_ns ? at - d->config.lead_ns : 0;
 }
 
 void core_device_await_lead(struct core *core, uint32_t device)
@@ -100,7 +111,7 @@ void core_device_await_lead(struct core *core, uint32_t device)
     uint64_t waiting = d->parked_head != UINT16_MAX;
 
     core->leads &= ~core_bit(device);
-    if (d->in_flight == 0 || d->in_flight >= d->config.depth || d->expected_at == CORE_NEVER ||
+    if (d->in_flight == 0 || d->in_flight >= d->config.depth || d->n_unknown > 0 ||
         core_device_bears(core, d))
         return;
     for (uint32_t i = 0; i < CORE_MAX_MODELS / 64; i++)

@@ -77,8 +77,9 @@ static uint64_t gang_ready_at(const struct core *core, const struct core_job *j)
             continue;
         if (d->in_flight == 0 || d->exclusive || j->reserves || core_device_excess(d) > 0)
             return CORE_NEVER;
-        if (d->free_at > at)
-            at = d->free_at;
+        uint64_t free_at = core_device_free_at(core, d);
+        if (free_at > at)
+            at = free_at;
     }
     return at;
 }

@@ -230,6 +230,7 @@ struct core_session {
     uint64_t memory;         /* of its members */
     uint64_t memory_per_unit;
     uint64_t step_units;
+    uint64_t step_bound, step_expected; /* ns, that its step takes; 0: not known */
     struct core_list members;
     uint32_t model;
     uint32_t step;
@@ -336,9 +337,9 @@ struct core_device_state {
     uint32_t loads; /* loads and evictions that have not come back */
     uint32_t claim; /* model for which room is being made, or CORE_NONE */
     uint64_t claim_since;
-    uint64_t free_at;              /* when the steps under way will be done, or rarely later */
-    uint64_t expected_at;          /* and when on average; CORE_NEVER: not known */
-    uint64_t last_expected;        /* ns, of the step that was given last; 0: not known */
+    /* Of the steps under way, together, ns: what they take, but rarely more, and on average. */
+    uint64_t bound, expected;
+    uint32_t n_unknown;            /* of them, of which that is not known */
     struct core_session *sessions; /* CORE_MAX_SESSIONS */
     uint16_t free_session;
     uint16_t parked_head, parked_tail; /* between steps, the longest waiting first */
@@ -657,9 +658,11 @@ void core_device_await_lead(struct core *core, uint32_t device);
 void core_devices_look(struct core *core);
 /* When the first of the others is to be looked at, or CORE_NEVER. */
 uint64_t core_devices_due(const struct core *core);
-/* A step that is expected to take so long (0: not known) is given, or one is done. */
-void core_device_begin(const struct core *core, struct core_device_state *d, uint64_t ns);
-void core_device_end(const struct core *core, struct core_device_state *d);
+/* A step of that session is given, or is done. */
+void core_device_begin(const struct core *core, struct core_device_state *d,
+                       const struct core_session *s);
+void core_device_end(const struct core *core, struct core_device_state *d,
+                     const struct core_session *s);
 /* When the steps under way will be done, or rarely later; now where there are none. */
 uint64_t core_device_free_at(const struct core *core, const struct core_device_state *d);
 void core_device_take(struct core_device_state *d, uint64_t bytes);

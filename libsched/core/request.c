@@ -171,8 +171,8 @@ static bool submit_hopeless(const struct core *core, const struct core_model_sta
         uint32_t device = (uint32_t)__builtin_ctzll(devices);
         const struct core_device_state *d = core->devices[device];
         uint64_t begin = core_device_begins(core, d);
-        if (!core_device_bears(core, d) && d->free_at > begin)
-            begin = d->free_at;
+        if (!core_device_bears(core, d))
+            begin = core_device_free_at(core, d);
         if (begin + core_model_bound(core, m, device, submit->units) <= submit->deadline)
             return false;
     }

@@ -150,15 +150,12 @@ void core_session_begin_step(struct core *core, uint32_t device, struct core_ses
 
     s->step++;
     s->in_flight = true;
-    uint64_t expected = s->prepare ? 0 : core_model_expect(core, m, device, s->step_units);
-    core_device_begin(core, d, expected);
-    if (d->in_flight++ == 0)
-        d->busy_since = core->now;
+    s->step_bound = s->prepare ? 0 : core_model_bound(core, m, device, s->step_units);
+    s->step_expected = s->prepare ? 0 : core_model_expect(core, m, device, s->step_units);
+    core_device_begin(core, d, s);
     d->exclusive |= s->alone;
     if (!s->prepare) {
-        d->free_at = (d->free_at > core->now ? d->free_at : core->now) +
-                     core_model_bound(core, m, device, s->step_units);
-        session_charge(core, s, expected);
+        session_charge(core, s, s->step_expected);
         struct core_counts *counts[2] = {&core->counts, &m->counts};
         for (int i = 0; i < 2; i++) {
             counts[i]->batches++;
@@ -181,10 +178,7 @@ static void session_land(struct core *core, uint32_t device, struct core_session
         return;
     s->in_flight = false;
     core_gang_served(core, device, core->now - d->busy_since);
-    d->busy_since = core->now;
-    if (--d->in_flight == 0)
-        d->free_at = core->now;
-    core_device_end(core, d);
+    core_device_end(core, d, s);
     if (s->alone) {
         d->exclusive = false;
         core->plan = true; /* loads and evictions had to wait for it */
@@ -490,5 +484,6 @@ void core_sessions_lost(struct core *core, uint32_t device)
         }
         core_session_free(core, device, s);
     }
-    d->in_flight = 0;
+    d->in_flight = d->n_unknown = 0;
+    d->bound = d->expected = 0;
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The next step is given shortly before the one under way is done, neither earlier nor later. */
+#include <algorithm>
+
 #include "harness.h"
 
 namespace
@@ -107,6 +109,36 @@ TEST(Lead, DeadlinesAreJudgedByWhenTheStepBegins)
     EXPECT_EQ(h.refused({.deadline = h.now + h.cost + h.lead / 4}), LIBSCHED_EDEADLINE);
     uint64_t id = h.submit({.deadline = h.now + h.cost + h.lead});
     EXPECT_EQ(h.take(CORE_DISPATCH).ids(), std::vector<uint64_t>{id});
+}
+
+/* What is counted on is more than what a step takes: that must not add up where one follows the
+ * other without a rest. */
+TEST(Lead, ADeviceThatNeverRestsIsNotThoughtBehind)
+{
+    Led h;
+    h.learn();
+    uint64_t end = h.now;
+    std::deque<Action> given;
+    for (int i = 0; i < 400; i++) {
+        h.submit();
+        if (given.empty()) {
+            given.push_back(h.take(CORE_DISPATCH));
+            end = h.now + h.cost;
+        }
+        h.submit();
+        if (!h.has(CORE_DISPATCH))
+            h.tick(h.timer);
+        given.push_back(h.take(CORE_DISPATCH));
+        /* Some batches take longer. */
+        uint64_t ns = i % 10 == 0 ? h.cost * 5 / 4 : h.cost;
+        h.now = std::max(h.now, end);
+        for (const auto &item : given.front().all)
+            h.item(given.front(), item.id);
+        h.step_done(given.front(), LIBSCHED_OK, ns);
+        given.pop_front();
+        end = h.now + ns;
+    }
+    EXPECT_NE(h.submit({.deadline = h.now + 3 * h.cost}), 0u);
 }
 
 /* A worker that dies with two batches: nobody is blamed, as nobody knows which it was. */

@@ -24,7 +24,7 @@ constexpr Features people = with_classes | with_weights | with_floods;
 const Has has[n_profiles] = {
     /* exact */
     {with_deadlines, arrivals | with_keys | with_units | with_change | with_cancels | with_sorts |
-                         with_pads | with_nonsense | with_stale},
+                         with_pads | with_nonsense | with_stale | with_depth},
     /* bound */
     {with_deadlines, with_bursts | with_gamma},
     /* soft */

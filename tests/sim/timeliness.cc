@@ -35,8 +35,7 @@ class Timeliness : public Watch
   public:
     Timeliness(World &w, const Workers &ws)
         : world(w), workers(ws), idle_since(ws.size(), never), last_step(CORE_MAX_MODELS, 0),
-          active(w.scenario.exact() &&
-                 !w.scenario.has(with_lazy | with_depth | with_memory | with_jobs))
+          active(w.scenario.exact() && !w.scenario.has(with_lazy | with_memory | with_jobs))
     {
         bounded = active && w.scenario.profile == Profile::bound && !w.scenario.random_deadlines &&
                   !w.scenario.has(with_change);
@@ -77,14 +76,18 @@ class Timeliness : public Watch
         if (s.steps || !world.learnt(s.model, s.device) || world.now - before >= PROFILE_STALE)
             return;
         uint64_t ns = world.cost(s.model, s.device, s.units);
+        if (!workers[s.device]->predictable() && workers[s.device]->under_way() > 1)
+            return;
+        /* Behind what is under way. */
+        uint64_t end = workers[s.device]->free_at(), given = workers[s.device]->time_given();
         bool usual = world.usual(s.model, s.device, s.units);
         for (uint64_t id : *s.ids) {
             const Request &r = world.requests.get(id);
-            if (r.deadline != 0 && world.now + ns > r.deadline + tolerance(world, ns, usual))
+            if (r.deadline != 0 && end > r.deadline + tolerance(world, given, usual))
                 violate("late",
                         "request %" PRIx64 " is in a batch of %" PRIu64 " units that takes %" PRIu64
                         " ns and ends %" PRIu64 " ns after its deadline",
-                        id, s.units, ns, world.now + ns - r.deadline);
+                        id, s.units, ns, end - r.deadline);
         }
     }
 
