@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import select
 import signal
 import struct
 import termios
@@ -70,6 +71,22 @@ class Ends(PortCase):
         self.client.process.kill()
         self.client.process.wait(2)
         self.assert_all_gone(began)
+
+    def test_killed_beside_workers_that_cannot_move_it_is_seen_at_once(self):
+        # They hold no copy of its descriptors: else the end would not be seen before theirs.
+        for worker in self.workers:
+            os.kill(worker, signal.SIGSTOP)
+        try:
+            self.client.process.kill()
+            while select.select([self.client.in_], [], [], 5)[0]:
+                if os.read(self.client.in_, 65536) == b"":
+                    break
+            else:
+                self.fail("the end of a killed port is not seen while its workers live")
+        finally:
+            for worker in self.workers:
+                os.kill(worker, signal.SIGCONT)
+        self.assert_all_gone(time.monotonic())
 
     def test_a_key_pressed_in_the_terminal_does_not_end_it(self):
         self.client.process.send_signal(signal.SIGINT)
