@@ -20,8 +20,9 @@ SEEDS = 180
 EVENTS = 30000
 TIMEOUT_S = 60
 
-# What is said of jobs is shown best in worlds that are made for it.
+# What is said of jobs, or of deadlines, is shown best in worlds that are made for it.
 GANGS = ["--profile", "gangs"]
+EXACT = ["--profile", "exact"]
 
 # name, file, what is there once, what is put in its place, options of the simulator
 MUTATIONS = [
@@ -31,14 +32,17 @@ MUTATIONS = [
      "    if (s->waiting++ > 0)\n        return;\n    if (s->time < c->least)\n        s->time = c->least;\n",
      "    if (s->waiting++ > 0)\n        return;\n"),
     ("forget what a batch costs its client", "client.c",
-     "s->time += ns / (weight == 0 ? 1 : weight);", "s->time += 0 * ns / (weight == 0 ? 1 : weight);"),
+     "s->time += ns / core_client_weight(core, client);", "s->time += 0 * ns;"),
     ("one request too many in a batch", "batch.c", "room->n >= max_n", "room->n > max_n"),
     ("one unit too many in a batch", "batch.c", "units > room->max_units", "units > room->max_units + 1"),
     ("one request too many in a queue", "request.c",
      "m->waiting >= m->config.queue_limit", "m->waiting > m->config.queue_limit"),
     ("take a dead worker's word", "core.c", "!d->up || d->epoch != event->epoch", "!d->up"),
     ("no thought of deadlines in a batch", "batch.c",
-     "room->n > 0 && deadline != NO_DEADLINE &&", "false && deadline != NO_DEADLINE &&"),
+     "room->n > 0 && deadline != UINT64_MAX &&", "false && deadline != UINT64_MAX &&"),
+    ("deadlines as if the device were free", "batch.c",
+     ".begin = core_device_begins(core, core->devices[device]),", ".begin = core->now,", EXACT),
+    ("a device thought ever further behind", "device.c", "    d->bound -= s->step_bound;\n", ""),
     ("a strike also in company", "session.c",
      "bool strike = steps == 1 && lone &&", "bool strike = steps >= 1 &&"),
     ("company for a suspect", "session.c", "                r->flags |= CORE_ALONE;", "                (void)r;"),
@@ -52,8 +56,7 @@ MUTATIONS = [
     ("requests that don't pay what they are owed", "gang_turn.c",
      "d->owed = d->owed > 0 ? d->owed - (int64_t)ns : -(int64_t)ns;", "d->owed += 0 * (int64_t)ns;"),
     ("no end to a job's time", "gang.c",
-     "return j->time_limit != 0 && j->phase >= CORE_JOB_HELD",
-     "return false && j->phase >= CORE_JOB_HELD"),
+     "bool timed = j->time_limit != 0 && j->phase", "bool timed = false && j->phase"),
     ("patience with ranks that hang", "gang.c",
      "        gang_kill(core, late);\n", "        (void)late;\n"),
     ("backfill that puts off the first", "gang_plan.c",

@@ -732,8 +732,27 @@ class Jobs : public Gangs
         return false;
     }
 
+    /* Whether no other job waits, and nothing is under way on any device that this one may have. */
+    bool all_idle(const Job &j) const
+    {
+        for (const auto &[id, other] : jobs)
+            if (id != j.id && !other.begun)
+                return false;
+        for (uint32_t i = 0; i < places.size(); i++) {
+            const Worker &worker = *workers[i];
+            if ((j.allowed >> i & 1) == 0 || worker.is_prepare())
+                continue;
+            if (places[i].job != 0 || places[i].at != At::nothing || places[i].vacated ||
+                !worker.may_take_steps_later() || worker.busy())
+                return false;
+        }
+        return true;
+    }
+
     void look_at(const Job &j)
     {
+        if (plain && !j.begun && !j.cancelled && !j.released && all_idle(j))
+            violate("job-idle", "a job that wants %u devices waits, and all are idle", j.k);
         if (!j.begun && world.told > j.promised)
             violate("backfill", "a job has waited %" PRIu64 " ns longer than it was to at most",
                     world.told - j.promised);
