@@ -4,6 +4,7 @@
  * whose class and client have not had more than their share.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/internal.h"
 
@@ -435,37 +436,31 @@ struct cursor {
     bool flow;
 };
 
+/* Those that may come next, the first first: no more than are wanted yet, since what is behind so
+ * many can't be among these. So a node with however many children costs little. */
 struct walk {
-    struct cursor heap[2 * CORE_LANE_LIST + 8];
-    uint32_t n;
+    struct cursor places[3 * CORE_LANE_LIST];
+    uint32_t head, end;
+    uint32_t wanted;
 };
 
 static void walk_push(struct walk *walk, uint64_t key, uint32_t node, bool flow)
 {
-    if (node == CORE_NONE || walk->n == sizeof(walk->heap) / sizeof(walk->heap[0]))
-        return;
-    uint32_t at = walk->n++;
-    while (at > 0 && walk->heap[(at - 1) / 2].key > key) {
-        walk->heap[at] = walk->heap[(at - 1) / 2];
-        at = (at - 1) / 2;
-    }
-    walk->heap[at] = (struct cursor){key, node, flow};
-}
+    uint32_t at;
 
-static struct cursor walk_pop(struct walk *walk)
-{
-    struct cursor top = walk->heap[0], last = walk->heap[--walk->n];
-    uint32_t at = 0;
-
-    for (uint32_t child; (child = 2 * at + 1) < walk->n; at = child) {
-        if (child + 1 < walk->n && walk->heap[child + 1].key < walk->heap[child].key)
-            child++;
-        if (walk->heap[child].key >= last.key)
-            break;
-        walk->heap[at] = walk->heap[child];
+    if (walk->end - walk->head == walk->wanted) {
+        if (walk->wanted == 0 || walk->places[walk->end - 1].key <= key)
+            return;
+        walk->end--;
     }
-    walk->heap[at] = last;
-    return top;
+    if (walk->end == sizeof(walk->places) / sizeof(walk->places[0])) {
+        walk->end -= walk->head;
+        memmove(walk->places, walk->places + walk->head, walk->end * sizeof(walk->places[0]));
+        walk->head = 0;
+    }
+    for (at = walk->end++; at > walk->head && walk->places[at - 1].key > key; at--)
+        walk->places[at] = walk->places[at - 1];
+    walk->places[at] = (struct cursor){key, node, flow};
 }
 
 static void walk_request(const struct core *core, struct walk *walk, uint32_t slot)
@@ -486,11 +481,12 @@ uint32_t core_lane_list(struct core *core, uint16_t index, uint32_t *slots, uint
     struct walk walk;
     uint32_t n = 0;
 
-    walk.n = 0;
     if (lane->n == 0)
         return 0;
     if (max > CORE_LANE_LIST)
         max = CORE_LANE_LIST;
+    walk.head = walk.end = 0;
+    walk.wanted = max;
     /* As lane_flow() chooses: first those that have not had more than their share. */
     uint32_t next = lane_flow(core, lane);
     bool behind = class_behind(core, lane, core->flows[next].priority);
@@ -500,26 +496,25 @@ uint32_t core_lane_list(struct core *core, uint16_t index, uint32_t *slots, uint
         if (class_behind(core, lane, p) == behind)
             walk_flow(core, &walk, c->due != CORE_NONE ? c->due : c->ahead);
     }
-    while (n < max && walk.n > 0) {
-        struct cursor at = walk_pop(&walk);
+    while (n < max && walk.head < walk.end) {
+        struct cursor at = walk.places[walk.head++];
         if (at.flow) {
             const struct core_flow *f = &core->flows[at.node];
             walk_request(core, &walk, f->head);
             walk_request(core, &walk, f->heap);
-            walk_flow(core, &walk, f->pair.child);
-            if (f->pair.prev != CORE_NONE)
-                walk_flow(core, &walk, f->pair.next);
+            for (uint32_t i = f->pair.child; i != CORE_NONE; i = core->flows[i].pair.next)
+                walk_flow(core, &walk, i);
             continue;
         }
         const struct core_pair *p = &core->requests[at.node].pair;
         slots[n++] = at.node;
+        walk.wanted--;
         if (p->child == CORE_LISTED) {
             walk_request(core, &walk, p->next);
-        } else {
-            walk_request(core, &walk, p->child);
-            if (p->prev != CORE_NONE)
-                walk_request(core, &walk, p->next);
+            continue;
         }
+        for (uint32_t i = p->child; i != CORE_NONE; i = core->requests[i].pair.next)
+            walk_request(core, &walk, i);
     }
     return n;
 }
