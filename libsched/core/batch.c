@@ -9,6 +9,8 @@
  */
 #include "core/internal.h"
 
+#define BEHIND_MOST 32 /* so many of a lane are looked at when its first is left to others */
+
 static bool alone(const struct core_request *r)
 {
     return (r->flags & CORE_ALONE) != 0;
@@ -68,12 +70,12 @@ static struct core_request *batch_shorter(struct core *core, uint16_t of)
     return best;
 }
 
-/* In how long a step of so many units that is given now is done, but rarely later. */
+/* In how long a step of so many units that is given now is done, but rarely later; 0: not known. */
 static uint64_t done_in(const struct core *core, const struct core_model_state *m, uint32_t device,
                         uint64_t units)
 {
-    return core_device_begins(core, core->devices[device]) - core->now +
-           core_model_bound(core, m, device, units);
+    uint64_t ns = core_model_bound(core, m, device, units);
+    return ns == 0 ? 0 : core_device_begins(core, core->devices[device]) - core->now + ns;
 }
 
 /* Whether a device can't serve somebody in time, and another could: it is left to that one. Behind
@@ -245,10 +247,23 @@ static bool may_begin(struct core *core, uint32_t device, const struct core_requ
     return m->placement[device].open == UINT16_MAX;
 }
 
+/* Whether memory makes no batch of a lane smaller. */
+static bool all_fit(const struct core_device_state *d, const struct core_model_state *m,
+                    const struct core_lane *lane)
+{
+    uint64_t units = m->config.max_batch_units;
+
+    if (lane->units < units)
+        units = lane->units;
+    return m->config.memory_per_unit == 0 ||
+           core_multiply(units, m->config.memory_per_unit) <= core_device_free(d);
+}
+
 /* Who is passed over: they want what there isn't now. */
 struct passed {
     const struct core_request *blocked; /* the first of those that find no memory */
     bool slow;                          /* some are left to faster devices */
+    bool later; /* some had better begin when what is under way has ended, and not ahead of that */
 };
 
 /* Those who a session may be begun with, each the next of its lane; how many there are. */
@@ -257,6 +272,7 @@ static uint32_t gather(struct core *core, uint32_t device, struct core_candidate
 {
     const struct core_device_state *d = core->devices[device];
     bool prepare = d->config.kind == CORE_PREPARE;
+    bool ahead = d->in_flight > 0, led = d->config.lead_ns > 0;
     uint32_t n = 0;
 
     *passed = (struct passed){.blocked = NULL};
@@ -273,8 +289,12 @@ static uint32_t gather(struct core *core, uint32_t device, struct core_candidate
                 struct core_request *r = batch_head(core, i);
                 if (r == NULL || !may_begin(core, device, r))
                     continue;
-                if (too_slow(core, device, r))
-                    passed->slow = true;
+                bool slow = too_slow(core, device, r);
+                passed->slow |= slow;
+                if (ahead && (slow || (led && !all_fit(d, m, &core->lanes[i]))))
+                    passed->later = true;
+                else if (slow)
+                    continue;
                 else if (batch_fits(core, d, prepare ? 0 : m->config.memory_per_unit, r))
                     candidates[n++] = (struct core_candidate){.next = r, .lane = i};
                 else if (passed->blocked == NULL || core_id_before(r->id, passed->blocked->id))
@@ -299,7 +319,7 @@ static struct core_choice choose_behind(struct core *core, uint32_t device)
 {
     const struct core_device_state *d = core->devices[device];
     struct core_choice best = {.next = NULL, .n = 1};
-    uint32_t slots[CORE_LANE_LIST];
+    uint32_t slots[BEHIND_MOST];
 
     for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
         for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
@@ -311,7 +331,7 @@ static struct core_choice choose_behind(struct core *core, uint32_t device)
                 struct core_request *r = core->lanes[i].prepare ? NULL : batch_head(core, i);
                 if (r == NULL || !too_slow(core, device, r))
                     continue;
-                uint32_t n = core_lane_list(core, i, slots, CORE_LANE_LIST);
+                uint32_t n = core_lane_list(core, i, slots, BEHIND_MOST);
                 for (uint32_t k = 1; k < n; k++) {
                     r = &core->requests[slots[k]];
                     if (alone(r) || !in_time(core, device, r) || !may_begin(core, device, r) ||
@@ -391,6 +411,7 @@ void core_batch_schedule(struct core *core, uint32_t device)
     bool rested = d->rest;
 
     d->rest = false;
+    core->passed_over &= ~core_bit(device);
     dismiss(core, device, false);
     while (may_begin_step(core, d)) {
         struct core_candidate candidates[CORE_MAX_MODELS];
@@ -399,6 +420,8 @@ void core_batch_schedule(struct core *core, uint32_t device)
         struct core_request *behind = NULL;
         struct core_session *s = next_session(core, device);
         uint32_t n = d->closed ? 0 : gather(core, device, candidates, &passed);
+        if (n == 0 && passed.later && !d->had_new)
+            break; /* it is their turn */
         bool go_on = s != NULL && (n == 0 || d->had_new);
         if (!go_on && n > 0) {
             n = leave_ahead(core, candidates, n);
@@ -409,12 +432,16 @@ void core_batch_schedule(struct core *core, uint32_t device)
                 core_id_before(passed.blocked->id, choice.next->id))
                 choice.next = NULL;
             go_on = choice.next == NULL && s != NULL;
-        } else if (!go_on && passed.slow && passed.blocked == NULL) {
+        } else if (!go_on && passed.slow && passed.blocked == NULL && d->in_flight == 0) {
             choice = choose_behind(core, device);
             behind = choice.next;
         }
-        if (!go_on && choice.next == NULL)
+        if (!go_on && choice.next == NULL) {
+            /* May be whoever is behind those comes to be the first. */
+            if (passed.slow && d->in_flight == 0)
+                core->passed_over |= core_bit(device);
             break;
+        }
         /* It wants no company: the device first comes to rest. */
         if ((go_on ? s->alone : alone(choice.next)) && (d->in_flight > 0 || d->loads > 0)) {
             d->rest = true;

@@ -391,7 +391,7 @@ struct core_action {
     uint64_t id; /* ABORT, REPLY, REPLY_PART */
     int status;  /* REPLY */
     uint32_t attempts;     /* REPLY: dispatches for compute */
-    uint64_t dispatched;   /* REPLY: when the last of them was; 0: never */
+    uint64_t dispatched;   /* REPLY: when the last of them began, as far as is known; 0: never */
     uint32_t batch_size;   /* REPLY: items in its last step */
     uint64_t at;           /* ARM_TIMER */
     uint64_t job;          /* JOB_* */

@@ -76,7 +76,9 @@ bool core_device_bears(const struct core *core, const struct core_device_state *
 {
     if (d->in_flight == 0 || d->config.lead_ns == 0 || d->in_flight >= d->config.depth)
         return d->in_flight < d->config.depth;
-    return d->n_unknown == 0 && expected_at(d) <= core_add(core->now, d->config.lead_ns);
+    /* Beside a job, what requests are owed is known when a step has ended. */
+    return d->gang == CORE_NONE && d->n_unknown == 0 &&
+           expected_at(d) <= core_add(core->now, d->config.lead_ns);
 }
 
 void core_device_begin(const struct core *core, struct core_device_state *d,
@@ -112,7 +114,7 @@ void core_device_await_lead(struct core *core, uint32_t device)
 
     core->leads &= ~core_bit(device);
     if (d->in_flight == 0 || d->in_flight >= d->config.depth || d->n_unknown > 0 ||
-        core_device_bears(core, d))
+        d->gang != CORE_NONE || core_device_bears(core, d))
         return;
     for (uint32_t i = 0; i < CORE_MAX_MODELS / 64; i++)
         waiting |= core->waiting_models[i];

@@ -218,6 +218,7 @@ struct core_model_state {
     uint16_t lane, prepare_lane;                   /* those that are always there */
     uint32_t claim; /* device on which room is being made for it, or CORE_NONE */
     uint64_t tried; /* when a step of it was last given, or somebody was let through */
+    bool probes;    /* ... and that has not ended */
     struct core_counts counts;
     struct core_placement placement[CORE_MAX_DEVICES];
 };
@@ -449,7 +450,8 @@ struct core {
     uint32_t free_client;
 
     struct core_model_state *models[CORE_MAX_MODELS];
-    uint64_t leads; /* devices that are to be looked at before their steps are done */
+    uint64_t leads;       /* devices that are to be looked at before their steps are done */
+    uint64_t passed_over; /* idle devices that are too slow for who is next */
     uint64_t waiting_models[CORE_MAX_MODELS / 64]; /* bits: someone is ready or unprepared */
     struct core_device_state *devices[CORE_MAX_DEVICES];
     struct core_counts counts;

@@ -295,7 +295,7 @@ uint64_t core_model_bound(const struct core *core, const struct core_model_state
                           uint32_t device, uint64_t units)
 {
     const struct core_profile *p = m->profiles[core->devices[device]->config.sort];
-    return p == NULL ? 0 : profile_bound(p, &m->placement[device].speed, units);
+    return p == NULL ? 0 : profile_bound(p, &m->placement[device].speed, core->now, units);
 }
 
 uint64_t core_model_expect(const struct core *core, const struct core_model_state *m,
@@ -327,12 +327,16 @@ void core_model_learn(struct core *core, struct core_model_state *m, uint32_t de
         p->warm = true;
         return;
     }
-    profile_learn(m->profiles[core->devices[device]->config.sort], &p->speed, core->now, units, ns);
+    struct core_profile *profile = m->profiles[core->devices[device]->config.sort];
+    if (m->probes)
+        profile_refresh(profile, &p->speed, core->now, units, ns);
+    m->probes = false;
+    profile_learn(profile, &p->speed, core->now, units, ns);
 }
 
 bool core_model_untried(const struct core *core, const struct core_model_state *m)
 {
-    return m->counts.running == 0 && core->now - m->tried >= PROFILE_STALE;
+    return core->now - m->tried >= PROFILE_STALE;
 }
 
 /* The time in which a quarter of what waits will have been worked off: there is room well before

@@ -45,11 +45,14 @@ uint64_t profile_expect(const struct core_profile *p, const struct profile_devic
     return profile_known(p) ? scale(corrected(p, units), d->factor) : 0;
 }
 
-uint64_t profile_bound(const struct core_profile *p, const struct profile_device *d, uint64_t units)
+uint64_t profile_bound(const struct core_profile *p, const struct profile_device *d, uint64_t now,
+                       uint64_t units)
 {
     uint32_t ratio = d->margin.ratio;
 
-    if (d->margin.samples < PROFILE_RECENT / 2 && p->margin.ratio > ratio)
+    if (now > d->last && now - d->last >= PROFILE_STALE)
+        ratio = p->margin.ratio; /* a device may be left alone for what it was */
+    else if (d->margin.samples < PROFILE_RECENT / 2 && p->margin.ratio > ratio)
         ratio = p->margin.ratio;
     return scale(profile_expect(p, d, units), ratio);
 }
@@ -159,26 +162,32 @@ static uint32_t towards(uint32_t value, uint32_t target, uint32_t part)
                                             : (uint32_t)changed;
 }
 
-/* A first sample after a long time that took far less than was counted on. */
-static void refresh(struct core_profile *p, struct profile_device *d, uint64_t units, uint64_t ns)
+void profile_device_init(struct profile_device *d)
+{
+    *d = (struct profile_device){.factor = PROFILE_ONE, .margin.ratio = PROFILE_ONE};
+}
+
+void profile_refresh(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
+                     uint64_t ns)
 {
     uint64_t expected = profile_expect(p, d, units);
 
-    if (ns >= profile_bound(p, d, units) / 2)
+    if (ns == 0 || ns >= profile_bound(p, d, now, units) / 2)
         return;
     p->margin = d->margin = (struct profile_margin){.ratio = PROFILE_ONE};
     if (ns >= expected / 2)
         return;
     uint64_t ratio = (ns << 16) / expected;
+    /* The device's own slowness goes first. */
+    if (d->factor > PROFILE_ONE) {
+        uint64_t factor = d->factor * ratio >> 16;
+        d->factor = factor > PROFILE_ONE ? (uint32_t)factor : PROFILE_ONE;
+        ratio = factor > PROFILE_ONE ? PROFILE_ONE : factor;
+    }
     p->base = scale(p->base, ratio);
     p->slope = scale(p->slope, ratio);
     p->t = p->t * ratio >> 16;
     p->ut = p->ut * ratio >> 16;
-}
-
-void profile_device_init(struct profile_device *d)
-{
-    *d = (struct profile_device){.factor = PROFILE_ONE, .margin.ratio = PROFILE_ONE};
 }
 
 void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
@@ -198,8 +207,6 @@ void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t no
         add(p, units, ns);
         return;
     }
-    if (now - p->last >= PROFILE_STALE)
-        refresh(p, d, units, ns);
     /* What a prior expects says nothing of how reliable the times are. */
     if (p->samples >= PRIOR) {
         uint32_t ratio = ratio_of(ns, profile_expect(p, d, units));
@@ -221,5 +228,6 @@ void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t no
     add(p, units, at_par);
     fit(p);
     p->last = now;
+    d->last = now;
     p->samples = count(p->samples);
 }

@@ -10,8 +10,9 @@
  * percentile: that makes the time that is counted on. A device of which little is known yet is
  * taken to be no more reliable than the others of its sort.
  *
- * What has not run for seconds may have become faster meanwhile: when it runs in less than half of
- * what was counted on, that is believed at once, as nobody may have been let through to show it.
+ * What was seen of a device seconds ago says nothing of how reliable it is now. And where nobody
+ * was let through any more, as all would have been late, one is now and then: it may have become
+ * faster.
  *
  * The first sample is a prior: half of it for the batch, half for its units; from the second of
  * another size on there is a line. All in integers: ns, and fractions of 2^16.
@@ -37,6 +38,7 @@ struct profile_margin {
 /* What is known of one device beside its sort. */
 struct profile_device {
     uint32_t factor; /* what it takes beside what the profile says, in 1/2^16 */
+    uint64_t last;   /* when its last sample was taken */
     struct profile_margin margin;
 };
 
@@ -65,11 +67,16 @@ void profile_device_init(struct profile_device *d);
 void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
                    uint64_t ns);
 
+/* The same, said before, of one that was let through to see whether what is known still holds: if
+ * it took less than half of what was counted on, that is believed at once. */
+void profile_refresh(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
+                     uint64_t ns);
+
 /* What it takes, as expected; and the time that it will not exceed but rarely. 0 where nothing is
  * known. */
 uint64_t profile_expect(const struct core_profile *p, const struct profile_device *d,
                         uint64_t units);
-uint64_t profile_bound(const struct core_profile *p, const struct profile_device *d,
+uint64_t profile_bound(const struct core_profile *p, const struct profile_device *d, uint64_t now,
                        uint64_t units);
 
 #endif

@@ -150,6 +150,7 @@ void core_request_unqueue(struct core *core, struct core_request *r)
         core_flow_remove(core, core_request_slot(core, r));
     core_deadline_remove(core, core_request_slot(core, r));
     core_model_note(core, r->model);
+    core->look_at |= core->passed_over & core->models[r->model]->resident;
     if (r->flags & CORE_ALONE) {
         /* A device may have come to rest for it. */
         core->look_at |= core->models[r->model]->resident;
@@ -460,6 +461,7 @@ static bool request_probes(struct core *core, struct core_request *r)
     if (r->state != CORE_READY || r->deadline <= core->now || !core_model_untried(core, m))
         return false;
     m->tried = core->now;
+    m->probes = true;
     r->flags |= CORE_PROBES;
     core_deadline_add(core, core_request_slot(core, r));
     core->look_at |= m->resident;

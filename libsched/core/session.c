@@ -333,6 +333,9 @@ void core_session_item_done(struct core *core, uint32_t device, struct core_even
     event->u.item_done.drop = true;
     if (r == NULL || s->prepare)
         return;
+    /* Given ahead, it waited until the step before it had ended. */
+    if (s->step == 1 && r->dispatched < core->devices[device]->busy_since)
+        r->dispatched = core->devices[device]->busy_since;
     session_release(core, s, r);
     if (r->flags & CORE_LEAVES) {
         core_request_end(core, r, r->status);

@@ -435,4 +435,26 @@ TEST(Policy, WhatWasSlowIsTriedAgain)
     EXPECT_EQ(served, 100);
 }
 
+/* Somebody who does not read keeps nobody else from being tried. */
+TEST(Policy, WhatWasSlowIsTriedAgainBesideOneWhoWaitsForCredit)
+{
+    Served s;
+    s.learn();
+    s.base = 300 * ms;
+    for (int i = 0; i < 40; i++) {
+        s.submit();
+        s.serve();
+    }
+    s.submit({.parts = true, .credit = 0});
+    Action held = s.take(CORE_DISPATCH);
+    s.part(held, held.ids()[0]);
+    s.tick(s.now + s.base);
+    s.item(held, held.ids()[0]);
+    s.step_done(held, LIBSCHED_OK, s.base);
+    s.base = 2 * ms;
+    s.tick(s.now + 10000 * ms);
+    s.submit({.deadline = s.now + 25 * ms});
+    EXPECT_EQ(s.serve().all.size(), 1u);
+}
+
 } // namespace

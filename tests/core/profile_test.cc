@@ -29,7 +29,7 @@ TEST(Profile, OfBatchesOfOneSizeStaysNearThem)
             profile_learn(&p, &device, now, units, ns);
             ASSERT_LE(profile_expect(&p, &device, units), 4 * most) << units << ", " << i;
             ASSERT_GE(profile_expect(&p, &device, units), least / 4) << units << ", " << i;
-            ASSERT_LE(profile_bound(&p, &device, units), 16 * most) << units << ", " << i;
+            ASSERT_LE(profile_bound(&p, &device, now, units), 16 * most) << units << ", " << i;
         }
     }
 }
@@ -47,7 +47,7 @@ TEST(Profile, OfBatchesOfNearlyOneSizeStaysNearThem)
             uint64_t n = i < 3 || random() % 100 == 0 ? 1 : units, ns = 50000 + 1000 * n;
             now += ns;
             profile_learn(&p, &device, now, n, ns);
-            ASSERT_LE(profile_bound(&p, &device, units), 16 * (50000 + 1000 * units))
+            ASSERT_LE(profile_bound(&p, &device, now, units), 16 * (50000 + 1000 * units))
                 << units << ", " << i;
         }
     }
@@ -67,12 +67,12 @@ TEST(Profile, TheMarginOfADeviceIsItsOwn)
         profile_learn(&p, &steady, now, 1, 1000000);
         profile_learn(&p, &erratic, now, 1, i % 8 == 0 ? 1100000 : 1000000);
     }
-    EXPECT_LT(profile_bound(&p, &steady, 1), 1030000u);
-    EXPECT_GT(profile_bound(&p, &erratic, 1), 1070000u);
+    EXPECT_LT(profile_bound(&p, &steady, now, 1), 1030000u);
+    EXPECT_GT(profile_bound(&p, &erratic, now, 1), 1070000u);
     /* Of a new one nothing is known yet. */
     profile_device fresh;
     profile_device_init(&fresh);
-    EXPECT_GT(profile_bound(&p, &fresh, 1), 1070000u);
+    EXPECT_GT(profile_bound(&p, &fresh, now, 1), 1070000u);
 }
 
 } // namespace
