@@ -145,7 +145,8 @@ static bool check_device(const struct core *core, uint32_t device, struct tally 
 {
     const struct core_device_state *d = core->devices[device];
     uint32_t in_flight = 0, sessions = 0, alone = 0, parked = 0, idle = 0, loads = 0;
-    uint64_t memory = d->gang_memory;
+    uint64_t memory = d->gang_memory, bound = 0, expected = 0;
+    uint32_t unknown = 0;
     bool exclusive = false;
     uint32_t of_model[CORE_MAX_MODELS] = {0};
 
@@ -158,6 +159,9 @@ static bool check_device(const struct core *core, uint32_t device, struct tally 
         sessions++;
         of_model[s->model]++;
         in_flight += s->in_flight;
+        bound += s->in_flight ? s->step_bound : 0;
+        expected += s->in_flight ? s->step_expected : 0;
+        unknown += s->in_flight && s->step_expected == 0;
         idle += !s->in_flight && !s->ending;
         alone += s->alone;
         exclusive |= s->alone && s->in_flight;
@@ -171,6 +175,8 @@ static bool check_device(const struct core *core, uint32_t device, struct tally 
     CHECK(parked == idle, "device %" PRIu32 ": a session is between steps and forgotten", device);
     CHECK(sessions == d->n_sessions && alone == d->n_alone && in_flight == d->in_flight,
           "device %" PRIu32 " counts its sessions wrongly", device);
+    CHECK(bound == d->bound && expected == d->expected && unknown == d->n_unknown,
+          "device %" PRIu32 " counts on other times than its steps'", device);
     CHECK(in_flight <= d->config.depth, "device %" PRIu32 " is given too much", device);
     CHECK(d->up || sessions == 0, "device %" PRIu32 " is down, with sessions", device);
     for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {

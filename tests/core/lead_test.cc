@@ -166,4 +166,48 @@ TEST(Lead, ADeathBlamesNobodyOfTwo)
     EXPECT_EQ(h.status(b), LIBSCHED_OK);
 }
 
+/* Beside a job nothing is given ahead: what requests are owed is known when a step has ended. */
+TEST(Lead, BesideAJobRequestsGetTheirShareAndNoMore)
+{
+    Led h;
+    h.learn();
+    for (int i = 0; i < 100; i++)
+        h.submit();
+    std::deque<Action> given;
+    uint64_t batch_end = UINT64_MAX, step_end = UINT64_MAX, began = 0, of_job = 0;
+    const uint64_t step = 3 * ms;
+    Action of;
+    h.job({.k = 1, .devices = 1});
+    for (int i = 0; i < 4000; i++) {
+        if (h.has(CORE_DISPATCH)) {
+            given.push_back(h.take(CORE_DISPATCH));
+            if (given.size() == 1)
+                batch_end = h.now + h.cost;
+        } else if (h.has(CORE_JOB_START)) {
+            began = h.now;
+            h.started(h.take(CORE_JOB_START));
+        } else if (h.has(CORE_JOB_STEP)) {
+            of = h.take(CORE_JOB_STEP);
+            step_end = h.now + step;
+        } else if (h.timer != 0 && h.timer < std::min(batch_end, step_end)) {
+            h.tick(std::max(h.timer, h.now));
+        } else if (batch_end < step_end) {
+            h.now = batch_end;
+            batch_end = given.size() > 1 ? h.now + h.cost : UINT64_MAX;
+            for (size_t n = given.front().all.size(); n > 0; n--)
+                h.submit();
+            h.end(given.front());
+            given.pop_front();
+        } else {
+            h.now = step_end;
+            step_end = UINT64_MAX;
+            of_job += step;
+            h.stepped(of);
+        }
+    }
+    /* Half of the time, as jobs and requests have equal shares. */
+    EXPECT_GT(of_job, (h.now - began) * 45 / 100);
+    EXPECT_LT(of_job, (h.now - began) * 55 / 100);
+}
+
 } // namespace

@@ -26,23 +26,24 @@ const Has has[n_profiles] = {
     {with_deadlines, arrivals | with_keys | with_units | with_change | with_cancels | with_sorts |
                          with_pads | with_nonsense | with_stale | with_depth},
     /* bound */
-    {with_deadlines, with_bursts | with_gamma},
+    {with_deadlines, with_depth | with_bursts | with_gamma},
     /* soft */
     {0, arrivals | people | with_keys | with_units | with_noise | with_spells | with_sorts |
             with_slow | with_depth | with_cancels | with_pads | with_nonsense | with_stale |
             with_prepares},
     /* fair */
-    {with_weights, with_classes | with_keys | with_units | with_noise | with_floods},
+    {with_weights, with_depth | with_classes | with_keys | with_units | with_noise | with_floods},
     /* sessions */
     {with_steps, with_jobs | with_parts | with_deadlines | with_units | with_noise | with_cancels |
                      with_item_memory | with_depth | with_stale | with_classes | with_lazy},
     /* memory */
-    {with_memory, with_jobs | arrivals | with_deadlines | with_units | with_noise | with_cancels |
-                      with_item_memory | with_deaths | with_prepares | with_reports |
+    {with_memory, with_depth | with_jobs | arrivals | with_deadlines | with_units | with_noise |
+                      with_cancels | with_item_memory | with_deaths | with_prepares | with_reports |
                       with_failures | with_lazy | with_stale},
     /* gangs */
-    {with_jobs, with_deadlines | with_noise | with_classes | with_weights | with_memory |
-                    with_deaths | with_cancels | with_stale | with_lazy | with_units | with_steps},
+    {with_jobs, with_depth | with_deadlines | with_noise | with_classes | with_weights |
+                    with_memory | with_deaths | with_cancels | with_stale | with_lazy | with_units |
+                    with_steps},
     /* chaos */
     {0, ~UINT64_C(0)},
 };

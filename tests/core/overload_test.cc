@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * More work than can be done, on devices with a clock: how much of it is served in time. The bounds
+ * are wide; what they keep out are collapses.
+ */
+#include <algorithm>
+#include <deque>
+#include <random>
+
+#include "harness.h"
+
+namespace
+{
+
+constexpr uint64_t ms = 1000000;
+
+/* Devices that serve n in (2 ms + 0.1 ms · n) times their slowness, at most 32 at a time. */
+class Busy : public Harness
+{
+  public:
+    struct Shape {
+        uint32_t devices = 1;
+        uint64_t lead = 0; /* with it, two steps are under way */
+        uint64_t memory = 0, memory_per_unit = 0;
+    };
+    uint64_t served = 0; /* in time, since it was set to 0 */
+    std::vector<double> slowness;
+    std::vector<uint64_t> of_device;
+    uint64_t clients = 1;
+
+    explicit Busy(const Shape &shape)
+        : Harness(700, 64), slowness(shape.devices, 1.0), of_device(shape.devices),
+          given(shape.devices), ends(shape.devices, UINT64_MAX), lasts(shape.devices)
+    {
+        for (uint32_t i = 0; i < shape.devices; i++)
+            device(i, shape.memory, shape.lead == 0 ? 1 : 2, shape.lead);
+        core_model m = one_shot((UINT64_C(1) << shape.devices) - 1);
+        m.max_batch_requests = m.max_batch_units = 32;
+        m.queue_limit = 600;
+        m.memory_per_unit = shape.memory_per_unit;
+        add(0, m);
+        for (uint32_t i = 0; i < shape.devices; i++)
+            up(i);
+        while (has(CORE_LOAD)) {
+            Action load = take(CORE_LOAD);
+            loaded(load.device, load.model);
+        }
+    }
+
+    /* Poisson arrivals of so many a second, for so long; each has `slack` (0: any time). */
+    void run(uint64_t ns, double rate, uint64_t slack)
+    {
+        std::exponential_distribution<> gap(rate / 1e9);
+        const uint64_t until = now + ns;
+        uint64_t next = now + static_cast<uint64_t>(gap(random));
+        for (;;) {
+            auto first = std::min_element(ends.begin(), ends.end());
+            uint64_t at = std::min(next, *first);
+            if (timer != 0 && timer < at) {
+                if (timer > until)
+                    break;
+                tick(std::max(timer, now));
+            } else if (at > until) {
+                break;
+            } else if (at == *first) {
+                now = at;
+                end(static_cast<uint32_t>(first - ends.begin()));
+            } else {
+                now = at;
+                arrive(slack);
+                next = now + static_cast<uint64_t>(gap(random)) + 1;
+            }
+            begin_all();
+        }
+    }
+
+    void arrive(uint64_t slack)
+    {
+        core_event event = {};
+        event.type = CORE_SUBMIT;
+        event.u.submit.units = 1;
+        event.u.submit.deadline = slack == 0 ? 0 : now + slack;
+        event.u.submit.client = random() % clients;
+        handle(event);
+        if (event.u.submit.id != 0)
+            deadlines[event.u.submit.id] = slack == 0 ? UINT64_MAX : now + slack;
+    }
+
+  private:
+    void begin_all()
+    {
+        while (has(CORE_DISPATCH)) {
+            Action batch = take(CORE_DISPATCH);
+            given[batch.device].push_back(batch);
+            if (given[batch.device].size() == 1)
+                begin(batch.device);
+        }
+        actions.clear();
+        replies.clear();
+    }
+
+    void begin(uint32_t device)
+    {
+        double noise = 1 + 0.02 * std::uniform_real_distribution<>(0, 1)(random);
+        size_t n = given[device].front().all.size();
+        lasts[device] = static_cast<uint64_t>(static_cast<double>(2 * ms + ms / 10 * n) *
+                                              slowness[device] * noise);
+        ends[device] = now + lasts[device];
+    }
+
+    void end(uint32_t device)
+    {
+        Action batch = given[device].front();
+        uint64_t ns = lasts[device];
+        given[device].pop_front();
+        ends[device] = UINT64_MAX;
+        if (!given[device].empty())
+            begin(device);
+        for (const auto &i : batch.all) {
+            if (now <= deadlines[i.id]) {
+                served++;
+                of_device[device]++;
+            }
+            item(batch, i.id);
+        }
+        step_done(batch, LIBSCHED_OK, ns);
+    }
+
+    std::mt19937_64 random{7};
+    std::vector<std::deque<Action>> given;
+    std::vector<uint64_t> ends, lasts;
+    std::map<uint64_t, uint64_t> deadlines;
+};
+
+/* 32 in 5.2 ms: 6150 a second. */
+constexpr uint64_t most = 6150;
+
+TEST(Overload, WithStepsGivenAheadAsMuchIsServed)
+{
+    for (double rate : {9000.0, 12000.0, 18000.0}) {
+        Busy b({.lead = ms / 4});
+        b.run(500 * ms, rate / 2, 0);
+        b.run(300 * ms, 10, 0);
+        b.served = 0;
+        b.run(1000 * ms, rate, 25 * ms);
+        EXPECT_GT(b.served, most * 9 / 10) << rate;
+    }
+}
+
+/* Out of the order in which they came, and of several clients. */
+TEST(Overload, ThePlanKnowsWhoIsNext)
+{
+    for (uint64_t clients : {1, 5}) {
+        Busy b({});
+        b.clients = clients;
+        b.run(500 * ms, 4500, 0);
+        b.run(300 * ms, 10, 0);
+        for (int i = 0; i < 40; i++)
+            b.arrive(0);
+        b.served = 0;
+        b.run(1000 * ms, 12000, 25 * ms);
+        EXPECT_GT(b.served, most * 9 / 10) << clients;
+    }
+}
+
+TEST(Overload, ADeviceThatWasSlowForAWhileIsUsedAgain)
+{
+    Busy b({.devices = 2});
+    b.run(500 * ms, 6000, 0);
+    b.slowness[1] = 20;
+    b.run(100 * ms, 4000, 0);
+    b.slowness[1] = 1;
+    b.run(200 * ms, 10, 0);
+    b.run(4000 * ms, 9000, 25 * ms);
+    b.of_device = {0, 0};
+    b.run(1000 * ms, 9000, 25 * ms);
+    EXPECT_GT(b.of_device[1], 3000u);
+    EXPECT_GT(b.of_device[0], 3000u);
+}
+
+/* Given ahead, a batch would find the memory that it needs taken by the one under way. */
+TEST(Overload, WhereMemoryIsCountedBatchesStayLarge)
+{
+    uint64_t served[2];
+    for (int ahead = 0; ahead < 2; ahead++) {
+        Busy b({.lead = ahead == 0 ? 0 : ms / 4, .memory = 1000, .memory_per_unit = 100});
+        b.run(300 * ms, 2000, 0);
+        b.served = 0;
+        b.run(700 * ms, 6000, 0);
+        served[ahead] = b.served;
+    }
+    EXPECT_GT(served[1], served[0] * 9 / 10);
+}
+
+} // namespace
