@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Load.Generator do
+  # One node's part in a run at one rate: its lanes, or its callers. Called by GpuSched.Load.Fleet,
+  # through :erpc where it is another node, so what comes and goes is plain.
+  @moduledoc false
+
+  alias GpuSched.{Admission, Error}
+  alias GpuSched.Load.{Caller, Lane, Options, Schedule, Sender, Tally}
+
+  # In the description of a part:
+  #   target, pool, request   what is sent, and to whom
+  #   arrivals, rate, seed    of an open schedule
+  #   first, count, of        the shares of it that are this node's
+  #   concurrency             callers of a closed loop, on this node
+  #   start_in                ms until the warm-up begins
+  #   warmup, window, windows, limit, patience   in ns, but for the number of windows
+  #   watcher                 who is told of each window as it passes, or nil
+  @spec run(map) :: {:ok, map} | {:error, Error.t()}
+  def run(spec) do
+    with {:ok, sender} <- Sender.new(spec.target, spec.request, spec.pool) do
+      start = Admission.now() + spec.start_in * 1_000_000
+      tally = Tally.new(start + spec.warmup, spec.window, spec.windows, spec.limit)
+      spec = spec |> Map.put(:start, start) |> Map.put(:priority, priority(spec))
+
+      workers =
+        for job <- jobs(spec, sender, tally), do: spawn_monitor(fn -> exit({:told, job.()}) end)
+
+      if spec.watcher, do: spawn_link(fn -> watch(spec, tally) end)
+      collect(workers, tally)
+    end
+  end
+
+  defp jobs(%{concurrency: nil} = spec, sender, tally) do
+    for share <- spec.first..(spec.first + spec.count - 1) do
+      fn ->
+        arrivals = Options.arrivals(spec.arrivals)
+        schedule = Schedule.new(arrivals, spec.rate, spec.seed, share, spec.of)
+        Lane.run(spec, sender, tally, schedule)
+      end
+    end
+  end
+
+  defp jobs(%{concurrency: n} = spec, sender, tally) do
+    for number <- 0..(n - 1)//1, do: fn -> Caller.run(spec, sender, tally, number) end
+  end
+
+  defp priority(%{count: lanes}),
+    do: if(lanes < System.schedulers_online(), do: :high, else: :normal)
+
+  defp collect(workers, tally) do
+    told =
+      for {_pid, monitor} <- workers do
+        receive do
+          {:DOWN, ^monitor, :process, _pid, {:told, told}} -> told
+          {:DOWN, ^monitor, :process, _pid, reason} -> {:failed, reason}
+        end
+      end
+
+    case Enum.find(told, &match?({:failed, _reason}, &1)) do
+      nil -> {:ok, tally |> Tally.read() |> Map.merge(sum(told))}
+      {:failed, reason} -> {:error, broke(reason)}
+    end
+  end
+
+  defp sum(told) do
+    errors =
+      Enum.reduce(told, %{}, fn %{errors: errors}, sum ->
+        Map.merge(sum, Map.new(errors, fn {k, n} -> {error_name(k), n} end), fn _, a, b ->
+          a + b
+        end)
+      end)
+
+    %{"errors" => errors, "overfull" => told |> Enum.map(& &1.overfull) |> Enum.sum()}
+  end
+
+  defp error_name(reason) do
+    case Atom.to_string(reason) do
+      "Elixir." <> name -> name
+      name -> name
+    end
+  end
+
+  defp broke(reason) do
+    Error.exception(
+      reason: :unknown,
+      message: "a generator failed on #{node()}: #{inspect(reason, limit: 10)}"
+    )
+  end
+
+  # Tells of each window when it has passed.
+  defp watch(spec, tally) do
+    for n <- 0..(spec.windows - 1) do
+      wait_until(tally.start + (n + 1) * tally.window)
+      send(spec.watcher, {:window, node(), Tally.glance(tally, n)})
+    end
+  end
+
+  defp wait_until(time) do
+    case time - Admission.now() do
+      ns when ns > 0 -> Process.sleep(div(ns + 999_999, 1_000_000))
+      _ -> :ok
+    end
+  end
+end

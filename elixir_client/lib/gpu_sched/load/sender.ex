@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Load.Sender do
+  # How one request is sent, so that whoever sends it need not wait for the answer.
+  #
+  # A scheduler on this node is sent its requests by the generator itself, and the answers come to
+  # it: a process for each would cost more than the request. To all others, and with tensors that are
+  # written into shared memory (which takes a while), each request has a process.
+  @moduledoc false
+
+  alias GpuSched.{Encode, Error, Local, Options, Protocol, Request, Resolve}
+
+  @type t ::
+          {:local, GpuSched.Context.t(), String.t(), Options.t()}
+          | {:async, GpuSched.server(), String.t(), keyword}
+          | {:call, (term -> term)}
+
+  @type outcome :: {:ok, map} | {:error, atom}
+
+  @spec new({:model, GpuSched.server(), String.t()} | {:call, fun}, keyword, tuple) ::
+          {:ok, t} | {:error, Error.t()}
+  def new({:call, fun}, _request, _pool), do: {:ok, {:call, fun}}
+
+  def new({:model, server, model}, request, pool) do
+    opts = Options.infer!(request)
+
+    case Resolve.server(server) do
+      {:local, ctx} when opts.overload == :error and opts.unavailable == :error ->
+        if small?(ctx, model, opts, pool),
+          do: {:ok, {:local, ctx, model, opts}},
+          else: {:ok, {:async, server, model, request}}
+
+      {:error, error} ->
+        {:error, error}
+
+      _ ->
+        {:ok, {:async, server, model, request}}
+    end
+  end
+
+  defp small?(ctx, model, opts, pool) do
+    Enum.all?(Tuple.to_list(pool), fn inputs ->
+      case Encode.request(ctx, model, inputs, opts, self()) do
+        {:ok, %{uploads: uploads}} -> uploads == []
+        {:error, _error} -> true
+      end
+    end)
+  end
+
+  # The key is what the answer's message begins with; the entry is kept until that comes.
+  @spec send(t, term) :: {:sent, reference, term} | {:answered, outcome}
+  def send({:local, ctx, model, opts}, inputs) do
+    case Local.begin(ctx, model, inputs, opts) do
+      {:ok, local} -> {:sent, local.ref, local}
+      {:error, error} -> {:answered, {:error, error.reason}}
+    end
+  end
+
+  def send({:async, server, model, opts}, inputs) do
+    %Request{ref: ref} = GpuSched.async(server, model, inputs, opts)
+    {:sent, ref, nil}
+  end
+
+  # The answer is how the process ends: one message, whatever happens to it.
+  def send({:call, fun}, inputs) do
+    {_pid, ref} = spawn_monitor(fn -> exit({:gpu_sched_load, guarded(fun, inputs)}) end)
+    {:sent, ref, nil}
+  end
+
+  # The key and the outcome of a message that came, if it is an answer.
+  @spec key(term) :: {reference, term} | nil
+  def key({ref, answer}) when is_reference(ref), do: {ref, answer}
+  def key({:DOWN, ref, :process, _pid, reason}), do: {ref, {:down, reason}}
+  def key(_other), do: nil
+
+  @spec outcome(term, term) :: outcome
+  def outcome(%Local{} = local, answer) do
+    Local.close(local)
+
+    case answer do
+      {:down, _reason} -> {:error, :unavailable}
+      payload when is_binary(payload) -> plain(Protocol.result(payload))
+      answer -> plain(answer)
+    end
+  end
+
+  def outcome(nil, {:down, {:gpu_sched_load, outcome}}), do: outcome
+  def outcome(nil, {:down, _reason}), do: {:error, :exit}
+  def outcome(nil, answer), do: plain(answer)
+
+  # It is not waited for any longer.
+  @spec give_up(term) :: :ok
+  def give_up(%Local{} = local), do: Local.cancel(local)
+  def give_up(_entry), do: :ok
+
+  # The same, waiting for the answer.
+  @spec call(t, term) :: outcome
+  def call({:call, fun}, inputs), do: guarded(fun, inputs)
+
+  def call({:local, ctx, model, opts}, inputs),
+    do: plain(Local.infer(ctx, model, inputs, opts))
+
+  def call({:async, server, model, opts}, inputs),
+    do: plain(GpuSched.infer(server, model, inputs, opts))
+
+  defp guarded(fun, inputs) do
+    plain(fun.(inputs))
+  rescue
+    error in Error -> {:error, error.reason}
+    error -> {:error, error.__struct__}
+  catch
+    :exit, _reason -> {:error, :exit}
+    :throw, _value -> {:error, :throw}
+  end
+
+  # What is measured is kept of a result, and what it computed is not.
+  defp plain({:ok, %{"batch" => _} = result}),
+    do: {:ok, Map.take(result, ["batch", "queue_us", "compute_us"])}
+
+  defp plain({:error, %Error{reason: reason}}), do: {:error, reason}
+  defp plain({:error, reason}) when is_atom(reason), do: {:error, reason}
+  defp plain({:error, _reason}), do: {:error, :error}
+  defp plain(:error), do: {:error, :error}
+  defp plain(_anything), do: {:ok, %{}}
+end

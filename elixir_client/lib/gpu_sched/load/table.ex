@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Load.Table do
+  # Runs as text for a terminal.
+  @moduledoc false
+
+  alias GpuSched.Load.{Histogram, Point}
+
+  @spec format(GpuSched.Load.t()) :: iodata
+  def format(run) do
+    rows = [heads(run) | Enum.map(run.points, &row(&1, run))]
+    [run.title, "\n", about(run), "\n\n", grid(rows), notes(run)]
+  end
+
+  defp about(run) do
+    "#{run.arrivals}, #{run.options["duration_ms"] / 1_000} s after #{run.options["warmup_ms"] / 1_000} s " <>
+      "of warm-up, from #{Enum.join(run.machine["generators"], ", ")} (OTP #{run.machine["otp"]}, " <>
+      "#{run.machine["schedulers"]} schedulers), #{run.started_at}"
+  end
+
+  defp heads(run) do
+    load = if closed?(run), do: "callers", else: "offered/s"
+
+    [load, "answered/s", "p50 ms", "p90", "p95", "p99", "p99.9", "max", "batch", "queue ms"] ++
+      ["compute ms", "failed"] ++ in_time_head(run) ++ [""]
+  end
+
+  defp closed?(run), do: Enum.any?(run.points, &(&1["mode"] == "closed"))
+
+  defp in_time_head(run) do
+    case run.options["within_ms"] do
+      nil -> []
+      within -> ["in #{number(within)} ms"]
+    end
+  end
+
+  defp row(point, run) do
+    [number(point["offered"]), number(point["throughput"])] ++
+      Enum.map(Point.percentiles_ms(point["latency"]), &number/1) ++
+      [
+        number(Point.ms(point["latency"].max)),
+        number(Histogram.mean(point["batch"])),
+        number(Point.ms(Histogram.mean(point["queue"]))),
+        number(Point.ms(Histogram.mean(point["compute"]))),
+        Integer.to_string(point["failed"])
+      ] ++ in_time(point, run) ++ [marks(point)]
+  end
+
+  defp in_time(point, run) do
+    case run.options["within_ms"] && Point.share_in_time(point) do
+      nil -> if run.options["within_ms"], do: ["–"], else: []
+      share -> [percent(share)]
+    end
+  end
+
+  defp percent(share), do: :erlang.float_to_binary(share * 100, decimals: 2) <> " %"
+
+  defp marks(point) do
+    [
+      if(point["limited"], do: "GENERATOR"),
+      if(point["stable"] == false, do: "unstable")
+    ]
+    |> Enum.reject(&is_nil/1)
+    |> Enum.join(" ")
+  end
+
+  defp notes(run) do
+    [
+      for(point <- run.points, point["failed"] > 0, do: errors(point)),
+      for(point <- run.points, point["limited"], do: limited(point)),
+      if(run.knee, do: ["\nThe knee is at ", number(run.knee), ".\n"], else: []),
+      searched(run.search)
+    ]
+  end
+
+  defp errors(point) do
+    list = for {reason, n} <- Enum.sort(point["errors"]), do: "#{n} #{reason}"
+    ["\nat ", number(point["offered"]), " failed: ", Enum.join(list, ", "), "\n"]
+  end
+
+  defp limited(point),
+    do: ["\nat ", number(point["offered"]), " the generator decided: ", point["limited"], "\n"]
+
+  defp searched(nil), do: []
+
+  defp searched(search) do
+    held = "#{number(search["percentile"])} % within #{number(search["within_ms"])} ms"
+
+    case search do
+      %{"rate" => nil} -> "\nNo rate that was tried holds #{held}.\n"
+      %{"rate" => rate} -> ["\n", number(rate), "/s hold #{held}", fails(search), ".\n"]
+    end
+  end
+
+  defp fails(%{"limited" => text}) when text != nil,
+    do: "; above that the generator was late itself"
+
+  defp fails(%{"fails_at" => nil}), do: "; nothing higher was tried"
+  defp fails(%{"fails_at" => rate}), do: ["; ", number(rate), "/s do not"]
+
+  # Columns as wide as they have to be, to the right but for the last.
+  @spec grid([[String.t()]]) :: iodata
+  def grid(rows) do
+    widths =
+      rows
+      |> Enum.zip_with(& &1)
+      |> Enum.map(fn column -> column |> Enum.map(&String.length/1) |> Enum.max() end)
+
+    for row <- rows do
+      cells = for {cell, width} <- Enum.zip(row, widths), do: String.pad_leading(cell, width)
+      [cells |> Enum.join("  ") |> String.trim_trailing(), "\n"]
+    end
+  end
+
+  # As many digits as say something.
+  @spec number(number | nil) :: String.t()
+  def number(nil), do: "–"
+  def number(n) when is_integer(n), do: Integer.to_string(n)
+  def number(x) when abs(x) >= 1_000, do: Integer.to_string(round(x))
+  def number(x) when abs(x) >= 100, do: decimals(x, 1)
+  def number(x) when abs(x) >= 1, do: decimals(x, 2)
+  def number(x), do: decimals(x, 3)
+
+  defp decimals(x, n), do: :erlang.float_to_binary(x * 1.0, [:compact, decimals: n])
+end

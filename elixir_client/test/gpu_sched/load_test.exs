@@ -1,0 +1,465 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.LoadTest do
+  # The load generator, on targets whose behaviour is known. Nothing here depends on how fast the
+  # machine is: what is late only makes latencies longer, so they are held against lower bounds.
+  use GpuSched.FakePortCase, async: false
+
+  alias GpuSched.Load
+  alias GpuSched.Load.{Comparison, Histogram, Payload}
+  alias GpuSched.{LoadTarget, RealPort, TestNode}
+
+  doctest GpuSched.Load
+
+  @quiet [payload: %{}, warmup: 0, progress: false]
+  @ms 1_000_000
+
+  defp run(target, opts), do: Load.run(target, Keyword.merge(@quiet, opts))
+
+  defp point(target, opts) do
+    %{points: [point]} = run(target, opts)
+    point
+  end
+
+  # How many took at least so long.
+  defp slow(point, ms),
+    do: point["latency"].count - Histogram.count_to(point["latency"], ms * @ms - 1)
+
+  describe "an open loop" do
+    test "sends what the schedule says, each window its part" do
+      point =
+        point(&LoadTarget.answer/1, rate: 400, arrivals: :constant, duration: 500, window: 100)
+
+      assert {point["sent"], point["ok"], point["failed"]} == {200, 200, 0}
+      assert for(w <- point["windows"], do: w["sent_per_s"]) == List.duplicate(400.0, 5)
+      assert point["latency"].count == 200
+    end
+
+    test "does not count the warm-up" do
+      options = [rate: 200, arrivals: :constant, duration: 250, warmup: 250]
+      assert point(&LoadTarget.answer/1, options)["sent"] == 50
+    end
+
+    test "knows how long it takes at least" do
+      sleep = fn _ -> Process.sleep(20) end
+      point = point(sleep, rate: 100, duration: 500)
+      assert point["latency"].min >= 20 * @ms
+      assert point["service"].min >= 20 * @ms
+    end
+
+    test "has a stall in its percentiles, which a closed loop hides" do
+      # One of 1 ms each, the 20th takes 400: what is due meanwhile waits for it.
+      options = [rate: 200, arrivals: :constant, duration: 1_000]
+      open = point(LoadTarget.start(1, stall: {20, 400}), options)
+      assert open["sent"] == 200
+      # 80 were due in that time, 60 of them in the first 300 ms.
+      assert slow(open, 100) >= 60
+      assert Load.percentile_ms(open, 80) >= 100
+
+      # The same through a caller that waits, without which that many would have been sent.
+      closed = point(LoadTarget.start(1, stall: {20, 400}), concurrency: 1, duration: 1_000)
+      assert closed["latency"].max >= 400 * @ms
+      assert slow(closed, 100) < slow(open, 100) / 10
+      assert Load.percentile_ms(closed, 90) < Load.percentile_ms(open, 80)
+    end
+
+    test "counts what fails, by its reason, and how long that took" do
+      fun = fn n ->
+        case n do
+          0 -> {:error, %Error{reason: :queue_full}}
+          1 -> raise "no"
+          2 -> :error
+          3 -> exit(:gone)
+          4 -> {:ok, 1}
+        end
+      end
+
+      options = [
+        rate: 500,
+        arrivals: :constant,
+        duration: 100,
+        payload: [0, 1, 2, 3, 4],
+        lanes: 1
+      ]
+
+      point = point(fun, options)
+      assert {point["sent"], point["ok"], point["failed"]} == {50, 10, 40}
+
+      assert point["errors"] ==
+               %{"queue_full" => 10, "RuntimeError" => 10, "error" => 10, "exit" => 10}
+
+      assert point["failed_after"].count == 40
+    end
+
+    test "says so where it could not keep to the schedule" do
+      point = point(&LoadTarget.answer/1, rate: 2_000_000, duration: 20)
+      assert point["limited"] =~ "late"
+      assert Load.table(run(&LoadTarget.answer/1, rate: 2_000_000, duration: 20)) =~ "GENERATOR"
+    end
+
+    test "does not send more than may be in flight, and says so" do
+      hold = fn _ -> Process.sleep(300) end
+      options = [rate: 100, arrivals: :constant, duration: 200, max_in_flight: 5, lanes: 1]
+      point = point(hold, options)
+      assert {point["ok"], point["errors"]} == {5, %{"not_sent" => 15}}
+      assert point["limited"] =~ "15 requests were not sent"
+    end
+
+    test "gives up on what is never answered, and counts it" do
+      never = fn _ -> Process.sleep(:infinity) end
+      options = [rate: 100, arrivals: :constant, duration: 100, request: [timeout: 50]]
+      point = point(never, options)
+      assert point["errors"] == %{"no_answer" => 10}
+      # As old as they were by then.
+      assert point["failed_after"].min >= 1_000 * @ms
+    end
+
+    test "sleeps where it is not to spin" do
+      options = [rate: 200, arrivals: :constant, duration: 200, spin: false]
+      point = point(&LoadTarget.answer/1, options)
+      assert point["ok"] == 40
+    end
+
+    @tag :tmp_dir
+    test "plays a trace once, to its end", %{tmp_dir: dir} do
+      path = Path.join(dir, "trace.csv")
+      File.write!(path, "arrival_ms\n0\n0\n50\n120\n")
+      run = run(&LoadTarget.answer/1, arrivals: {:replay, path}, window: 50)
+      [point] = run.points
+      assert point["sent"] == 4
+      assert for(w <- point["windows"], do: round(w["sent_per_s"] / 20)) == [2, 1, 1]
+      assert run.arrivals == "replay of 4 arrivals"
+    end
+  end
+
+  describe "a closed loop" do
+    test "has as many under way as callers, and no more" do
+      counter = :counters.new(1, [])
+      most = :atomics.new(1, [])
+
+      fun = fn _ ->
+        :counters.add(counter, 1, 1)
+        now = :counters.get(counter, 1)
+        if now > :atomics.get(most, 1), do: :atomics.put(most, 1, now)
+        Process.sleep(5)
+        :counters.sub(counter, 1, 1)
+      end
+
+      run = run(fun, concurrency: [1, 4], duration: 150)
+      assert [%{"mode" => "closed", "offered" => 1}, %{"offered" => 4}] = run.points
+      assert :atomics.get(most, 1) <= 4
+      assert Enum.all?(run.points, &(&1["sent"] == &1["ok"] and &1["ok"] > 0))
+      assert Enum.all?(run.points, &(&1["limited"] == nil))
+    end
+
+    test "waits between two where callers think" do
+      point = point(&LoadTarget.answer/1, concurrency: 1, duration: 200, think: 50)
+      assert point["sent"] in 1..4
+    end
+  end
+
+  describe "a search" do
+    test "finds what a server of known capacity can take" do
+      # Two milliseconds each, one after the other: never more than 500 a second. In half a second
+      # at 600 a second the last waits for 100 of them, 200 ms.
+      run =
+        run(LoadTarget.start(2), search: [from: 25, precision: 0.3], within: 100, duration: 500)
+
+      assert %{"rate" => rate, "fails_at" => fails} = run.search
+      assert rate >= 25 and rate < 600
+      assert fails > rate
+
+      assert Enum.map(run.points, & &1["offered"]) ==
+               Enum.sort(Enum.map(run.points, & &1["offered"]))
+
+      assert Load.table(run) =~ "hold 99.0 % within 100 ms"
+    end
+
+    test "ends where nothing holds" do
+      slow = fn _ -> Process.sleep(30) end
+      run = run(slow, search: [from: 100], within: 5, duration: 50, arrivals: :constant)
+      assert run.search["rate"] == nil
+      assert Load.table(run) =~ "No rate that was tried holds"
+    end
+
+    test "goes no higher than it may" do
+      search = [from: 20, to: 50]
+
+      run =
+        run(&LoadTarget.answer/1,
+          search: search,
+          within: 60_000,
+          duration: 100,
+          arrivals: :constant
+        )
+
+      assert Enum.map(run.points, & &1["offered"]) == [20, 40, 50]
+      assert run.search["rate"] == 50
+    end
+  end
+
+  describe "options" do
+    test "are checked before anything is sent" do
+      refused = fn opts, part ->
+        error = assert_raise ArgumentError, fn -> Load.run(fn _ -> flunk("sent") end, opts) end
+        assert Exception.message(error) =~ part
+      end
+
+      refused.([], "say what to find out")
+      refused.([rate: 1, concurrency: 1], "one of :rate, :concurrency at a time")
+      refused.([rate: 0], ":rate takes requests per second")
+      refused.([rate: []], ":rate")
+      refused.([speed: 1], "unknown option :speed")
+      refused.([search: [from: 1]], "within:")
+      refused.([search: [upto: 1], within: 1], "unknown option :upto")
+      refused.([rate: 1, arrivals: :uniform], ":constant, :poisson")
+      refused.([rate: 1, request: [priority: 9]], ":priority")
+      refused.([rate: 1], "give payload:")
+      refused.([rate: 1, payload: []], "nothing to send")
+      assert_raise ArgumentError, ~r/target is/, fn -> Load.run(:server, rate: 1) end
+    end
+
+    test "a scheduler that is not there is an error at once" do
+      assert_raise Error, fn -> Load.run({:nobody, "m"}, rate: 1, progress: false) end
+    end
+  end
+
+  describe "payloads" do
+    @describetag :tmp_dir
+
+    test "are made from a model's description, and taken by it" do
+      specs = [
+        %{"name" => "ids", "datatype" => "INT64", "shape" => [-1, 3]},
+        %{"name" => "x", "datatype" => "FP16", "shape" => [2]},
+        %{"name" => "text", "datatype" => "BYTES", "shape" => [-1]},
+        %{"name" => "not", "datatype" => "FP32", "shape" => [1], "optional" => true}
+      ]
+
+      pool = Payload.pool!(:model, 5, 2, 1, fn -> %{"inputs" => specs} end)
+      assert tuple_size(pool) == 5
+
+      for inputs <- Tuple.to_list(pool) do
+        assert Enum.sort(Map.keys(inputs)) == ["ids", "text", "x"]
+        assert %{"shape" => [2, 3], "data" => ids} = inputs["ids"]
+        assert for(<<i::little-64 <- ids>>, do: i in 0..127) == List.duplicate(true, 6)
+
+        assert for(<<x::float-little-16 <- inputs["x"]["data"]>>, do: x >= 0.5 and x < 1) == [
+                 true,
+                 true
+               ]
+
+        assert [a, b] = inputs["text"]
+        assert is_binary(a) and is_binary(b)
+      end
+
+      assert pool == Payload.pool!(:model, 5, 2, 1, fn -> %{"inputs" => specs} end)
+    end
+
+    test "that are large are fewer" do
+      specs = [%{"name" => "x", "datatype" => "FP32", "shape" => [4_000_000]}]
+      assert tuple_size(Payload.pool!(:model, 64, 1, 1, fn -> %{"inputs" => specs} end)) == 4
+    end
+
+    test "come from a file", %{tmp_dir: dir} do
+      path = Path.join(dir, "inputs.jsonl")
+      File.write!(path, ~s({"text": ["one"]}\n\n{"text": ["two"]}\n))
+
+      assert Payload.pool!({:file, path}, 9, 1, 1, nil) ==
+               {%{"text" => ["one"]}, %{"text" => ["two"]}}
+
+      File.write!(path, "{}\n[1]\n")
+
+      assert_raise ArgumentError, ~r/line 2: a map/, fn ->
+        Payload.pool!({:file, path}, 9, 1, 1, nil)
+      end
+
+      File.write!(path, "{}\n{1\n")
+
+      assert_raise ArgumentError, ~r/line 2 is no JSON/, fn ->
+        Payload.pool!({:file, path}, 9, 1, 1, nil)
+      end
+    end
+
+    test "come from a function and a list" do
+      assert Payload.pool!(&%{"n" => &1}, 2, 1, 1, nil) == {%{"n" => 0}, %{"n" => 1}}
+      assert Payload.pool!([1, 2], 64, 1, 1, nil) == {1, 2}
+    end
+  end
+
+  describe "a scheduler" do
+    test "that has no credit left refuses, and that is counted" do
+      {server, _pid} = start(requests: 2)
+      options = [rate: 100, arrivals: :constant, duration: 100, request: [timeout: 100]]
+      point = point({server, "hold"}, options)
+      assert %{"overloaded" => refused, "no_answer" => held} = point["errors"]
+      assert {held, refused} == {2, 8}
+      until(fn -> seen(server)["held"] == 0 and taken(server) == {0, 0} end)
+    end
+
+    test "with tensors that go by shared memory is asked by a process for each" do
+      {server, _pid} = start(lease_min: 1_000)
+      data = %{"datatype" => "UINT8", "shape" => [2_000], "data" => :binary.copy(<<1>>, 2_000)}
+      options = [rate: 50, arrivals: :constant, duration: 200, payload: %{"data" => data}]
+      point = point({server, "crc"}, options)
+      assert {point["ok"], point["failed"]} == {10, 0}
+      until(fn -> taken(server) == {0, 0} end)
+    end
+
+    test "tells of batches and queues" do
+      {server, _pid} = start()
+      point = point({server, "echo"}, rate: 200, arrivals: :constant, duration: 100)
+      assert {point["ok"], Histogram.mean(point["batch"])} == {20, 1.0}
+      assert {point["queue"].max, point["compute"].max} == {1_000, 2_000}
+      assert {:message_queue_len, 0} = Process.info(self(), :message_queue_len)
+    end
+
+    if reason = RealPort.missing(), do: @tag(skip: reason)
+
+    test "of known service time has that in its percentiles" do
+      slow = [name: "slow", engine: "synthetic", parameters: [a_us: 10_000, b_us: 0]]
+      {server, _pid} = RealPort.start(models: [slow])
+      options = [rate: 50, duration: 1_000, payload: :model, within: 60_000]
+      run = run({server, "slow"}, options)
+      [point] = run.points
+      assert {point["failed"], point["sent"]} == {0, point["ok"]}
+      assert point["in_time"] == point["ok"]
+
+      # The engine makes up for a step that took too long in the next, so single ones may be shorter.
+      assert Load.percentile_ms(point, 50) >= 8
+      # What it says of its parts is less than the whole.
+      whole = Histogram.mean(point["latency"])
+      assert Histogram.mean(point["compute"]) + Histogram.mean(point["queue"]) <= whole
+    end
+  end
+
+  describe "several nodes" do
+    if reason = TestNode.missing(), do: @describetag(skip: reason)
+
+    test "send one schedule together, and are merged" do
+      {server, _pid} = start()
+      {_peer, client} = TestNode.client()
+      options = [rate: 100, arrivals: :constant, duration: 300, nodes: [node(), client], lanes: 1]
+      run = run({server, "echo"}, options)
+      [point] = run.points
+      assert {point["sent"], point["ok"]} == {30, 30}
+
+      assert Enum.sort(run.machine["generators"]) ==
+               Enum.sort([to_string(node()), to_string(client)])
+
+      assert Atom.to_string(client) in seen(server)["clients"]
+      assert Enum.count(seen(server)["clients"], &(&1 == Atom.to_string(client))) == 15
+    end
+
+    test "share the callers of a closed loop" do
+      {_peer, client} = TestNode.client()
+      options = [concurrency: 3, duration: 200, think: 20, nodes: [node(), client]]
+      assert %{"failed" => 0, "ok" => ok} = point(&LoadTarget.answer/1, options)
+      assert ok > 3
+    end
+
+    test "that lack this library say so" do
+      {_peer, laptop} = TestNode.laptop()
+
+      assert_raise Error, ~r/does not have this library/, fn ->
+        run(&LoadTarget.answer/1, rate: 10, duration: 50, nodes: [laptop])
+      end
+    end
+  end
+
+  describe "what came of it" do
+    @describetag :tmp_dir
+
+    defp sweep do
+      # Whether the machine was busy is not what is looked at.
+      options = [rate: [50, 100, 200], arrivals: :constant, duration: 200, within: 50]
+      run(LoadTarget.start(1), options ++ [max_lateness: 1.0e6])
+    end
+
+    test "is kept as JSON and comes back", %{tmp_dir: dir} do
+      run = sweep()
+      path = Path.join(dir, "run.json")
+      Load.write!(run, path)
+      assert Load.read!(path) == run
+      File.write!(path, "{}")
+      assert_raise ArgumentError, ~r/not a run/, fn -> Load.read!(path) end
+    end
+
+    test "is kept as CSV", %{tmp_dir: dir} do
+      path = Path.join(dir, "run.csv")
+      Load.write!(sweep(), path)
+      [heads | rows] = path |> File.read!() |> String.split("\n", trim: true)
+      assert length(rows) == 3
+      columns = String.split(heads, ",")
+
+      assert for(row <- rows, do: length(String.split(row, ","))) ==
+               List.duplicate(length(columns), 3)
+
+      assert hd(rows) =~ "open,50,0.2,10,10,0,"
+
+      assert_raise ArgumentError, ~r/".txt"/, fn ->
+        Load.write!(sweep(), Path.join(dir, "a.txt"))
+      end
+    end
+
+    test "is drawn in a file that needs nothing else", %{tmp_dir: dir} do
+      path = Path.join(dir, "run.html")
+      run = %{sweep() | title: "<b>Tom & Jerry</b>"}
+      Load.report!(run, path, against: sweep())
+      html = File.read!(path)
+      assert html =~ "&lt;b&gt;Tom &amp; Jerry"
+      refute html =~ "<b>Tom"
+      refute html =~ ~r/<script|<link|<img|src=|href=|url\(|@import|https?:/
+      assert html =~ "prefers-color-scheme:dark"
+      assert length(Regex.scan(~r/<svg/, html)) == 9
+      refute html =~ "nan" or html =~ "NaN"
+
+      for tag <- ~w(svg figure table tr td details section text title polyline circle) do
+        opened = length(Regex.scan(~r/<#{tag}[\s>]/, html))
+        empty = length(Regex.scan(~r/<#{tag}\s[^>]*\/>/, html))
+        assert opened - empty == length(Regex.scan(~r/<\/#{tag}>/, html)), tag
+      end
+    end
+
+    test "of laptops that do not know each other is merged" do
+      {a, b} = {sweep(), sweep()}
+      merged = Load.merge([a, b])
+      assert Enum.map(merged.points, & &1["offered"]) == [100, 200, 400]
+      assert Enum.map(merged.points, & &1["sent"]) == [20, 40, 80]
+      assert hd(merged.points)["latency"].count == 20
+      assert length(merged.machine["generators"]) == 2
+
+      assert_raise ArgumentError, ~r/of the same kind/, fn ->
+        Load.merge([a, %{b | points: tl(b.points)}])
+      end
+    end
+
+    test "is compared with what was before" do
+      before = run(fn _ -> Process.sleep(5) end, rate: [50], duration: 300, window: 50)
+      now = run(fn _ -> Process.sleep(80) end, rate: [50, 75], duration: 300, window: 50)
+      comparison = Comparison.new(before, now)
+      row = Enum.find(comparison.rows, &(&1.metric == "p50 ms"))
+      assert row.now >= 80 and row.before >= 5
+      assert row.verdict == :worse
+      assert comparison.unmatched == [75]
+      same = Comparison.new(now, now)
+      assert Enum.all?(same.rows, &(&1.verdict in [:same, nil]))
+      text = Load.compare(before, now)
+      assert text =~ "worse" and text =~ "only in the second: 75"
+    end
+
+    test "is told in a line for each while it runs, where there is no terminal" do
+      drawn =
+        ExUnit.CaptureIO.capture_io(fn ->
+          run(&LoadTarget.answer/1,
+            rate: [20, 40],
+            arrivals: :constant,
+            duration: 100,
+            progress: true
+          )
+        end)
+
+      assert [first, second] = String.split(drawn, "\n", trim: true)
+      assert first =~ "20/s offered" and first =~ "answered" and first =~ "p99"
+      assert second =~ "40/s offered"
+    end
+  end
+end
