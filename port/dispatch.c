@@ -26,6 +26,7 @@ struct method {
 static const struct method requests[] = {
     {"infer", method_infer},
     {"stats", method_stats},
+    {"histograms", method_histograms},
     {"lease", method_lease},
     {"models", method_models},
     {"load", method_load},

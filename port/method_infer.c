@@ -176,10 +176,12 @@ void method_infer(struct port *p, const struct message *m)
     else if (rc == LIBSCHED_EBUSY)
         retry_ns = 1;
     inputs_release(&inputs);
-    if (rc == LIBSCHED_ENOTREADY)
+    if (rc == LIBSCHED_ENOTREADY) {
         hold(p, m, &infer, &err);
-    else if (rc < 0)
+    } else if (rc < 0) {
         reply_error_retry(p, m->index, &err, retry_ns);
+        overload_count(p, err.status);
+    }
 }
 
 /* The request that a notification is about; REQUEST_NONE where it is not in flight. */

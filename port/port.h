@@ -4,7 +4,8 @@
  *
  *   loop         waits, reads, lets libsched work, writes
  *   dispatch     a frame: checks it, lists its ids, hands each message to its method
- *   methods      method_infer.c, method_models.c, method_jobs.c, method_status.c, method_lease.c
+ *   methods      method_infer.c, method_models.c, method_jobs.c, method_status.c, method_lease.c,
+ *                method_histograms.c
  *   completions  what libsched has finished becomes responses and notifications
  */
 #ifndef PORT_PORT_H
@@ -23,6 +24,7 @@
 #include "held.h"
 #include "lease.h"
 #include "options.h"
+#include "overload.h"
 #include "request_table.h"
 #include "waiters.h"
 
@@ -47,6 +49,7 @@ struct port {
     struct lease_table leases;
     struct waiters waiters;
     struct held held;
+    struct overload overload;
     /* The frame at hand, and which of its messages is to be carried out next. */
     struct frame frame;
     struct message_list messages;
@@ -96,6 +99,7 @@ void method_wait_ready(struct port *p, const struct message *m);
 void method_models(struct port *p, const struct message *m);
 void method_devices(struct port *p, const struct message *m);
 void method_stats(struct port *p, const struct message *m);
+void method_histograms(struct port *p, const struct message *m);
 void method_drain(struct port *p, const struct message *m);
 void method_ping(struct port *p, const struct message *m);
 void method_lease(struct port *p, const struct message *m);

@@ -297,6 +297,28 @@ LIBSCHED_API int libsched_model_get(libsched *s, uint32_t index, libsched_model_
 LIBSCHED_API int libsched_model_find(libsched *s, const char *name, libsched_model_info *out);
 
 /*
+ * How long requests of a model took, and in what batches they were: how many of those that
+ * completed. Bucket i has those that were above 2^(i-1) and not above 2^i, of times in
+ * microseconds; bucket 0 those not above 1, and the last all that were above the one before.
+ */
+#define LIBSCHED_HISTOGRAM_BUCKETS 32
+
+typedef struct libsched_histograms {
+    uint32_t struct_size;
+    uint64_t queue_us[LIBSCHED_HISTOGRAM_BUCKETS];   /* waiting */
+    uint64_t compute_us[LIBSCHED_HISTOGRAM_BUCKETS]; /* in its batch */
+    uint64_t total_us[LIBSCHED_HISTOGRAM_BUCKETS];   /* both */
+    uint64_t batch[LIBSCHED_HISTOGRAM_BUCKETS];      /* requests in its (last) batch */
+    uint64_t batch_sum;                              /* of those, over completed requests */
+} libsched_histograms;
+
+#define LIBSCHED_HISTOGRAMS_INIT LIBSCHED_INIT_OF(libsched_histograms)
+
+/* Fills `out`, the caller's, for the model of that name. LIBSCHED_ENOMODEL: there is none;
+ * LIBSCHED_EINVAL: `out` does not begin with its size. */
+LIBSCHED_API int libsched_model_histograms(libsched *s, const char *name, libsched_histograms *out);
+
+/*
  * The specs of a model's inputs without copying its info: for whoever builds tensors for each
  * request. `*specs` is the library's and valid until the next libsched_process() or
  * libsched_model_*() call. LIBSCHED_ENOMODEL; LIBSCHED_ENOTREADY while they are not known.

@@ -169,6 +169,8 @@ static void finish(libsched *s, struct runtime_request *request, int status)
     runtime_parts_forget(request);
     count(&s->counters, status, end);
     count(&request->model->counters, status, end);
+    if (status == LIBSCHED_OK)
+        runtime_histograms_count(&request->model->histograms, end);
     request->ended = true;
     request->model = NULL;
     runtime_completion_queue(s, &request->end);

@@ -27,7 +27,7 @@
  *     completion.c  completions: queued, reaped, released
  *     buffer.c      memory that workers read
  *     arena.c       which bytes of it are taken
- *     stats.c       counters
+ *     stats.c       counters; histograms.c: how long requests took
  *     structs.c     structs of callers that were built with another size of them
  *     log.c, clock.c, version.c
  *
@@ -199,7 +199,8 @@ struct runtime_model {
     struct list held; /* requests that wait for the description */
     uint32_t n_held;
 
-    libsched_counters counters; /* those that the runtime counts */
+    libsched_counters counters;     /* those that the runtime counts */
+    libsched_histograms histograms; /* of those that completed */
 };
 
 /* --------------------------------------------------------------------------------------- jobs */
@@ -586,6 +587,8 @@ bool runtime_notice_queue(libsched *s, const libsched_completion *what, const ch
                           const char *message);
 
 /* stats.c. Accepted, not running, and not ended: whoever holds them. */
+/* One more has completed. */
+void runtime_histograms_count(libsched_histograms *histograms, const libsched_completion *end);
 uint32_t runtime_counters_waiting(const libsched_counters *counters, uint32_t running);
 
 /* buffer.c, with the lock held. */

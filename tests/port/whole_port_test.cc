@@ -37,6 +37,9 @@ auto IsInvalid(int id, const std::string &message)
     return IsError(id, -101, "invalid_argument", "request", message);
 }
 
+const char *const overload_begun =
+    R"([2, "event", [{"event"=>"overload", "state"=>"begun", "refused"=>1}]])";
+
 std::string Big(size_t size)
 {
     std::string head("\x94\x00\x01\xa5infer\x91\x82\xa5model\xa4"
@@ -179,9 +182,32 @@ TEST_F(WholePort, ErrorsOfTheSchedulerAreCarried)
 {
     EXPECT_THAT(Call(Infer(1, "{}", "", "full")), AllOf(IsError(1, -206, "queue_full", "model", ""),
                                                         HasSubstr("\"retry_after_ms\"=>7")));
+    EXPECT_EQ(Receive(), overload_begun);
     EXPECT_THAT(Call(Infer(1, "{}", "", "broken")),
                 IsError(1, -205, "engine_failed", "model", "was made to fail"));
     EXPECT_THAT(Call(Infer(1, "{}", "", "liar")), IsError(1, -205, "engine_failed", "model", ""));
+}
+
+TEST_F(WholePort, OverloadIsAnnouncedOnceAndThatItIsOver)
+{
+    Call(Infer(1, "{}", "", "full"));
+    EXPECT_EQ(Receive(), overload_begun);
+    for (int id = 2; id < 5; id++)
+        EXPECT_THAT(Call(Infer(id, "{}", "", "full")),
+                    IsError(id, -206, "queue_full", "model", ""));
+    // What is wrong with a request is no overload.
+    Call(Infer(5, "{}", "", "none"));
+    EXPECT_EQ(Receive(), R"([2, "event", [{"event"=>"overload", "state"=>"over", "refused"=>4}]])");
+    // The next is another.
+    Call(Infer(6, "{}", "", "full"));
+    EXPECT_EQ(Receive(), overload_begun);
+}
+
+TEST_F(WholePort, HistogramsAreOfEveryModel)
+{
+    std::string answer = Call(R"([0, 1, "histograms", []])");
+    EXPECT_THAT(answer, StartsWith(R"([1, 1, nil, {"echo"=>{"queue_us"=>[1, 0, 0)"));
+    EXPECT_THAT(answer, HasSubstr(R"(0, 0, 9], "batch_sum"=>90})"));
 }
 
 TEST_F(WholePort, LargeResultsComeWhole)
