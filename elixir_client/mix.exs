@@ -12,6 +12,8 @@ defmodule GpuSched.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       start_permanent: Mix.env() == :prod,
       test_coverage: [summary: false],
+      # Looked for when it is asked for: see GpuSched.Web.
+      xref: [exclude: [:inets, :httpd, :httpd_util]],
       deps: [],
       name: "GpuSched",
       description: "Batched inference on the GPUs of another machine, from any BEAM node",

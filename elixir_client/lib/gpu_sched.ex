@@ -143,7 +143,7 @@ defmodule GpuSched do
   Where the application has `:telemetry`, the events of `GpuSched.Telemetry` are emitted.
   """
 
-  alias GpuSched.{Admin, Async, Error, Jobs, Local, Many, Options}
+  alias GpuSched.{Admin, Async, Error, Events, Jobs, Local, Many, Options}
   alias GpuSched.{Remote, Request, Resolve, Server}
 
   @typedoc "A scheduler: its name, its pid, or `{name, node}`."
@@ -504,8 +504,10 @@ defmodule GpuSched do
   def watch(job, opts \\ []) when is_binary(job), do: Jobs.watch(job, opts)
 
   @doc """
-  Has the events of a job sent to `pid`, which may be on any node and needs none of our code there;
-  unless given, it is the calling process, through `:erpc` that of the other node.
+  Has the events of a job, or of a scheduler, sent to `pid`, which may be on any node and needs none of
+  our code there; unless given, it is the calling process, through `:erpc` that of the other node.
+
+  Of a **job**, by its id:
 
       receive do
         {:gpu_sched, ^job, {:progress, progress}} -> progress["done"] / progress["total"]
@@ -517,17 +519,41 @@ defmodule GpuSched do
   where it is not known) and `"message"`. How far it is now comes first, then what changes, at most
   some ten times a second: a subscriber that is slow, or whose node is, gets the latest and not all.
   Exactly one `:done` or `:error` comes, and it is the last; at once, where the job has ended.
+
+  Of a **scheduler**, the answer is `{:ok, source}`, and everything that happens there from now on is
+  told as `{:gpu_sched, source, event}`:
+
+      {:ok, source} = GpuSched.subscribe({MyApp.Gpu, :"gpu@10.0.0.2"})
+      source                               # "gpu@10.0.0.2/MyApp.Gpu", with which its jobs begin
+
+  | event | a map with |
+  |---|---|
+  | `{:job, job}` | `"job"`, `"name"`, `"state"` (`"pending"`, `"running"`, `"ended"` and more), `"devices"`, `"done"`, `"total"`, `"message"`; at its end `"result"` and `"error"`. Progress comes at most ten times a second |
+  | `{:model, model}` | `"name"`, `"state"` (`"loading"`, `"ready"`, `"failed"`, `"unloading"`, `"gone"`), `"error"` |
+  | `{:device, device}` | `"name"`, `"state"` (`"up"`, `"starting"`, `"down"`, `"held"`), `"reason"` |
+  | `{:port, port}` | `"state"`: `"up"`, `"down"` (with `"reason"` and `"restart_ms"`), or `"stopped"`, which is the last |
+  | `{:overload, overload}` | `"state"`: `"begun"`, when requests begin to be refused for want of room, or `"over"`, when none was for a second; `"refused"`: how many; `"at"`: `"credit"` (before they were sent) or `"port"` |
+  | `{:missed, n}` | so many events had no room: at most 1000 wait for a subscriber that is slow, or whose node is, and nothing is sent to a mailbox that holds 1000 messages |
   """
-  @spec subscribe(job_id, pid | nil) :: :ok | {:error, Error.t()}
-  def subscribe(job, pid \\ nil) when is_binary(job) and (is_pid(pid) or is_nil(pid)),
+  @spec subscribe(job_id | server, pid | nil) :: :ok | {:ok, String.t()} | {:error, Error.t()}
+  def subscribe(job_or_server, pid \\ nil)
+
+  def subscribe(job, pid) when is_binary(job) and (is_pid(pid) or is_nil(pid)),
     do: Jobs.subscribe(job, pid)
+
+  def subscribe(server, pid) when is_pid(pid) or is_nil(pid), do: Events.subscribe(server, pid)
 
   @doc """
   Ends what `subscribe/2` began. Messages that are under way still arrive.
   """
-  @spec unsubscribe(job_id, pid | nil) :: :ok | {:error, Error.t()}
-  def unsubscribe(job, pid \\ nil) when is_binary(job) and (is_pid(pid) or is_nil(pid)),
+  @spec unsubscribe(job_id | server, pid | nil) :: :ok | {:error, Error.t()}
+  def unsubscribe(job_or_server, pid \\ nil)
+
+  def unsubscribe(job, pid) when is_binary(job) and (is_pid(pid) or is_nil(pid)),
     do: Jobs.unsubscribe(job, pid)
+
+  def unsubscribe(server, pid) when is_pid(pid) or is_nil(pid),
+    do: Events.unsubscribe(server, pid)
 
   @doc """
   The jobs that have not ended, in the order they were submitted: a list of maps as `job/2` has
@@ -615,6 +641,45 @@ defmodule GpuSched do
   """
   @spec stats(server, [{:timeout, timeout}]) :: {:ok, map} | {:error, Error.t()}
   def stats(server, opts \\ []), do: Admin.call(server, :stats, [], opts)
+
+  @doc """
+  How long the requests of each model took that were answered, and in what batches they were.
+
+      iex> {:ok, %{"minilm" => model}} = GpuSched.histograms(MyApp.Gpu)
+      iex> length(model["queue_us"])
+      32
+
+  A map of models, each with `"queue_us"`, `"compute_us"`, `"total_us"` (both) and `"batch"`: lists of how
+  many were above 2^(i-1) and not above 2^i, as `docs/protocol.md` has it. `GpuSched.Metrics` makes
+  Prometheus' histograms of them.
+  """
+  @spec histograms(server, [{:timeout, timeout}]) :: {:ok, map} | {:error, Error.t()}
+  def histograms(server, opts \\ []), do: Admin.call(server, :histograms, [], opts)
+
+  @doc """
+  Who has requests under way: a list of maps with `"node"`, `"in_flight"` and `"processes"`.
+
+      iex> GpuSched.clients(MyApp.Gpu)
+      {:ok, []}
+  """
+  @spec clients(server, [{:timeout, timeout}]) :: {:ok, [map]} | {:error, Error.t()}
+  def clients(server, opts \\ []), do: Admin.call(server, :clients, [], opts)
+
+  @doc """
+  Shows devices, models, queues, jobs and clients in the terminal, anew every second, until Enter is
+  pressed.
+
+      GpuSched.top({MyApp.Gpu, :"gpu@10.0.0.2"})
+      :erpc.call(:"gpu@10.0.0.2", GpuSched, :top, [MyApp.Gpu])    # from a node without this library
+
+  It is drawn where the group leader of the caller is. Percentiles are read off buckets that double,
+  so they are estimates; `GpuSched.Load` measures. Options: `:interval` in ms, 1000; `:frames`, how many
+  to draw, `:infinity`. What is no terminal gets one below the other, and needs `:frames`, as nobody
+  presses Enter there.
+  """
+  @spec top(server, [{:interval, pos_integer} | {:frames, pos_integer | :infinity}]) ::
+          :ok | {:error, Error.t()}
+  def top(server, opts \\ []), do: GpuSched.Top.run(server, opts)
 
   @doc """
   Loads a model and waits until it is ready.

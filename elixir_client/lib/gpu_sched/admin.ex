@@ -45,7 +45,15 @@ defmodule GpuSched.Admin do
   defp run(:await_ready, ctx, [name], opts),
     do: wait_ready(ctx, name, Local.deadline(opts[:timeout]))
 
-  defp run(function, ctx, [], opts) when function in [:models, :devices, :stats] do
+  defp run(:clients, ctx, [], opts) do
+    {:ok, GenServer.call(ctx.server, :clients, opts[:timeout])}
+  catch
+    :exit, _reason ->
+      {:error,
+       GpuSched.Error.exception(reason: :unavailable, message: "the scheduler did not answer")}
+  end
+
+  defp run(function, ctx, [], opts) when function in [:models, :devices, :stats, :histograms] do
     request(ctx, Atom.to_string(function), [], :plain, Local.deadline(opts[:timeout]))
   end
 

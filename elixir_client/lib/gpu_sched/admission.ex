@@ -23,7 +23,8 @@ defmodule GpuSched.Admission do
   @next_id 12
   @generation 13
   @max_values 14
-  @slots 14
+  @refused 15
+  @slots 15
 
   @states [starting: 0, up: 1, down: 2, closing: 3]
 
@@ -119,6 +120,10 @@ defmodule GpuSched.Admission do
 
   # How many wait; answers the number with this one.
   def add_waiting(ref, n), do: :atomics.add_get(ref, @waiting, n)
+
+  # How many were refused for want of credit.
+  def count_refused(ref), do: :atomics.add(ref, @refused, 1)
+  def refused(ref), do: :atomics.get(ref, @refused)
 
   def set_retry_after(ref, ms), do: :atomics.put(ref, @retry_after, ms)
 

@@ -4,12 +4,13 @@ defmodule GpuSched.Context do
   # what changes is in the counters (see GpuSched.Admission).
   @moduledoc false
 
-  defstruct [:server, :counters, :client, :jobs]
+  defstruct [:server, :counters, :client, :jobs, :events]
 
   @type t :: %__MODULE__{
           server: pid,
           counters: :atomics.atomics_ref(),
           client: String.t() | nil,
-          jobs: GpuSched.Jobs.Table.handle()
+          jobs: GpuSched.Jobs.Table.handle(),
+          events: GpuSched.Events.handle()
         }
 end

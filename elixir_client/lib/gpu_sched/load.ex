@@ -132,8 +132,11 @@ defmodule GpuSched.Load do
     measure = fn how ->
       Progress.point(progress, how)
 
-      with {:ok, raw} <- Fleet.run(opts, pool, kind, [watcher: progress] ++ how),
-           do: {:ok, Point.new(raw, how, opts)}
+      with {:ok, raw} <- Fleet.run(opts, pool, kind, [watcher: progress] ++ how) do
+        point = Point.new(raw, how, opts)
+        telemetry(point, name)
+        {:ok, point}
+      end
     end
 
     started = DateTime.utc_now() |> DateTime.truncate(:second) |> DateTime.to_iso8601()
@@ -156,6 +159,24 @@ defmodule GpuSched.Load do
     after
       Progress.stop(progress)
     end
+  end
+
+  defp telemetry(point, name) do
+    measured = %{
+      throughput: point["throughput"],
+      p50_ms: Point.percentile_ms(point, 50),
+      p99_ms: Point.percentile_ms(point, 99),
+      failed: point["failed"]
+    }
+
+    about = %{
+      target: name,
+      mode: point["mode"],
+      offered: point["offered"],
+      limited: point["limited"]
+    }
+
+    GpuSched.Telemetry.execute([:gpu_sched, :load, :point], measured, about)
   end
 
   defp measure_all!(%{search: search} = opts, measure) when search != nil do

@@ -170,6 +170,7 @@ defmodule GpuSched.Local do
         wait(ctx, bytes, owner, opts, deadline, stop)
 
       {:error, error} ->
+        if error.reason == :overloaded, do: Admission.count_refused(ctx.counters)
         {:error, Telemetry.refused(error)}
     end
   end

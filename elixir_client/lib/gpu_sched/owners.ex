@@ -57,6 +57,13 @@ defmodule GpuSched.Owners do
   @spec on(t, node) :: [pid]
   def on(owners, node), do: for({pid, _} <- owners, node(pid) == node, do: pid)
 
+  # Of those that have something under way, how much, by their nodes.
+  @spec counts(t) :: [{node, [pos_integer]}]
+  def counts(owners) do
+    busy = for {pid, watched} <- owners, elem(watched, 1) > 0, do: {node(pid), elem(watched, 1)}
+    busy |> Enum.group_by(&elem(&1, 0), &elem(&1, 1)) |> Enum.sort()
+  end
+
   @spec nodes(t) :: [node]
   def nodes(owners), do: for({pid, _} <- owners, node(pid) != node(), uniq: true, do: node(pid))
 end

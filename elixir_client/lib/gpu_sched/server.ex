@@ -25,6 +25,7 @@ defmodule GpuSched.Server do
     Directory,
     Encode,
     Error,
+    Events,
     Executable,
     Jobs,
     Local,
@@ -33,7 +34,7 @@ defmodule GpuSched.Server do
     Relay
   }
 
-  alias GpuSched.Server.{Credit, Flight, Frames, Lifecycle, Reupload, State, Watch}
+  alias GpuSched.Server.{Credit, Flight, Frames, Lifecycle, Overload, Reupload, State, Watch}
 
   # Messages that are taken into one frame.
   @batch 256
@@ -127,7 +128,9 @@ defmodule GpuSched.Server do
 
     with {:ok, path} <- Executable.find(opts.port_path),
          {:ok, counter} <- Directory.counter(label),
-         ctx = %{ctx | jobs: Jobs.Table.start_link(self(), label, counter, opts)},
+         ctx = %{ctx | events: Events.start_link(label)},
+         jobs = Jobs.Table.start_link(self(), label, counter, ctx.events, opts),
+         ctx = %{ctx | jobs: jobs},
          {:ok, state} <- Lifecycle.open(%{state | ctx: ctx}, path),
          {:ok, state, frame} <-
            Lifecycle.await_hello(state, path, State.now_ms() + opts.start_timeout),
@@ -158,6 +161,7 @@ defmodule GpuSched.Server do
     Enum.each(state.pending, fn {_id, e} -> Flight.answer_closing(state, e) end)
     Enum.each(state.relays, fn {_node, relay} -> Relay.stop(relay) end)
     Jobs.Table.close(state.ctx.jobs, "the scheduler was stopped")
+    Events.close(state.ctx.events, "the scheduler was stopped")
     Lifecycle.close_port(state)
 
     # Where our supervisor loses its patience before that, the directory sees to it.
@@ -283,6 +287,7 @@ defmodule GpuSched.Server do
         state
 
       map_size(state.waiting) >= state.opts.max_waiting ->
+        Admission.count_refused(state.counters)
         why = "#{map_size(state.waiting)} callers are waiting already (max_waiting)"
         State.reply(to, {:error, Admission.overloaded(state.counters, why)})
         state
@@ -405,6 +410,8 @@ defmodule GpuSched.Server do
   end
 
   @impl true
+  def handle_call(:clients, _from, state), do: {:reply, Watch.clients(state), state}
+
   def handle_call(request, _from, state) do
     Logger.warning("#{State.name(state)} was called with #{inspect(request, limit: 5)}")
     {:reply, {:error, Error.exception(reason: :not_supported)}, state}
@@ -452,6 +459,7 @@ defmodule GpuSched.Server do
     %{state | large: 0}
     |> Credit.estimate_retry()
     |> Credit.find_leak()
+    |> Overload.look()
     |> Credit.expire_reservations()
     # Callers that take what is not there hide for a moment what is.
     |> Credit.grant_waiting()

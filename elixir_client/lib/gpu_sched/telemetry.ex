@@ -17,12 +17,16 @@ defmodule GpuSched.Telemetry do
   | `[:gpu_sched, :model, :state]` | `count` (1) | `server`, `model`, `state`, `error` |
   | `[:gpu_sched, :device, :state]` | `count` (1) | `server`, `device`, `state`, `reason` |
   | `[:gpu_sched, :job, :state]` | `count` (1) | `server`, `job`, `name`, `state`, `error` |
+  | `[:gpu_sched, :overload, :state]` | `count` (1), `refused` | `server`, `state` (`"begun"` or `"over"`), `at` (`"credit"`: callers were refused before they sent anything; `"port"`: by the scheduler) |
+  | `[:gpu_sched, :load, :point]` | `throughput`, `p50_ms`, `p99_ms`, `failed` | `target`, `mode`, `offered`, `limited` |
 
   The span `:infer` is that of `GpuSched.infer/4` and of `GpuSched.async/4`, and is emitted in the
   process that waits for the result. `server` is the pid of the scheduler; of a request to another
   node it is what names it there, as `{name, node}`.
 
-  The events of ports, models and devices are emitted by the owner of the port, on which everybody
+  `:load` is emitted by `GpuSched.Load` for each point that was measured, in the process that called it.
+
+  The events of ports, models, devices and overload are emitted by the owner of the port, on which everybody
   waits: a handler of theirs must not block.
   """
 

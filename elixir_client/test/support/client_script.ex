@@ -44,6 +44,22 @@ defmodule GpuSched.ClientScript do
     Process.sleep(:infinity)
   end
 
+  # Hands on what a scheduler tells it; in a process that nobody on another node has spawned.
+  def listen(server, to) do
+    spawn(fn ->
+      send(to, {:listening, GpuSched.subscribe(server)})
+      hand_on(to)
+    end)
+  end
+
+  defp hand_on(to) do
+    receive do
+      message -> send(to, {:heard, message})
+    end
+
+    hand_on(to)
+  end
+
   # Listens to a job that has ended, with this library and as a node would that has it not; in a
   # process that nobody on another node has spawned.
   def subscribe(job), do: Task.await(Task.async(fn -> listen(job) end))

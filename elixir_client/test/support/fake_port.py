@@ -232,6 +232,12 @@ def infer(id, params, frame):
             job_event(parameters.get("job", last_job), text(parameters.get("state", "running")),
                       done, parameters.get("total"), status=time_limit(parameters))
         say([1, id, None, result({})])
+    elif model == "event":
+        # One of the scheduler's, as the parameters say.
+        for n in range(parameters.pop("times", 1)):
+            event = {k: text(v) if isinstance(v, bytes) else v for k, v in parameters.items()}
+            say([2, "event", [dict(event, refused=n) if event["event"] == "overload" else event]])
+        say([1, id, None, result({})])
     elif model == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     else:

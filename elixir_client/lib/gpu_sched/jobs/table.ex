@@ -12,12 +12,13 @@ defmodule GpuSched.Jobs.Table do
   @moduledoc false
   use GenServer
 
-  alias GpuSched.{Error, Telemetry}
+  alias GpuSched.{Error, Events, Telemetry}
   alias GpuSched.Jobs.{Id, Watcher}
 
   defstruct [
     :server,
     :label,
+    :events,
     :table,
     :kept,
     :max_waiting,
@@ -38,9 +39,9 @@ defmodule GpuSched.Jobs.Table do
           counter: :atomics.atomics_ref()
         }
 
-  @spec start_link(pid, String.t(), :atomics.atomics_ref(), map) :: handle
-  def start_link(server, label, counter, opts) do
-    {:ok, pid} = GenServer.start_link(__MODULE__, {server, label, opts})
+  @spec start_link(pid, String.t(), :atomics.atomics_ref(), Events.handle(), map) :: handle
+  def start_link(server, label, counter, events, opts) do
+    {:ok, pid} = GenServer.start_link(__MODULE__, {server, label, events, opts})
     %{pid: pid, table: GenServer.call(pid, :table), label: label, counter: counter}
   end
 
@@ -172,7 +173,7 @@ defmodule GpuSched.Jobs.Table do
   # -------------------------------------------------------------------------------- the process
 
   @impl true
-  def init({server, label, opts}) do
+  def init({server, label, events, opts}) do
     Process.flag(:message_queue_data, :off_heap)
     table = :ets.new(__MODULE__, [:public, read_concurrency: true])
 
@@ -180,6 +181,7 @@ defmodule GpuSched.Jobs.Table do
      %__MODULE__{
        server: server,
        label: label,
+       events: events,
        table: table,
        kept: opts.kept_jobs,
        max_waiting: opts.max_waiting
@@ -289,7 +291,16 @@ defmodule GpuSched.Jobs.Table do
     [{_number, :live, before}] = :ets.lookup(state.table, number)
     row = Map.merge(before, known(event))
     :ets.insert(state.table, {number, :live, row})
-    state = if row["state"] == before["state"], do: state, else: changed(state, number, row)
+
+    state =
+      if row["state"] == before["state"] do
+        Events.progress(state.events, row)
+        state
+      else
+        Events.tell(state.events, {:job, row})
+        changed(state, number, row)
+      end
+
     for {_to, watcher} <- job(state, number).watchers, do: Watcher.poke(watcher)
     state
   end
@@ -311,6 +322,7 @@ defmodule GpuSched.Jobs.Table do
       |> Map.merge(%{"error" => event["status"], "result" => event["result"]})
 
     :ets.insert(state.table, {number, :ended, row})
+    Events.tell(state.events, {:job, row})
     telemetry(state, row, event["status"])
     state = answer(state, number, :all, {:ended, row})
     job = job(state, number)

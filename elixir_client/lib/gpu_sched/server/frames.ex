@@ -7,7 +7,7 @@ defmodule GpuSched.Server.Frames do
 
   require Logger
 
-  alias GpuSched.{Admission, Error, Msgpack, Protocol, Relay, Telemetry}
+  alias GpuSched.{Admission, Error, Events, Msgpack, Protocol, Relay, Telemetry}
   alias GpuSched.Server.{Credit, Flight, JobLink, Lifecycle, State, Watch}
 
   # A payload below this is copied out of the frame it shares with others.
@@ -78,6 +78,10 @@ defmodule GpuSched.Server.Frames do
        do: :binary.copy(payload)
 
   defp own(payload, _frame), do: payload
+
+  # Nor must a string of an event.
+  defp own(text) when is_binary(text), do: :binary.copy(text)
+  defp own(other), do: other
 
   defp response(%{pending: pending} = state, id, payload) do
     case pending do
@@ -211,6 +215,9 @@ defmodule GpuSched.Server.Frames do
       error: error
     })
 
+    plain = %{"name" => own(model), "state" => own(value), "error" => error}
+    Events.tell(state.ctx.events, {:model, plain})
+
     if value == "failed" and error,
       do: Logger.error("#{State.name(state)}: the model #{model} failed: #{error.message}")
 
@@ -225,9 +232,18 @@ defmodule GpuSched.Server.Frames do
       reason: event["reason"]
     })
 
+    plain = %{"name" => own(device), "state" => own(value), "reason" => own(event["reason"])}
+    Events.tell(state.ctx.events, {:device, plain})
+
     if value == "down",
       do: Logger.warning("#{State.name(state)}: the device #{device} is down: #{event["reason"]}")
 
+    state
+  end
+
+  defp event(state, %{"event" => "overload", "state" => value} = event) do
+    plain = %{"state" => own(value), "refused" => event["refused"], "at" => "port"}
+    Events.overload(state.ctx.events, self(), plain)
     state
   end
 

@@ -12,6 +12,7 @@ defmodule GpuSched.Server.Lifecycle do
     Admission,
     Directory,
     Error,
+    Events,
     Executable,
     Msgpack,
     OsProcess,
@@ -125,6 +126,11 @@ defmodule GpuSched.Server.Lifecycle do
       os_pid: hello.pid
     })
 
+    Events.tell(
+      state.ctx.events,
+      {:port, %{"state" => "up", "version" => hello.version, "os_pid" => hello.pid}}
+    )
+
     state = %{state | hello: hello, status: :up, up_since: State.now_ms(), silent: 0}
 
     # Models first, so that what comes after them finds them; then what was in flight, oldest first.
@@ -184,6 +190,11 @@ defmodule GpuSched.Server.Lifecycle do
       [:gpu_sched, :port, :down],
       %{count: 1, in_flight: map_size(state.pending)},
       %{server: self(), reason: why, restart_ms: wait}
+    )
+
+    Events.tell(
+      state.ctx.events,
+      {:port, %{"state" => "down", "reason" => why, "restart_ms" => wait}}
     )
 
     close_port(state)

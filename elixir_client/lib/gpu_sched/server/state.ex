@@ -74,6 +74,8 @@ defmodule GpuSched.Server.State do
     large: 0,
     heard: true,
     silent: 0,
+    refused: 0,
+    overload: nil,
     leak: nil
   ]
 
@@ -83,7 +85,9 @@ defmodule GpuSched.Server.State do
   # `linked` are jobs, by their ids at the port, that end with their owner.
   # `frame` is the number of the frame that is gathered in `out`. `free_*` is credit to be given back
   # at the end of the turn, and `dead` the owners whose requests are to be ended then; `done` and
-  # `large` count since the last tick, `leak` is what find_leak/1 has seen.
+  # `large` count since the last tick, `leak` is what find_leak/1 has seen. `refused` is how many were
+  # refused for want of credit until the last tick, `overload` that number when that began, and when
+  # it was seen last.
   @type t :: %__MODULE__{
           opts: map,
           ctx: Context.t(),

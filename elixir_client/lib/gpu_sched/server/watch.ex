@@ -94,6 +94,9 @@ defmodule GpuSched.Server.Watch do
         # Who waits for a job is told that by its end; this process has nothing to tell them with.
         exit({:jobs_failed, reason})
 
+      nil when pid == state.ctx.events.pid ->
+        exit({:events_failed, reason})
+
       nil ->
         Reupload.upload_failed(state, pid, reason)
     end
@@ -113,6 +116,18 @@ defmodule GpuSched.Server.Watch do
       state ->
         Relay.open(relay, ref, to)
         state |> Flight.deliver_error(e, error) |> Flight.cancel_entry(id, e)
+    end
+  end
+
+  # Who has how much under way, node by node.
+  @spec clients(State.t()) :: [map]
+  def clients(state) do
+    for {node, counts} <- Owners.counts(state.owners) do
+      %{
+        "node" => Atom.to_string(node),
+        "in_flight" => Enum.sum(counts),
+        "processes" => length(counts)
+      }
     end
   end
 

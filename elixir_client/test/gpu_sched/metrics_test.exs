@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.MetricsTest do
+  # The metrics, read as Prometheus does.
+  use ExUnit.Case, async: false
+
+  alias GpuSched.{Metrics, RealPort, Snapshot}
+
+  @moduletag capture_log: true, timeout: 120_000
+
+  # The text as {types, samples}: name → type, and {name, labels} → value. Anything that is not of the
+  # format fails.
+  defp read(text) do
+    text = IO.iodata_to_binary(text)
+    assert String.ends_with?(text, "\n")
+
+    text
+    |> String.split("\n", trim: true)
+    |> Enum.reduce({%{}, %{}}, fn
+      "# HELP " <> rest, {types, samples} ->
+        [name, help] = String.split(rest, " ", parts: 2)
+        assert name =~ ~r/^[a-z][a-z0-9_]*$/ and help != ""
+        {types, samples}
+
+      "# TYPE " <> rest, {types, samples} ->
+        [name, type] = String.split(rest, " ")
+        assert type in ~w(counter gauge histogram)
+        refute is_map_key(types, name)
+        {Map.put(types, name, type), samples}
+
+      line, {types, samples} ->
+        [_, name, _, labels, value] = Regex.run(~r/^([a-z_0-9]+)(\{(.*)\})? (\S+)$/, line)
+        base = String.replace(name, ~r/_(bucket|sum|count)$/, "")
+        assert is_map_key(types, name) or types[base] == "histogram"
+        {value, ""} = Float.parse(value)
+        key = {name, labels(labels)}
+        refute is_map_key(samples, key)
+        {types, Map.put(samples, key, value)}
+    end)
+  end
+
+  defp labels(""), do: %{}
+
+  defp labels(text) do
+    pairs = Regex.scan(~r/([a-z_]+)="((?:[^"\\]|\\.)*)"(?:,|$)/, text)
+    assert pairs |> Enum.map(&hd/1) |> Enum.join() == text
+    Map.new(pairs, fn [_, key, value] -> {key, value} end)
+  end
+
+  describe "of the real port" do
+    if reason = RealPort.missing(), do: @describetag(skip: reason)
+
+    test "say what stats says, under the names that dashboards know" do
+      slow = [
+        name: "slow",
+        engine: "synthetic",
+        parameters: [a_us: 100_000],
+        max_batch_requests: 1,
+        queue_limit: 1
+      ]
+
+      {server, _pid} = RealPort.start(models: [[name: "noop", engine: "synthetic"], slow])
+      {:ok, _} = GpuSched.await_ready(server)
+      for _ <- 1..7, do: {:ok, _} = GpuSched.infer(server, "noop", %{data: [1]})
+      many = for _ <- 1..6, do: GpuSched.async(server, "slow", %{data: [1]}, timeout: 60_000)
+      refused = Enum.count(GpuSched.await_many(many), &match?({:error, _}, &1))
+      assert refused > 0
+      {:ok, text} = Metrics.text(server)
+      {:ok, stats} = GpuSched.stats(server)
+      counters = stats["models"]["noop"]
+      {types, samples} = read(text)
+      model = %{"model" => "noop", "version" => "1"}
+
+      for {name, value} <- [
+            {"nv_inference_request_success", 7},
+            {"nv_inference_count", 7},
+            {"nv_inference_exec_count", counters["batches"]},
+            {"nv_inference_pending_request_count", 0},
+            {"nv_inference_queue_duration_us", counters["queue_us"]},
+            {"nv_inference_compute_infer_duration_us", counters["compute_us"]},
+            {"nv_inference_request_duration_us", counters["queue_us"] + counters["compute_us"]}
+          ] do
+        assert samples[{name, model}] == value, name
+      end
+
+      rejected = %{"model" => "slow", "version" => "1", "reason" => "REJECTED"}
+      assert samples[{"nv_inference_request_failure", rejected}] == refused
+      assert samples[{"nv_inference_request_failure", Map.put(model, "reason", "BACKEND")}] == 0
+      assert types["nv_inference_request_success"] == "counter"
+      assert types["nv_inference_pending_request_count"] == "gauge"
+      assert samples[{"gpu_sched_port_bad_frames_total", %{}}] == 0
+
+      assert samples[
+               {"gpu_sched_device_up",
+                %{"device" => "cpu:0", "kind" => "cpu", "model" => device_model(server)}}
+             ] == 1
+    end
+
+    test "have histograms that add up" do
+      {server, _pid} =
+        RealPort.start(
+          models: [
+            [name: "m", engine: "synthetic", parameters: [a_us: 3_000], max_batch_requests: 4]
+          ]
+        )
+
+      {:ok, _} = GpuSched.await_ready(server)
+      requests = for _ <- 1..10, do: GpuSched.async(server, "m", %{data: [1]}, timeout: 60_000)
+      results = for {:ok, result} <- GpuSched.await_many(requests), do: result
+      {:ok, text} = Metrics.text(server)
+      {types, samples} = read(text)
+      batches = results |> Enum.map(& &1["batch"]) |> Enum.sum()
+
+      for {name, sum} <- [
+            {"gpu_sched_queue_seconds", nil},
+            {"gpu_sched_compute_seconds", nil},
+            {"gpu_sched_request_seconds", nil},
+            {"gpu_sched_batch_requests", batches}
+          ] do
+        assert types[name] == "histogram"
+
+        buckets =
+          for {{^name, %{"model" => "m", "le" => le}}, n} <- bare(samples, "_bucket") do
+            {if(le == "+Inf", do: :infinity, else: elem(Float.parse(le), 0)), n}
+          end
+
+        counts = buckets |> Enum.sort() |> Enum.map(&elem(&1, 1))
+        # Cumulative, and the last is all of them; a number is less than an atom.
+        assert counts == Enum.sort(counts)
+        assert List.last(counts) == 10
+        assert samples[{name <> "_count", %{"model" => "m"}}] == 10
+        if sum, do: assert(samples[{name <> "_sum", %{"model" => "m"}}] == sum)
+      end
+
+      # None was in its batch for less than the batch takes, but for what is made up for.
+      assert samples[{"gpu_sched_compute_seconds_bucket", %{"model" => "m", "le" => "0.000512"}}] ==
+               0
+
+      assert samples[{"gpu_sched_batch_requests_bucket", %{"model" => "m", "le" => "4"}}] == 10
+    end
+
+    test "clients are told, by their nodes" do
+      slow = [name: "slow", engine: "synthetic", parameters: [a_us: 1_000_000]]
+      {server, _pid} = RealPort.start(models: [slow])
+      {:ok, _} = GpuSched.await_ready(server)
+      assert GpuSched.clients(server) == {:ok, []}
+      requests = for _ <- 1..3, do: GpuSched.async(server, "slow", %{data: [1]})
+      me = Atom.to_string(node())
+
+      GpuSched.FakePort.until(fn ->
+        match?({:ok, [%{"in_flight" => 3}]}, GpuSched.clients(server))
+      end)
+
+      assert {:ok, [%{"node" => ^me, "processes" => 1}]} = GpuSched.clients(server)
+      Enum.each(requests, &GpuSched.cancel/1)
+    end
+  end
+
+  # The samples of that ending, without it.
+  defp bare(samples, ending) do
+    for {{name, labels}, n} <- samples, String.ends_with?(name, ending) do
+      {{String.replace_suffix(name, ending, ""), labels}, n}
+    end
+  end
+
+  defp device_model(server) do
+    {:ok, devices} = GpuSched.devices(server)
+    Enum.find(devices, &(&1["name"] == "cpu:0"))["model"]
+  end
+
+  test "a scheduler that is not there is an error" do
+    assert {:error, %GpuSched.Error{reason: :unavailable}} = Metrics.text(:nobody)
+    assert {:error, %GpuSched.Error{reason: :unavailable}} = Snapshot.take(:nobody)
+  end
+
+  test "percentiles are read off buckets that double" do
+    buckets = fn pairs -> for i <- 0..31, do: Map.get(Map.new(pairs), i, 0) end
+    assert Snapshot.percentile_ms(buckets.([]), 50) == nil
+    # Bucket 10 is from 512 to 1024 µs.
+    assert Snapshot.percentile_ms(buckets.([{10, 100}]), 50) == 0.768
+    assert Snapshot.percentile_ms(buckets.([{10, 100}]), 100) == 1.024
+    assert Snapshot.percentile_ms(buckets.([{0, 99}, {10, 1}]), 99) <= 0.001
+    assert Snapshot.percentile_ms(buckets.([{0, 90}, {10, 10}]), 99) > 0.9
+  end
+end

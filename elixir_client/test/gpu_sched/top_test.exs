@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.TopTest do
+  use ExUnit.Case, async: false
+
+  import ExUnit.CaptureIO
+
+  alias GpuSched.{RealPort, TestNode}
+
+  @moduletag capture_log: true, timeout: 120_000
+  if reason = RealPort.missing(), do: @moduletag(skip: reason)
+
+  test "draws devices, models, jobs and clients" do
+    {server, _pid} = RealPort.start(port_options: [cpu_devices: 2])
+    {:ok, _} = GpuSched.await_ready(server)
+    {:ok, job} = GpuSched.submit(server, "gemm", devices: 1, parameters: [seconds: 60])
+    drawn = capture_io(fn -> assert GpuSched.top(server, interval: 50, frames: 2) == :ok end)
+    # One below the other, where there is no terminal.
+    assert length(String.split(drawn, "/s answered")) == 3
+    refute drawn =~ "\e["
+    assert drawn =~ ~r/^DEVICE +STATE/m and drawn =~ ~r/^cpu:0 /m and drawn =~ ~r/^cpu:1 /m
+    assert drawn =~ ~r/^MODEL +STATE/m and drawn =~ ~r/^noop +ready/m
+    assert drawn =~ ~r/^#{Regex.escape(job)} gemm /m
+    :ok = GpuSched.cancel(job)
+  end
+
+  test "counts what was answered since the frame before" do
+    {server, _pid} = RealPort.start()
+    {:ok, _} = GpuSched.await_ready(server)
+    {:ok, before} = GpuSched.Snapshot.take(server)
+    for _ <- 1..20, do: {:ok, _} = GpuSched.infer(server, "noop", %{data: [1]})
+    {:ok, now} = GpuSched.Snapshot.take(server)
+    now = Map.put(now, "at_ms", before["at_ms"] + 2_000)
+    between = GpuSched.Snapshot.between(before, now)
+    assert between.models["noop"].answered == 10.0
+    assert between.all.answered == 10.0
+    assert between.models["noop"].p50_ms > 0
+    text = before |> GpuSched.Top.frame(now, 100) |> IO.iodata_to_binary()
+    assert text =~ "10.0/s answered"
+    assert text =~ ~r/noop +ready +10.0 +0 +0 /
+  end
+
+  if reason = TestNode.missing(), do: @tag(skip: reason)
+
+  test "is drawn on the laptop that asks, which has none of our code" do
+    {server, _pid} = RealPort.start()
+    {:ok, _} = GpuSched.await_ready(server)
+    {_peer, laptop} = TestNode.laptop()
+    args = [server, [interval: 10, frames: 1]]
+    # The group leader goes with the call.
+    drawn =
+      capture_io(fn -> :ok = :erpc.call(laptop, :erpc, :call, [node(), GpuSched, :top, args]) end)
+
+    assert drawn =~ "cpu:0"
+  end
+
+  test "what it does not take is refused, and no scheduler is an error" do
+    assert_raise ArgumentError, ~r/:speed/, fn -> GpuSched.top(:nobody, speed: 1) end
+    assert_raise ArgumentError, ~r/:frames/, fn -> GpuSched.top(:nobody, frames: 0) end
+    assert {:error, %GpuSched.Error{reason: :unavailable}} = GpuSched.top(:nobody)
+  end
+end

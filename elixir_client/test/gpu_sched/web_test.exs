@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.WebTest do
+  # The page and the metrics over HTTP, as a client, a browser and somebody unfriendly see them.
+  use ExUnit.Case, async: false
+
+  alias GpuSched.{Browser, Error, RealPort, Web}
+
+  @moduletag capture_log: true, timeout: 120_000
+
+  @missing_inets unless(Code.ensure_loaded?(:inets),
+                   do: "OTP's :inets is not installed (Debian: erlang-inets)"
+                 )
+
+  defp web(opts) do
+    pid = start_supervised!({Web, [port: 0] ++ opts})
+    Web.port(pid)
+  end
+
+  # A request as bytes, and what comes back.
+  defp raw(port, text) do
+    {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false])
+    :ok = :gen_tcp.send(socket, text)
+    answer = read_all(socket, "")
+    :gen_tcp.close(socket)
+    answer
+  end
+
+  defp read_all(socket, acc) do
+    case :gen_tcp.recv(socket, 0, 20_000) do
+      {:ok, more} -> read_all(socket, acc <> more)
+      {:error, _closed} -> acc
+    end
+  end
+
+  defp get(port, path, method \\ "GET") do
+    answer = raw(port, "#{method} #{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    [head, body] = String.split(answer, "\r\n\r\n", parts: 2)
+    ["HTTP/1.1 " <> status | headers] = String.split(head, "\r\n")
+
+    headers =
+      Map.new(headers, fn line ->
+        [name, value] = String.split(line, ":", parts: 2)
+        {String.downcase(name), String.trim(value)}
+      end)
+
+    {status |> String.split() |> hd() |> String.to_integer(), headers, body}
+  end
+
+  describe "serves" do
+    if @missing_inets, do: @describetag(skip: @missing_inets)
+    if !@missing_inets && RealPort.missing(), do: @describetag(skip: RealPort.missing())
+
+    test "metrics, the state and the page" do
+      {server, _pid} = RealPort.start()
+      {:ok, _} = GpuSched.await_ready(server)
+      {:ok, _} = GpuSched.infer(server, "noop", %{data: [1]})
+      port = web(server: server)
+
+      assert {200, %{"content-type" => "text/plain; version=0.0.4" <> _}, text} =
+               get(port, "/metrics")
+
+      assert text =~ ~s(nv_inference_request_success{model="noop",version="1"} 1\n)
+
+      assert {200, %{"content-type" => "application/json", "cache-control" => "no-store"}, json} =
+               get(port, "/state.json?t=1")
+
+      assert {:ok, %{"models" => [%{"name" => "noop"}], "devices" => [_ | _], "server" => name}} =
+               GpuSched.Json.decode(json)
+
+      assert name == inspect(server)
+
+      assert {200, %{"content-type" => "text/html" <> _} = headers, page} = get(port, "/")
+      assert page =~ "<!doctype html>"
+      # Nothing from elsewhere, and nothing may be.
+      refute page =~ ~r/src=|@import|url\(/
+      refute Regex.replace(~r/createElementNS\("[^"]*"/, page, "") =~ ~r/https?:/
+      assert headers["content-security-policy"] =~ "default-src 'none'"
+      assert {200, %{"content-length" => n}, ""} = get(port, "/", "HEAD")
+      assert String.to_integer(n) == byte_size(page)
+    end
+
+    test "nothing else" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server)
+      assert {404, _, _} = get(port, "/etc/passwd")
+      assert {404, _, _} = get(port, "/../../etc/passwd")
+      assert {405, _, _} = get(port, "/", "DELETE")
+      # What is no request at all harms nobody.
+      raw(port, "nonsense\r\n\r\n")
+
+      raw(
+        port,
+        "GET / HTTP/1.1\r\n" <>
+          String.duplicate("X: #{String.duplicate("y", 900)}\r\n", 60) <> "\r\n"
+      )
+
+      assert {200, _, _} = get(port, "/metrics")
+    end
+
+    test "that the scheduler is gone" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server)
+      stop_supervised!(server)
+      assert {503, _, text} = get(port, "/metrics")
+      assert text =~ "no scheduler is running"
+      assert {503, _, json} = get(port, "/state.json")
+      assert {:ok, %{"error" => _}} = GpuSched.Json.decode(json)
+    end
+
+    test "on the loopback interface alone unless told otherwise, and frees its port" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server)
+      assert {:error, _} = start_supervised({Web, server: server, port: port}, id: :second)
+      stop_supervised!(Web)
+      assert {:error, :econnrefused} = :gen_tcp.connect({127, 0, 0, 1}, port, [])
+    end
+
+    if reason = Browser.missing(), do: @tag(skip: reason)
+    @tag :tmp_dir
+    test "a page that draws, in a browser", %{tmp_dir: dir} do
+      {server, _pid} = RealPort.start(port_options: [cpu_devices: 2])
+      {:ok, _} = GpuSched.await_ready(server)
+      port = web(server: server)
+
+      # Load, for as long as the browser looks.
+      load =
+        spawn_link(fn ->
+          Stream.repeatedly(fn -> GpuSched.infer(server, "noop", %{data: [1]}) end)
+          |> Stream.run()
+        end)
+
+      {0, dom, console} = Browser.dom("http://127.0.0.1:#{port}/", dir, 6_000)
+      Process.unlink(load)
+      Process.exit(load, :kill)
+      assert console == []
+      assert dom =~ ~s(<p id="trouble" hidden)
+
+      for chart <- ~w(load latency batch waiting busy) do
+        [figure] = Regex.run(~r/<figure id="chart-#{chart}">.*?<\/figure>/s, dom)
+        assert figure =~ ~r/<path d="M[\d.]+ [\d.]+/, chart
+      end
+
+      assert dom =~ ~r/answered [\d,.]+\/s/
+      assert dom =~ "<td>noop</td><td>ready</td>"
+      assert dom =~ "<td>cpu:0</td><td>up</td>" and dom =~ "<td>cpu:1</td>"
+      assert dom =~ "<td>#{node()}</td>"
+    end
+  end
+
+  test "options are checked" do
+    assert_raise ArgumentError, ~r/server:/, fn -> Web.start_link([]) end
+    assert_raise ArgumentError, ~r/:port/, fn -> Web.start_link(server: :a, port: 99_999) end
+
+    assert_raise ArgumentError, ~r/unknown option :host/, fn ->
+      Web.start_link(server: :a, host: "x")
+    end
+  end
+
+  if @missing_inets do
+    test "without inets it says what to install" do
+      Process.flag(:trap_exit, true)
+      assert {:error, %Error{reason: :not_supported, message: text}} = Web.start_link(server: :a)
+      assert text =~ "erlang-inets"
+    end
+  else
+    test "without inets it says what to install" do
+      # As if it were not there: it is taken off the path for a moment.
+      path = :inets |> :code.which() |> Path.dirname() |> to_charlist()
+      modules = [:inets, :httpd]
+
+      for module <- modules do
+        :code.purge(module)
+        :code.delete(module)
+      end
+
+      true = :code.del_path(path)
+
+      on_exit(fn ->
+        :code.add_pathz(path)
+        for module <- modules, do: {:module, _} = :code.ensure_loaded(module)
+      end)
+
+      Process.flag(:trap_exit, true)
+      assert {:error, %Error{reason: :not_supported, message: text}} = Web.start_link(server: :a)
+      assert text =~ "erlang-inets" and text =~ "extra_applications"
+    end
+  end
+end
