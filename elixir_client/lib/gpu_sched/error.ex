@@ -145,6 +145,24 @@ defmodule GpuSched.Error do
   def message(%__MODULE__{message: message}) when is_binary(message), do: message
   def message(%__MODULE__{reason: reason}), do: default_message(reason)
 
+  # What stands for an error on the wire.
+  @doc false
+  @spec to_wire(reason, String.t() | nil, non_neg_integer | nil) :: map
+  def to_wire(reason, message, retry_after_ms) do
+    wire = %{
+      "status" => Keyword.fetch!(@codes, reason),
+      "code" => Atom.to_string(reason),
+      "scope" => reason |> scope_of() |> Atom.to_string(),
+      "message" => message || default_message(reason)
+    }
+
+    if retry_after_ms, do: Map.put(wire, "retry_after_ms", retry_after_ms), else: wire
+  end
+
+  @doc false
+  @spec wire?(atom) :: boolean
+  def wire?(reason), do: Keyword.has_key?(@codes, reason)
+
   # The error map of a response, as decoded from the wire.
   @doc false
   @spec from_wire(term) :: t

@@ -7,13 +7,16 @@ defmodule GpuSched.Executable do
 
   @name "sched-port"
 
-  @spec find(String.t() | nil) :: {:ok, String.t()} | {:error, Error.t()}
+  # A pair is a module that plays it, and what that is given.
+  @spec find(String.t() | {module, term} | nil) ::
+          {:ok, String.t() | {module, term}} | {:error, Error.t()}
   def find(nil) do
     # Empty is how an environment says that there is none.
     Enum.find_value(places(), fn {place, path} -> path not in [nil, ""] && check(path, place) end) ||
       {:error, not_found()}
   end
 
+  def find({module, _config} = played) when is_atom(module), do: {:ok, played}
   def find(path), do: check(path, "the option port_path")
 
   defp places do
@@ -65,6 +68,10 @@ defmodule GpuSched.Executable do
     )
   end
 
+  @spec name(String.t() | {module, term}) :: String.t()
+  def name({module, _config}), do: inspect(module)
+  def name(path), do: path
+
   @spec args(keyword) :: [String.t()]
   def args(options) do
     Enum.flat_map(options, fn
@@ -78,7 +85,12 @@ defmodule GpuSched.Executable do
 
   # Why it ended before its hello. What it printed went to standard error; for an option that it
   # does not understand it is asked again, because that answer is immediate and always the same.
-  @spec start_failure(String.t(), [String.t()], term) :: Error.t()
+  @spec start_failure(String.t() | {module, term}, [String.t()], term) :: Error.t()
+  def start_failure({_module, _config} = played, _args, status) do
+    message = "#{name(played)} did not start: #{describe(status)}"
+    Error.exception(reason: :start_failed, message: message)
+  end
+
   def start_failure(path, args, 64) do
     Error.exception(
       reason: :start_failed,

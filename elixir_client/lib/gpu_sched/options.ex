@@ -186,6 +186,8 @@ defmodule GpuSched.Options do
   defp check!(:name, v), do: wrong!(:name, v, "an atom, {:global, term} or {:via, module, term}")
   defp check!(:port_path, nil), do: :ok
   defp check!(:port_path, v) when is_binary(v), do: :ok
+  # GpuSched.Test's.
+  defp check!(:port_path, {module, _config}) when is_atom(module), do: :ok
   defp check!(:port_path, v), do: wrong!(:port_path, v, "the path of sched-port, a string")
 
   defp check!(:port_options, v) do

@@ -8,7 +8,7 @@ defmodule GpuSched.Server.Frames do
   require Logger
 
   alias GpuSched.{Admission, Error, Events, Msgpack, Protocol, Relay, Telemetry}
-  alias GpuSched.Server.{Credit, Flight, JobLink, Lifecycle, State, Watch}
+  alias GpuSched.Server.{Credit, Flight, JobLink, Lifecycle, State, Transport, Watch}
 
   # A payload below this is copied out of the frame it shares with others.
   @copy_below 64 * 1024
@@ -32,7 +32,7 @@ defmodule GpuSched.Server.Frames do
 
   def flush_frame(%{out: out, port: port} = state) do
     try do
-      Port.command(port, :lists.reverse(out))
+      Transport.send(port, :lists.reverse(out))
     rescue
       # It closed a moment ago; its exit is in the mailbox, and what is in flight is sent again.
       ArgumentError -> :ok

@@ -21,7 +21,7 @@ defmodule GpuSched.Server.Lifecycle do
   }
 
   alias GpuSched.Jobs.Table
-  alias GpuSched.Server.{Credit, Flight, JobLink, Reupload, State}
+  alias GpuSched.Server.{Credit, Flight, JobLink, Reupload, State, Transport}
 
   # How long a killed sched-port may take to be gone.
   @kill_ms 5_000
@@ -30,7 +30,7 @@ defmodule GpuSched.Server.Lifecycle do
 
   # The first message of the first frame is the hello; the frame is handled once that is known to be
   # acceptable.
-  @spec await_hello(State.t(), String.t(), integer) ::
+  @spec await_hello(State.t(), String.t() | {module, term}, integer) ::
           {:ok, State.t(), binary} | {:error, Error.t()}
   def await_hello(%{port: port} = state, path, deadline) do
     receive do
@@ -70,33 +70,19 @@ defmodule GpuSched.Server.Lifecycle do
     {:error,
      Error.exception(
        reason: :start_failed,
-       message: "#{path} cannot be used as sched-port: #{what}"
+       message: "#{Executable.name(path)} cannot be used as sched-port: #{what}"
      )}
   end
 
-  @spec open(State.t(), String.t()) :: {:ok, State.t()} | {:error, Error.t()}
+  @spec open(State.t(), String.t() | {module, term}) :: {:ok, State.t()} | {:error, Error.t()}
   def open(state, path) do
-    port =
-      Port.open({:spawn_executable, path}, [
-        :binary,
-        :nouse_stdio,
-        :exit_status,
-        :hide,
-        packet: 4,
-        args: args(state),
-        env: for({k, v} <- state.opts.port_env, do: {to_charlist(k), to_charlist(v)}),
-        # What may be in flight is bounded by the credit; this process must not be suspended.
-        busy_limits_port: :disabled,
-        busy_limits_msgq: :disabled
-      ])
-
-    process = OsProcess.of_port(port)
+    {port, process} = Transport.open(path, args(state), state.opts.port_env)
     Directory.port(process)
     {:ok, %{state | port: port, process: process, status: :starting, frame: 0}}
   rescue
     # The system refuses a new process.
     error in ErlangError ->
-      message = "#{path} was not started: #{Exception.message(error)}"
+      message = "#{Executable.name(path)} was not started: #{Exception.message(error)}"
       {:error, Error.exception(reason: :start_failed, message: message)}
   end
 
@@ -109,12 +95,7 @@ defmodule GpuSched.Server.Lifecycle do
   @spec close_port(State.t()) :: :ok
   def close_port(%{port: nil}), do: :ok
 
-  def close_port(%{port: port}) do
-    Port.close(port)
-    :ok
-  rescue
-    ArgumentError -> :ok
-  end
+  def close_port(%{port: port}), do: Transport.close(port)
 
   @spec came_up(State.t(), Protocol.hello()) :: State.t()
   def came_up(state, hello) do

@@ -92,7 +92,7 @@ defmodule GpuSched.Server.State do
           opts: map,
           ctx: Context.t(),
           counters: :atomics.atomics_ref(),
-          port: port | nil,
+          port: GpuSched.Server.Transport.t() | nil,
           process: OsProcess.t() | nil,
           status: :starting | :up | :down | :dying | :closing,
           pending: %{id => entry},
