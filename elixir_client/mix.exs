@@ -18,7 +18,10 @@ defmodule GpuSched.MixProject do
       name: "GpuSched",
       description: "Batched inference on the GPUs of another machine, from any BEAM node",
       package: package(),
-      docs: [main: "GpuSched", extras: ["README.md", "../docs/protocol.md"]]
+      docs: [
+        main: "GpuSched",
+        extras: ["README.md", "../docs/protocol.md"] ++ Path.wildcard("guides/*.{md,livemd}")
+      ]
     ]
   end
 
@@ -29,7 +32,7 @@ defmodule GpuSched.MixProject do
   defp package do
     [
       licenses: ["Apache-2.0"],
-      files: ~w(lib mix.exs README.md .formatter.exs),
+      files: ~w(lib guides mix.exs README.md .formatter.exs),
       links: %{}
     ]
   end

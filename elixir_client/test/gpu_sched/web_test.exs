@@ -118,9 +118,14 @@ defmodule GpuSched.WebTest do
     if reason = Browser.missing(), do: @tag(skip: reason)
     @tag :tmp_dir
     test "a page that draws, in a browser", %{tmp_dir: dir} do
-      {server, _pid} = RealPort.start(port_options: [cpu_devices: 2])
+      slow = [name: "slow", engine: "synthetic", parameters: [a_us: 300_000_000]]
+      models = [[name: "noop", engine: "synthetic"], slow]
+      {server, _pid} = RealPort.start(port_options: [cpu_devices: 2], models: models)
       {:ok, _} = GpuSched.await_ready(server)
       port = web(server: server)
+
+      # One that is under way all the time.
+      held = GpuSched.async(server, "slow", %{data: [1]}, timeout: :infinity)
 
       # Load, for as long as the browser looks.
       load =
@@ -144,6 +149,7 @@ defmodule GpuSched.WebTest do
       assert dom =~ "<td>noop</td><td>ready</td>"
       assert dom =~ "<td>cpu:0</td><td>up</td>" and dom =~ "<td>cpu:1</td>"
       assert dom =~ "<td>#{node()}</td>"
+      GpuSched.cancel(held)
     end
   end
 

@@ -278,13 +278,17 @@ defmodule GpuSched.Load.Report do
 
   # ---- parts
 
+  # As shares, since one load beyond what can be done would dwarf all others.
   defp breakdown(run) do
     columns =
       for point <- run.points, point["queue"].count > 0 do
         queue = Point.ms(Histogram.mean(point["queue"]))
         compute = Point.ms(Histogram.mean(point["compute"]))
         whole = Point.ms(Histogram.mean(point["latency"])) || 0
-        {Table.number(point["offered"]), [compute, queue, max(whole - queue - compute, 0)]}
+        rest = max(whole - queue - compute, 0)
+        all = max(queue + compute + rest, 1.0e-9)
+
+        {"#{Table.number(point["offered"])}", Enum.map([compute, queue, rest], &(&1 / all * 100))}
       end
 
     parts = [
@@ -294,8 +298,8 @@ defmodule GpuSched.Load.Report do
     ]
 
     figure(
-      Svg.bars(x_axis(run).label, %{label: "mean ms"}, parts, columns),
-      "Mean time of a request: computing, waiting in the queue, and all the rest."
+      Svg.bars(x_axis(run).label, %{label: "% of the mean latency"}, parts, columns),
+      "What the mean latency is made of. The table above has it in ms."
     )
   end
 

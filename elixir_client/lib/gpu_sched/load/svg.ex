@@ -10,7 +10,8 @@ defmodule GpuSched.Load.Svg do
   @height 300
   @left 64
   @right 16
-  @top 14
+  # Room for the legend.
+  @top 34
   @bottom 44
 
   @type axis :: %{
@@ -43,7 +44,7 @@ defmodule GpuSched.Load.Svg do
       svg([
         grid(to_x, to_y, x, y),
         for({value, text} <- levels, do: level(to_y.at.(value), text)),
-        for({value, text} <- marks, do: mark(to_x.at.(value), text)),
+        for({{value, text}, i} <- Enum.with_index(marks), do: mark(to_x.at.(value), text, i)),
         for(s <- series, do: line(s, to_x, to_y, x, y)),
         legend(series)
       ])
@@ -243,10 +244,11 @@ defmodule GpuSched.Load.Svg do
     ]
   end
 
-  defp mark(x, text) do
+  # One below the other, as they may be close.
+  defp mark(x, text, i) do
     [
       "<line class=\"mark\" x1=\"#{n(x)}\" x2=\"#{n(x)}\" y1=\"#{@top}\" y2=\"#{@height - @bottom}\"/>",
-      text(x + 4, @top + 10, text, "start")
+      text(x + 4, @top + 12 + 14 * i, text, "start")
     ]
   end
 
@@ -256,8 +258,8 @@ defmodule GpuSched.Load.Svg do
         width = 26 + String.length(s.name) * 7
 
         item = [
-          "<line class=\"line #{s.class}\" x1=\"#{x}\" x2=\"#{x + 16}\" y1=\"#{@top + 6}\" y2=\"#{@top + 6}\"/>",
-          text(x + 20, @top + 10, s.name, "start")
+          "<line class=\"line #{s.class}\" x1=\"#{x}\" x2=\"#{x + 16}\" y1=\"10\" y2=\"10\"/>",
+          text(x + 20, 14, s.name, "start")
         ]
 
         {item, x + width}
