@@ -5,7 +5,7 @@ defmodule GpuSched.LoadTest do
   use GpuSched.FakePortCase, async: false
 
   alias GpuSched.Load
-  alias GpuSched.Load.{Comparison, Histogram, Payload}
+  alias GpuSched.Load.{Comparison, Histogram, Payload, Schedule}
   alias GpuSched.{LoadTarget, RealPort, TestNode}
 
   doctest GpuSched.Load
@@ -18,6 +18,13 @@ defmodule GpuSched.LoadTest do
   defp point(target, opts) do
     %{points: [point]} = run(target, opts)
     point
+  end
+
+  defp schedule(_schedule, 0), do: []
+
+  defp schedule(schedule, n) do
+    {at, schedule} = Schedule.next(schedule)
+    [at | schedule(schedule, n - 1)]
   end
 
   # How many took at least so long.
@@ -60,6 +67,37 @@ defmodule GpuSched.LoadTest do
       assert closed["latency"].max >= 400 * @ms
       assert slow(closed, 100) < slow(open, 100) / 10
       assert Load.percentile_ms(closed, 90) < Load.percentile_ms(open, 80)
+    end
+
+    test "measures what the target itself saw, from the schedule on" do
+      # A queue of 2 ms each at 300 a second, which stalls once.
+      n = 300
+      target = LoadTarget.logged(LoadTarget.start(2, stall: {100, 200}), self())
+      payload = Enum.to_list(0..(n - 1))
+      options = [rate: 300, duration: 1_000, seed: 4, payload: payload, pool: n, lanes: 1]
+      point = point(target, options)
+      times = schedule(Schedule.new(:poisson, 300, 4), point["sent"])
+
+      served =
+        for i <- 0..(point["sent"] - 1) do
+          assert_receive {:served, number, called, done} when number == rem(i, n)
+          {called, done}
+        end
+
+      # None is called before it is due, so the schedule began no later than this, and hardly earlier.
+      began =
+        served |> Enum.zip_with(times, fn {called, _done}, at -> called - at end) |> Enum.min()
+
+      seen = Enum.zip_with(served, times, fn {_called, done}, at -> done - began - at end)
+      sorted = Enum.sort(seen)
+
+      for percent <- [25, 50, 75, 90, 99] do
+        expected = Enum.at(sorted, trunc(Float.ceil(percent * length(sorted) / 100)) - 1) / 1.0e6
+        measured = Load.percentile_ms(point, percent)
+        # Never less, but for the histogram's error; and more by the way of the answer.
+        assert measured >= expected * (1 - 1 / 128), "p#{percent}: #{measured}, #{expected}"
+        assert measured <= expected + 50, "p#{percent}: #{measured}, #{expected}"
+      end
     end
 
     test "counts what fails, by its reason, and how long that took" do

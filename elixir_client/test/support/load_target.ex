@@ -21,6 +21,17 @@ defmodule GpuSched.LoadTarget do
     end
   end
 
+  # Tells `to` of each request, which is a number, when it was called and when it was done: times of
+  # the clock that the generator has.
+  def logged(fun, to) do
+    fn n ->
+      called = GpuSched.Admission.now()
+      result = fun.(n)
+      send(to, {:served, n, called, GpuSched.Admission.now()})
+      result
+    end
+  end
+
   defp serve(ms, {n, stall} = how, i) do
     receive do
       {:serve, from, ref, _inputs} ->
