@@ -99,15 +99,34 @@ defmodule GpuSched.TestTest do
     assert {:error, %Error{reason: :deadline_exceeded}} =
              GpuSched.infer(gpu, "slow", %{}, timeout: 20)
 
-    assert_receive {:running, pid}
+    # Whether that one had begun is not known, so one that has is looked at.
+    request = GpuSched.async(gpu, "slow", %{}, timeout: :infinity)
+    pid = running_last(gpu, 2)
     monitor = Process.monitor(pid)
+    :ok = GpuSched.cancel(request)
     assert_receive {:DOWN, ^monitor, :process, _, _}
 
     owner = spawn(fn -> GpuSched.infer(gpu, "slow", %{}, timeout: :infinity) end)
-    assert_receive {:running, pid}
+    pid = running_last(gpu, 3)
     monitor = Process.monitor(pid)
     Process.exit(owner, :kill)
     assert_receive {:DOWN, ^monitor, :process, _, _}
+  end
+
+  # The process of the last of so many requests. It tells of itself after those before it.
+  defp running_last(gpu, n) do
+    GpuSched.FakePort.until(fn -> length(Test.requests(gpu)) == n end)
+    assert_receive {:running, pid}
+    last(pid)
+  end
+
+  defp last(pid) do
+    if Process.alive?(pid) do
+      pid
+    else
+      assert_receive {:running, pid}
+      last(pid)
+    end
   end
 
   test "credit is real" do

@@ -90,12 +90,17 @@ defmodule GpuSched.Load.Report do
   end
 
   defp warnings(run) do
-    for %{"limited" => text} = point when text != nil <- run.points do
-      [
-        "<p class=\"warn\">At #{load(point)} the generator decided, and not what it asked: ",
-        Svg.escape(text),
-        "</p>\n"
-      ]
+    case for point <- run.points, point["limited"] != nil, do: point do
+      [] ->
+        []
+
+      points ->
+        [
+          "<p class=\"warn\">At #{Enum.map_join(points, ", ", &load/1)} the generator decided, and not ",
+          "what it asked: ",
+          Svg.escape(List.last(points)["limited"]),
+          "</p>\n"
+        ]
     end
   end
 
