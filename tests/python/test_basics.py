@@ -190,6 +190,32 @@ class Basics(PortCase):
             self.assertEqual(error.scope, "model")
             self.assertGreaterEqual(error.retry_after_ms, 1)
 
+    def test_overload_is_announced(self):
+        self.client.load("one", engine="synthetic", max_batch_requests=1, queue_limit=1,
+                         parameters={"a_us": 50000})
+        message = {"model": "one", "inputs": {"data": [1]}}
+        self.client.send(*[self.client.request("infer", message) for _ in range(6)])
+        self.assertEqual(self.event("overload"), {"event": "overload", "state": "begun", "refused": 1})
+        over = self.event("overload")
+        self.assertEqual(over["state"], "over")
+        self.assertGreaterEqual(over["refused"], 1)
+
+    def event(self, kind):
+        while True:
+            event = self.client.wait_notification("event")[1][0]
+            if event["event"] == kind:
+                return event
+
+    def test_histograms_count_what_was_answered(self):
+        for _ in range(3):
+            self.client.infer("synthetic", {"data": [1]})
+        model = self.client.call("histograms")["synthetic"]
+        for name in ("queue_us", "compute_us", "total_us", "batch"):
+            self.assertEqual(len(model[name]), 32)
+            self.assertEqual(sum(model[name]), 3)
+        self.assertEqual(model["batch"][0], 3)
+        self.assertEqual(model["batch_sum"], 3)
+
     def test_models_devices_stats(self):
         self.assertEqual([m["name"] for m in self.client.call("models")], ["synthetic"])
         device = [d for d in self.client.call("devices") if d["name"] == "cpu:0"][0]

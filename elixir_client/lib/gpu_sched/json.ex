@@ -28,15 +28,15 @@ defmodule GpuSched.Json do
   defp valid(s), do: if(String.valid?(s), do: s, else: "base64:" <> Base.encode64(s))
 
   defp escape(<<>>, acc), do: acc
-  defp escape(<<?", rest::binary>>, acc), do: escape(rest, [acc | "\\\""])
-  defp escape(<<?\\, rest::binary>>, acc), do: escape(rest, [acc | "\\\\"])
-  defp escape(<<?\n, rest::binary>>, acc), do: escape(rest, [acc | "\\n"])
+  defp escape(<<?", rest::binary>>, acc), do: escape(rest, [acc, "\\\""])
+  defp escape(<<?\\, rest::binary>>, acc), do: escape(rest, [acc, "\\\\"])
+  defp escape(<<?\n, rest::binary>>, acc), do: escape(rest, [acc, "\\n"])
 
   # Also what would end a script that it stands in.
   defp escape(<<c, rest::binary>>, acc) when c < 0x20 or c in [?<, ?>, ?&],
-    do: escape(rest, [acc | "\\u" <> String.pad_leading(Integer.to_string(c, 16), 4, "0")])
+    do: escape(rest, [acc, "\\u" <> String.pad_leading(Integer.to_string(c, 16), 4, "0")])
 
-  defp escape(<<c::utf8, rest::binary>>, acc), do: escape(rest, [acc | <<c::utf8>>])
+  defp escape(<<c::utf8, rest::binary>>, acc), do: escape(rest, [acc, <<c::utf8>>])
 
   # ---- reading
 
@@ -137,7 +137,7 @@ defmodule GpuSched.Json do
 
   defp string(<<?\\, ?u, hex::binary-size(4), rest::binary>>, acc) do
     case unicode(code(hex), rest) do
-      {:ok, c, rest} -> string(rest, [acc | <<c::utf8>>])
+      {:ok, c, rest} -> string(rest, [acc, <<c::utf8>>])
       :error -> wrong("half of a character: \\u#{hex}")
     end
   end
@@ -155,13 +155,13 @@ defmodule GpuSched.Json do
     }
 
     case plain do
-      %{^c => text} -> string(rest, [acc | text])
+      %{^c => text} -> string(rest, [acc, text])
       _ -> wrong("the escape \\#{<<c>>}")
     end
   end
 
   defp string(<<c::utf8, rest::binary>>, acc) when c >= 0x20,
-    do: string(rest, [acc | <<c::utf8>>])
+    do: string(rest, [acc, <<c::utf8>>])
 
   defp string(rest, _acc),
     do: wrong("a string that does not end, or is no text, at #{near_bytes(rest)}")

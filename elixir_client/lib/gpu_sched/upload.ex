@@ -90,7 +90,6 @@ defmodule GpuSched.Upload do
       case written do
         :ok -> closed
         {:error, {_done, posix}} -> {:error, posix}
-        {:error, posix} -> {:error, posix}
       end
     end
   end

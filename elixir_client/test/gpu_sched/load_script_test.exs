@@ -46,6 +46,18 @@ defmodule GpuSched.LoadScriptTest do
     assert err =~ "no name" or err =~ "cannot be reached"
   end
 
+  if reason = RealPort.missing() || GpuSched.TestNode.missing(), do: @tag(skip: reason)
+
+  test "measures a model of a scheduler that runs on a node" do
+    {server, _pid} = RealPort.start()
+    where = ["noop", "--node", Atom.to_string(node()), "--server", ":#{server}"]
+    how = ~w(--concurrency 2 --duration 0.2 --warmup 0 --quiet --timeout 10000)
+    assert {0, out, ""} = run(where ++ how)
+    assert out =~ "closed loop" and out =~ "callers"
+    assert {1, _out, err} = run(["none" | tl(where)] ++ how)
+    assert err =~ "none"
+  end
+
   if reason = RealPort.missing(), do: @tag(skip: reason)
 
   test "measures, writes, compares and merges", %{tmp_dir: dir} do

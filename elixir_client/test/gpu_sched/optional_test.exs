@@ -175,6 +175,29 @@ defmodule GpuSched.OptionalTest do
       Task.shutdown(task, :brutal_kill)
     end
 
+    test "overload is told" do
+      {server, pid} = start([requests: 1], watchdog: 200)
+      held = GpuSched.async(server, "hold", %{}, timeout: :infinity)
+      until(fn -> elem(taken(server), 0) == 1 end)
+      {:error, _} = GpuSched.infer(server, "echo", %{})
+
+      for state <- ["begun", "over"] do
+        assert_receive {:telemetry, [:gpu_sched, :overload, :state], %{count: 1, refused: _},
+                        %{server: ^pid, state: ^state, at: "credit"}}
+      end
+
+      GpuSched.cancel(held)
+    end
+
+    test "each point of a load test is told" do
+      options = [rate: 100, duration: 50, warmup: 0, payload: %{}, progress: false]
+      GpuSched.Load.run(fn _ -> :ok end, options)
+
+      assert_receive {:telemetry, [:gpu_sched, :load, :point],
+                      %{throughput: _, p99_ms: _, failed: 0},
+                      %{mode: "open", offered: 100, target: "a function"}}
+    end
+
     test "jobs are told of" do
       {server, _pid} = start()
       {:ok, job} = GpuSched.submit(server, "fail")

@@ -134,8 +134,12 @@ defmodule GpuSched.Events.Pump do
 
   defp rest(%{monitor: monitor} = state) do
     receive do
-      :stop -> :over
-      {:DOWN, ^monitor, :process, _to, _reason} = message -> other(message, state) && :over
+      :stop ->
+        :over
+
+      {:DOWN, ^monitor, :process, _to, _reason} = message ->
+        :ok = other(message, state)
+        :over
     after
       @pause_ms -> room(%{state | until_asked: 0})
     end
