@@ -151,6 +151,21 @@ defmodule GpuSched.LoadTest do
       assert point["failed_after"].min >= 1_000 * @ms
     end
 
+    test "ends with whoever asked for it" do
+      test = self()
+
+      target = fn _ ->
+        {:parent, lane} = Process.info(self(), :parent)
+        send(test, {:lane, lane})
+      end
+
+      caller = spawn(fn -> run(target, rate: 100, duration: 600_000) end)
+      assert_receive {:lane, lane}
+      monitor = Process.monitor(lane)
+      Process.exit(caller, :kill)
+      assert_receive {:DOWN, ^monitor, :process, _lane, _reason}
+    end
+
     test "sleeps where it is not to spin" do
       options = [rate: 200, arrivals: :constant, duration: 200, spin: false]
       point = point(&LoadTarget.answer/1, options)

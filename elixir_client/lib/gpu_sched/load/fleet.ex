@@ -61,7 +61,8 @@ defmodule GpuSched.Load.Fleet do
       patience: patience(opts) * 1_000_000,
       spin: opts.spin,
       max_in_flight: opts.max_in_flight,
-      watcher: how[:watcher]
+      watcher: how[:watcher],
+      coordinator: self()
     }
   end
 

@@ -15,18 +15,22 @@ defmodule GpuSched.Load.Generator do
   #   start_in                ms until the warm-up begins
   #   warmup, window, windows, limit, patience   in ns, but for the number of windows
   #   watcher                 who is told of each window as it passes, or nil
+  #   coordinator             whoever waits for the result
   @spec run(map) :: {:ok, map} | {:error, Error.t()}
   def run(spec) do
     with {:ok, sender} <- Sender.new(spec.target, spec.request, spec.pool) do
+      # This process is nobody else's. What it starts ends with it, and it with whoever wants the
+      # result: through :erpc that is not so by itself.
+      Process.flag(:trap_exit, true)
+      coordinator = Process.monitor(spec.coordinator)
       start = Admission.now() + spec.start_in * 1_000_000
       tally = Tally.new(start + spec.warmup, spec.window, spec.windows, spec.limit)
       spec = spec |> Map.put(:start, start) |> Map.put(:priority, priority(spec))
-
-      workers =
-        for job <- jobs(spec, sender, tally), do: spawn_monitor(fn -> exit({:told, job.()}) end)
-
+      me = self()
+      jobs = jobs(spec, sender, tally)
+      workers = for job <- jobs, do: spawn_link(fn -> send(me, {:told, self(), job.()}) end)
       if spec.watcher, do: spawn_link(fn -> watch(spec, tally) end)
-      collect(workers, tally)
+      collect(workers, tally, coordinator)
     end
   end
 
@@ -47,18 +51,24 @@ defmodule GpuSched.Load.Generator do
   defp priority(%{count: lanes}),
     do: if(lanes < System.schedulers_online(), do: :high, else: :normal)
 
-  defp collect(workers, tally) do
-    told =
-      for {_pid, monitor} <- workers do
-        receive do
-          {:DOWN, ^monitor, :process, _pid, {:told, told}} -> told
-          {:DOWN, ^monitor, :process, _pid, reason} -> {:failed, reason}
-        end
-      end
+  defp collect(workers, tally, coordinator) do
+    told = for pid <- workers, do: await(pid, coordinator)
 
     case Enum.find(told, &match?({:failed, _reason}, &1)) do
-      nil -> {:ok, tally |> Tally.read() |> Map.merge(sum(told))}
-      {:failed, reason} -> {:error, broke(reason)}
+      nil ->
+        {:ok, tally |> Tally.read() |> Map.merge(sum(told))}
+
+      {:failed, reason} ->
+        for pid <- workers, do: Process.exit(pid, :kill)
+        {:error, broke(reason)}
+    end
+  end
+
+  defp await(pid, coordinator) do
+    receive do
+      {:told, ^pid, told} -> told
+      {:EXIT, ^pid, reason} when reason != :normal -> {:failed, reason}
+      {:DOWN, ^coordinator, :process, _pid, _reason} -> exit(:nobody_waits)
     end
   end
 
