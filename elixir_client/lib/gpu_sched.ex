@@ -138,6 +138,12 @@ defmodule GpuSched do
 
   `reserve/3` takes devices for code of your own, and gives them back when that is done.
 
+  ## Watching, measuring, testing
+
+  `top/2` shows a scheduler in a terminal, `GpuSched.Web` on a page and to Prometheus, and `subscribe/2`
+  tells what happens there. `GpuSched.Load` finds out what it can take. `GpuSched.Test` stands in for it in
+  an application's own tests.
+
   ## Telemetry
 
   Where the application has `:telemetry`, the events of `GpuSched.Telemetry` are emitted.

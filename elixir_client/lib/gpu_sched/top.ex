@@ -27,6 +27,7 @@ defmodule GpuSched.Top do
       }
 
       state = if columns != nil and state.left == :infinity, do: listen(state), else: state
+      if columns, do: IO.write("\e[2J")
 
       try do
         loop(state, first)
