@@ -3,6 +3,7 @@
 #include "device/cpu.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,8 @@ static int cpu_open(libsched_device **out, const libsched_device_open_args *args
     struct cpu_device *device;
     int status;
 
-    if (args->struct_size < sizeof(*args) || args->threads < 1 || args->threads > INT32_MAX)
+    if (args->struct_size < offsetof(libsched_device_open_args, pci_bus_id) || args->threads < 1 ||
+        args->threads > INT32_MAX)
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "a CPU device takes at least one thread, got %" PRIu32,
                                   args->threads);

@@ -20,6 +20,23 @@ namespace
 
 const uint64_t never = UINT64_C(600000000000);
 
+class processes : public testing::TestWithParam<device_case>
+{
+};
+class ranks : public testing::TestWithParam<device_case>
+{
+};
+class creation : public testing::TestWithParam<device_case>
+{
+};
+class memory : public testing::TestWithParam<device_case>
+{
+};
+INSTANTIATE_TEST_SUITE_P(devices, processes, testing::ValuesIn(gang_devices()), device_case_name);
+INSTANTIATE_TEST_SUITE_P(devices, ranks, testing::ValuesIn(gang_devices()), device_case_name);
+INSTANTIATE_TEST_SUITE_P(devices, creation, testing::ValuesIn(gang_devices()), device_case_name);
+INSTANTIATE_TEST_SUITE_P(devices, memory, testing::ValuesIn(gang_devices()), device_case_name);
+
 /* A child that runs a rank, and ends with what `body` answers. */
 pid_t start(const std::function<int()> &body)
 {
@@ -36,7 +53,7 @@ int exit_code(pid_t child)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
-TEST(processes, have_the_same_sums)
+TEST_P(processes, have_the_same_sums)
 {
     const uint32_t n_ranks = 3;
     const uint64_t n = 700001;
@@ -44,7 +61,7 @@ TEST(processes, have_the_same_sums)
     std::vector<pid_t> children;
     for (uint32_t r = 0; r < n_ranks; r++)
         children.push_back(start([&] {
-            rank own(shared, r, n_ranks);
+            rank own(GetParam(), shared, r, n_ranks);
             if (own.status != LIBSCHED_OK)
                 return 1;
             std::vector<float> values(n, (float)(r + 1));
@@ -63,15 +80,15 @@ TEST(processes, have_the_same_sums)
 }
 
 /* A rank that dies in the middle of an operation is found by the others' timeout ... */
-TEST(processes, find_a_dead_rank_by_timeout)
+TEST_P(processes, find_a_dead_rank_by_timeout)
 {
     shared_memory shared(2);
     pid_t other = start([&] {
-        rank own(shared, 1, 2);
+        rank own(GetParam(), shared, 1, 2);
         raise(SIGKILL);
         return 0;
     });
-    rank own(shared, 0, 2, 200000000);
+    rank own(GetParam(), shared, 0, 2, 200000000);
     ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
     EXPECT_EQ(1000 + SIGKILL, exit_code(other));
     auto *buffer = own.buffer(std::vector<float>(10, 1));
@@ -82,26 +99,26 @@ TEST(processes, find_a_dead_rank_by_timeout)
 }
 
 /* ... or by whoever saw it die and calls abort, on any of the others; then all fail at once. */
-TEST(processes, that_wait_for_a_dead_rank_are_freed_by_an_abort)
+TEST_P(processes, that_wait_for_a_dead_rank_are_freed_by_an_abort)
 {
     shared_memory shared(3);
     int ready[2];
     ASSERT_EQ(0, pipe(ready));
     pid_t waiting = start([&] {
-        rank own(shared, 1, 3, never);
+        rank own(GetParam(), shared, 1, 3, never);
         if (own.status != LIBSCHED_OK || write(ready[1], "x", 1) != 1)
             return 1;
         return own.barrier() == LIBSCHED_ECANCELED ? 0 : 2;
     });
     pid_t dying = start([&] {
-        rank own(shared, 2, 3, never);
+        rank own(GetParam(), shared, 2, 3, never);
         if (own.status != LIBSCHED_OK)
             return 1;
         /* Until it is killed. */
         for (;;)
             pause();
     });
-    rank own(shared, 0, 3, never);
+    rank own(GetParam(), shared, 0, 3, never);
     ASSERT_EQ(LIBSCHED_OK, own.status);
     char x;
     ASSERT_EQ(1, read(ready[0], &x, 1));
@@ -120,21 +137,22 @@ TEST(processes, that_wait_for_a_dead_rank_are_freed_by_an_abort)
 }
 
 /* An abort also ends ranks that are all there and never wait for each other for long. */
-TEST(ranks, that_work_on_are_stopped_by_an_abort)
+TEST_P(ranks, that_work_on_are_stopped_by_an_abort)
 {
     shared_memory shared(2);
     std::atomic<libsched_device_communicator *> communicator{nullptr};
     std::atomic<int> rounds{0};
-    const libsched_device_driver *driver = nullptr;
-    ASSERT_EQ(LIBSCHED_OK, device_find_driver(&driver, "cpu", nullptr, nullptr));
+    std::atomic<const libsched_device_driver *> driver{nullptr};
     std::vector<std::thread> threads;
     std::atomic<int> gone{0};
     for (uint32_t r = 0; r < 2; r++)
         threads.emplace_back([&, r] {
-            rank own(shared, r, 2, never);
+            rank own(GetParam(), shared, r, 2, never);
             ASSERT_EQ(LIBSCHED_OK, own.status);
-            if (r == 0)
+            if (r == 0) {
+                driver = own.driver;
                 communicator = own.communicator;
+            }
             while (own.barrier() == LIBSCHED_OK)
                 rounds++;
             EXPECT_EQ(LIBSCHED_ECANCELED, own.status) << own.err.message;
@@ -145,13 +163,13 @@ TEST(ranks, that_work_on_are_stopped_by_an_abort)
         });
     while (rounds < 1000)
         std::this_thread::yield();
-    driver->communicator_abort(communicator);
+    driver.load()->communicator_abort(communicator);
     gone++;
     for (auto &t : threads)
         t.join();
 }
 
-TEST(ranks, that_all_wait_hear_of_one_timeout)
+TEST_P(ranks, that_all_wait_hear_of_one_timeout)
 {
     shared_memory shared(3);
     std::vector<std::thread> threads;
@@ -159,7 +177,7 @@ TEST(ranks, that_all_wait_hear_of_one_timeout)
     for (uint32_t r = 0; r < 3; r++)
         threads.emplace_back([&, r] {
             /* Rank 1 would wait for long. */
-            rank own(shared, r, 3, r == 0 ? 100000000 : never);
+            rank own(GetParam(), shared, r, 3, r == 0 ? 100000000 : never);
             ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
             if (r == 2)
                 return;
@@ -171,14 +189,14 @@ TEST(ranks, that_all_wait_hear_of_one_timeout)
     EXPECT_EQ(2, failures);
 }
 
-TEST(ranks, that_call_different_operations_all_fail)
+TEST_P(ranks, that_call_different_operations_all_fail)
 {
     shared_memory shared(2);
     std::vector<std::string> messages(2);
     std::vector<std::thread> threads;
     for (uint32_t r = 0; r < 2; r++)
         threads.emplace_back([&, r] {
-            rank own(shared, r, 2, never);
+            rank own(GetParam(), shared, r, 2, never);
             ASSERT_EQ(LIBSCHED_OK, own.status);
             auto *buffer = own.buffer(std::vector<float>(10, 1));
             EXPECT_EQ(LIBSCHED_EINVAL,
@@ -194,40 +212,41 @@ TEST(ranks, that_call_different_operations_all_fail)
                        HasSubstr("calls broadcast of 9 elements, rank 0 all_reduce of 10")));
 }
 
-TEST(creation, times_out_where_somebody_is_missing)
+TEST_P(creation, times_out_where_somebody_is_missing)
 {
     shared_memory shared(2);
-    rank own(shared, 0, 2, 50000000);
+    rank own(GetParam(), shared, 0, 2, 50000000);
     EXPECT_EQ(LIBSCHED_EDEADLINE, own.status);
     EXPECT_THAT(own.err.message, HasSubstr("rank 1 did not come within 50 ms"));
 }
 
-TEST(creation, is_given_up_when_it_is_cancelled)
+TEST_P(creation, is_given_up_when_it_is_cancelled)
 {
     shared_memory shared(2);
     bool cancelled = false;
     std::thread watcher([&] { __atomic_store_n(&cancelled, true, __ATOMIC_RELEASE); });
-    rank own(shared, 0, 2, never, &cancelled);
+    rank own(GetParam(), shared, 0, 2, never, &cancelled);
     EXPECT_EQ(LIBSCHED_ECANCELED, own.status) << own.err.message;
     watcher.join();
     /* Whoever comes later hears of it. */
-    rank late(shared, 1, 2, never);
+    rank late(GetParam(), shared, 1, 2, never);
     EXPECT_EQ(LIBSCHED_ECANCELED, late.status);
 }
 
-TEST(creation, takes_memory_of_its_own)
+TEST_P(creation, takes_memory_of_its_own)
 {
     shared_memory shared(1);
-    rank first(shared, 0, 1), second(shared, 0, 1);
+    rank first(GetParam(), shared, 0, 1), second(GetParam(), shared, 0, 1);
     EXPECT_EQ(LIBSCHED_OK, first.status);
     EXPECT_EQ(LIBSCHED_EINVAL, second.status);
     EXPECT_THAT(second.err.message, HasSubstr("there is a rank 0 in this memory already"));
 }
 
 /* Whatever a rank writes where all can write: the others fail or finish, nothing else. */
-TEST(memory, that_another_scribbles_over_harms_nobody)
+TEST_P(memory, that_another_scribbles_over_harms_nobody)
 {
-    for (unsigned seed = 0; seed < 30; seed++) {
+    /* Beside the fake of CUDA each takes a second. */
+    for (unsigned seed = 0; seed < (GetParam().driver == "cpu" ? 30 : 3); seed++) {
         shared_memory shared(2);
         std::atomic<bool> stop{false};
         std::atomic<int> created{0};
@@ -244,7 +263,7 @@ TEST(memory, that_another_scribbles_over_harms_nobody)
         std::vector<std::thread> threads;
         for (uint32_t r = 0; r < 2; r++)
             threads.emplace_back([&, r] {
-                rank own(shared, r, 2, 100000000);
+                rank own(GetParam(), shared, r, 2, 100000000);
                 ASSERT_EQ(LIBSCHED_OK, own.status);
                 created++;
                 auto *buffer = own.buffer(std::vector<float>(600000, 1));

@@ -3,6 +3,7 @@
  * and what goes wrong. */
 #include <cmath>
 #include <mutex>
+#include <tuple>
 
 #include "device/device_case.h"
 #include "device/ranks.h"
@@ -39,15 +40,43 @@ std::vector<uint16_t> narrow(const std::vector<float> &wide)
     return values;
 }
 
-class collectives : public testing::TestWithParam<uint32_t>
+/* A device, and how many ranks. */
+using gang = std::tuple<device_case, uint32_t>;
+
+class collectives : public testing::TestWithParam<gang>
 {
+  protected:
+    const device_case &which() const
+    {
+        return std::get<0>(GetParam());
+    }
+    void run(const std::function<void(rank &)> &body) const
+    {
+        run_threads(which(), std::get<1>(GetParam()), body);
+    }
+    /* The same number, to the bit where the device promises that. */
+    void same(float expected, float got, const std::string &where) const
+    {
+        if (which().exact)
+            EXPECT_EQ(expected, got) << where;
+        else
+            EXPECT_NEAR(expected, got, 1e-5 * std::max(1.0f, std::fabs(expected))) << where;
+    }
 };
-INSTANTIATE_TEST_SUITE_P(ranks, collectives, testing::Values(1u, 2u, 3u, 5u),
-                         testing::PrintToStringParamName());
+
+std::string gang_name(const testing::TestParamInfo<gang> &info)
+{
+    return std::get<0>(info.param).name + "_" + std::to_string(std::get<1>(info.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(ranks, collectives,
+                         testing::Combine(testing::ValuesIn(gang_devices()),
+                                          testing::Values(1u, 2u, 3u, 5u)),
+                         gang_name);
 
 TEST_P(collectives, all_reduce_adds_up_in_the_order_of_the_ranks)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         for (uint64_t n : counts) {
             auto *input = own.buffer(values_of(own.number, n));
             auto *output = own.buffer(LIBSCHED_FP32, n);
@@ -58,7 +87,7 @@ TEST_P(collectives, all_reduce_adds_up_in_the_order_of_the_ranks)
                 volatile float sum = value_of(0, i);
                 for (uint32_t r = 1; r < own.n_ranks; r++)
                     sum = sum + value_of(r, i);
-                ASSERT_EQ(sum, got[i]) << n << " elements, element " << i;
+                same(sum, got[i], std::to_string(n) + " elements, element " + std::to_string(i));
             }
             /* In place it is the same. */
             ASSERT_EQ(LIBSCHED_OK, own.run(own.driver->all_reduce, input, input, n));
@@ -69,7 +98,7 @@ TEST_P(collectives, all_reduce_adds_up_in_the_order_of_the_ranks)
 
 TEST_P(collectives, all_reduce_of_bf16_carries_sums_in_fp32)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         for (uint64_t n : counts) {
             auto *input = own.buffer(narrow(values_of(own.number, n)));
             auto *output = own.buffer(LIBSCHED_BF16, n);
@@ -80,7 +109,11 @@ TEST_P(collectives, all_reduce_of_bf16_carries_sums_in_fp32)
                 volatile float sum = (float)of_bf16(bf16_of(value_of(0, i)));
                 for (uint32_t r = 1; r < own.n_ranks; r++)
                     sum = sum + (float)of_bf16(bf16_of(value_of(r, i)));
-                ASSERT_EQ(bf16_of(sum), got[i]) << n << " elements, element " << i;
+                /* Beside a tie, another order may round the other way. */
+                if (which().exact)
+                    ASSERT_EQ(bf16_of(sum), got[i]) << n << " elements, element " << i;
+                else
+                    ASSERT_NEAR(sum, of_bf16(got[i]), std::fabs(sum) / 200 + 1e-3);
             }
         }
     });
@@ -88,7 +121,7 @@ TEST_P(collectives, all_reduce_of_bf16_carries_sums_in_fp32)
 
 TEST_P(collectives, all_reduce_finds_the_largest)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         for (uint64_t n : counts) {
             auto *input = own.buffer(values_of(own.number, n));
             auto *output = own.buffer(LIBSCHED_FP32, n);
@@ -107,12 +140,15 @@ TEST_P(collectives, all_reduce_finds_the_largest)
 
 TEST_P(collectives, what_is_not_finite_stays_so)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         const bool last = own.number + 1 == own.n_ranks;
         std::vector<float> values = {last ? NAN : 1, last ? INFINITY : 2, 3};
         auto *output = own.buffer(LIBSCHED_FP32, 3);
         auto *wide = own.buffer(values);
         for (uint32_t reduction : {LIBSCHED_REDUCE_SUM, LIBSCHED_REDUCE_MAX}) {
+            /* The largest, to NCCL, is that of the numbers. */
+            if (reduction == LIBSCHED_REDUCE_MAX && !which().exact)
+                continue;
             ASSERT_EQ(LIBSCHED_OK, own.run(own.driver->all_reduce, wide, output, 3, reduction));
             std::vector<float> got = own.read<float>(output, 3);
             EXPECT_TRUE(std::isnan(got[0]));
@@ -129,7 +165,7 @@ TEST_P(collectives, what_is_not_finite_stays_so)
 
 TEST_P(collectives, broadcast_gives_everybody_the_roots)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         for (uint64_t n : counts) {
             for (uint32_t root = 0; root < own.n_ranks; root++) {
                 auto *output = own.buffer(LIBSCHED_FP32, n);
@@ -147,7 +183,7 @@ TEST_P(collectives, broadcast_gives_everybody_the_roots)
 
 TEST_P(collectives, all_gather_keeps_the_order_of_the_ranks)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         for (uint64_t n : counts) {
             auto *input = own.buffer(values_of(own.number, n));
             auto *output = own.buffer(LIBSCHED_FP32, n * own.n_ranks);
@@ -164,7 +200,7 @@ TEST_P(collectives, all_gather_keeps_the_order_of_the_ranks)
 
 TEST_P(collectives, reduce_scatter_gives_each_its_share)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         for (uint64_t n : counts) {
             auto *input = own.buffer(values_of(own.number, n * own.n_ranks));
             auto *output = own.buffer(LIBSCHED_FP32, n);
@@ -175,7 +211,7 @@ TEST_P(collectives, reduce_scatter_gives_each_its_share)
                 volatile float sum = value_of(0, at);
                 for (uint32_t r = 1; r < own.n_ranks; r++)
                     sum = sum + value_of(r, at);
-                ASSERT_EQ(sum, got[i]) << n << " elements, element " << i;
+                same(sum, got[i], std::to_string(n) + " elements, element " + std::to_string(i));
             }
         }
     });
@@ -184,7 +220,7 @@ TEST_P(collectives, reduce_scatter_gives_each_its_share)
 /* Nobody overwrites what another has not read yet, whichever operations follow each other. */
 TEST_P(collectives, follow_each_other_without_a_pause)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         const uint64_t n = 5000;
         std::vector<float> ones(n * own.n_ranks);
         for (int round = 0; round < 100; round++) {
@@ -224,7 +260,7 @@ TEST_P(collectives, follow_each_other_without_a_pause)
 
 TEST_P(collectives, nothing_is_an_amount_as_well)
 {
-    run_threads(GetParam(), [](rank &own) {
+    run([&](rank &own) {
         auto *input = own.buffer(LIBSCHED_FP32, 1), *output = own.buffer(LIBSCHED_FP32, 1);
         EXPECT_EQ(LIBSCHED_OK, own.run(own.driver->all_reduce, input, output, 0));
         EXPECT_EQ(LIBSCHED_OK, own.run(own.driver->broadcast, input, output, 0));
@@ -234,9 +270,15 @@ TEST_P(collectives, nothing_is_an_amount_as_well)
 }
 
 /* Refused before anything is written: the other ranks hear nothing of it. */
-TEST(collectives_arguments, are_checked)
+class collectives_arguments : public testing::TestWithParam<device_case>
 {
-    run_threads(1, [](rank &own) {
+};
+INSTANTIATE_TEST_SUITE_P(devices, collectives_arguments, testing::ValuesIn(gang_devices()),
+                         device_case_name);
+
+TEST_P(collectives_arguments, are_checked)
+{
+    run_threads(GetParam(), 1, [](rank &own) {
         auto *small = own.buffer(LIBSCHED_FP32, 4), *large = own.buffer(LIBSCHED_FP32, 8);
         auto *half = own.buffer(LIBSCHED_BF16, 8);
         auto *reduce = own.driver->all_reduce;
@@ -255,14 +297,14 @@ TEST(collectives_arguments, are_checked)
     });
 }
 
-TEST(collectives_arguments, of_a_communicator_are_checked)
+TEST_P(collectives_arguments, of_a_communicator_are_checked)
 {
     shared_memory shared(2);
-    rank alone(shared, 2, 2);
+    rank alone(GetParam(), shared, 2, 2);
     EXPECT_EQ(LIBSCHED_EINVAL, alone.status);
-    rank none(shared, 0, 0);
+    rank none(GetParam(), shared, 0, 0);
     EXPECT_EQ(LIBSCHED_EINVAL, none.status);
-    rank many(shared, 0, 3);
+    rank many(GetParam(), shared, 0, 3);
     EXPECT_EQ(LIBSCHED_EINVAL, many.status);
     EXPECT_STREQ("a communicator of 3 ranks takes 16777216 bytes of shared memory at a page's "
                  "beginning, got 12582912",

@@ -2,9 +2,17 @@
 #include "device/device_case.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "device/loader.h"
+
+#ifndef CUDA_PLUGIN_FOLDER
+#define CUDA_PLUGIN_FOLDER ""
+#endif
 
 namespace gpu_sched_test
 {
@@ -48,14 +56,104 @@ double worst(const matrix &got, const matrix &expected)
     return difference / largest;
 }
 
-void device_test::SetUp()
+int open_device(const device_case &which, uint32_t ordinal, const libsched_device_driver **driver,
+                libsched_device **device, libsched_error *err)
 {
     libsched_device_open_args args = {};
     args.struct_size = sizeof(args);
-    args.threads = GetParam().threads;
-    ASSERT_EQ(LIBSCHED_OK, device_find_driver(&driver, GetParam().driver.c_str(), nullptr, &err))
-        << err.message;
-    ASSERT_EQ(LIBSCHED_OK, driver->open(&device, &args, &err)) << err.message;
+    args.threads = which.threads;
+    args.ordinal = ordinal;
+    int status = device_find_driver(driver, which.driver.c_str(), which.plugins.c_str(), err);
+    return status == LIBSCHED_OK ? (*driver)->open(device, &args, err) : status;
+}
+
+namespace
+{
+
+const device_case gpu_case = {"gpu", "cuda", 1, CUDA_PLUGIN_FOLDER, 1, false};
+
+/* In a process of its own: some tests fork, which CUDA does not survive. Answers how many GPUs can
+ * be opened; where none, why. */
+uint32_t probe_gpus(std::string *why)
+{
+    if (gpu_case.plugins.empty()) {
+        *why = "the CUDA plugin was not built: no CUDA toolkit was found";
+        return 0;
+    }
+    int ends[2];
+    if (pipe(ends) != 0)
+        abort();
+    pid_t child = fork();
+    if (child == 0) {
+        const libsched_device_driver *driver;
+        libsched_device *device;
+        libsched_error err = {};
+        unsigned char n = 0;
+        while (n < 16 && open_device(gpu_case, n, &driver, &device, &err) == LIBSCHED_OK)
+            n++;
+        if (write(ends[1], &n, 1) != 1 || write(ends[1], err.message, sizeof(err.message)) < 0)
+            _exit(1);
+        _exit(0);
+    }
+    close(ends[1]);
+    unsigned char n = 0;
+    char message[LIBSCHED_MESSAGE_SIZE] = "the process that looked for one ended";
+    if (read(ends[0], &n, 1) == 1 && read(ends[0], message, sizeof(message)) < 0)
+        n = 0;
+    close(ends[0]);
+    waitpid(child, nullptr, 0);
+    *why = n == 0 ? message : "";
+    return n;
+}
+
+struct gpus {
+    std::string why;
+    uint32_t n;
+    gpus() : n(probe_gpus(&why))
+    {
+    }
+};
+
+const gpus &found()
+{
+    static const gpus all;
+    return all;
+}
+
+} // namespace
+
+const std::string &no_gpu_because()
+{
+    return found().why;
+}
+
+std::vector<device_case> all_devices()
+{
+    std::vector<device_case> all = {cpu_case, cpu_case};
+    all[1].name = "cpu_3";
+    all[1].threads = 3;
+    all.push_back({"emulated", "cuda", 1, EMULATED_CUDA_FOLDER, 2, true});
+    if (found().n > 0)
+        all.push_back(gpu_case);
+    return all;
+}
+
+std::vector<device_case> gang_devices()
+{
+    std::vector<device_case> all = {cpu_case,
+                                    {"emulated", "cuda", 1, EMULATED_CUDA_FOLDER, 2, true}};
+    const char *shared = getenv("NCCL_MULTI_RANK_GPU_ENABLE");
+    /* Several ranks on one GPU take a NCCL that can do so. */
+    if (found().n > 1 || (found().n == 1 && shared != nullptr && strcmp(shared, "1") == 0)) {
+        all.push_back(gpu_case);
+        all.back().n_devices = found().n;
+    }
+    return all;
+}
+
+void device_test::SetUp()
+{
+    ASSERT_EQ(LIBSCHED_OK, open_device(GetParam(), 0, &driver, &device, &err)) << err.message;
 }
 
 void device_test::TearDown()

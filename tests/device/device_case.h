@@ -19,21 +19,33 @@
 namespace gpu_sched_test
 {
 
-/* A driver, and with how many threads it is opened. */
+/* A driver, and how it is opened. */
 struct device_case {
+    std::string name; /* of the case */
     std::string driver;
     uint32_t threads;
+    std::string plugins; /* where the driver is */
+    uint32_t n_devices;  /* that it has: ranks are dealt out to them */
+    bool exact;          /* sums of all ranks are added up in the ranks' order */
 };
 
-inline std::vector<device_case> all_devices()
-{
-    return {{"cpu", 1}, {"cpu", 3}};
-}
+inline const device_case cpu_case = {"cpu_1", "cpu", 1, "", 1, true};
+
+/* The CPU, the CUDA plugin over the fake of CUDA, and on a GPU where there is one. */
+std::vector<device_case> all_devices();
+/* Those on which several ranks can work together. */
+std::vector<device_case> gang_devices();
+/* Why there is no GPU to test on; empty where there is one. */
+const std::string &no_gpu_because();
 
 inline std::string device_case_name(const testing::TestParamInfo<device_case> &info)
 {
-    return info.param.driver + "_" + std::to_string(info.param.threads);
+    return info.param.name;
 }
+
+/* An open device. */
+int open_device(const device_case &which, uint32_t ordinal, const libsched_device_driver **driver,
+                libsched_device **device, libsched_error *err);
 
 /* A matrix on the host, in double precision. */
 struct matrix {

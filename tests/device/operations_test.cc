@@ -138,6 +138,12 @@ TEST_P(operations, bf16_is_tested)
         GTEST_SKIP() << "this device does not compute bf16 natively";
 }
 
+TEST(gpu, is_tested)
+{
+    if (!no_gpu_because().empty())
+        GTEST_SKIP() << "no GPU is tested: " << no_gpu_because();
+}
+
 /* ------------------------------------------------------------------------------------- linear */
 
 void operations::check_linear(size_t rows, size_t inputs, size_t outputs, uint32_t datatype,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ranks of a job on CPU devices: threads with a device each, or processes that were forked,
- * over the same shared memory.
+ * The ranks of a job: threads with a device each, or processes that were forked, over the same
+ * shared memory.
  */
 #ifndef TESTS_DEVICE_RANKS_H
 #define TESTS_DEVICE_RANKS_H
@@ -14,12 +14,13 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <time.h>
 
 #include <libsched/device.h>
 
-#include "device/loader.h"
+#include "device/device_case.h"
 
 namespace gpu_sched_test
 {
@@ -31,14 +32,19 @@ inline uint64_t clock_ns()
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* Memory as a job's segment is: shared with children, zeroed. */
+/* Memory as a job's segment is: shared with children, zeroed. Behind it, what a job passes on
+ * otherwise: the id that rank 0 makes. */
 struct shared_memory {
+    struct id {
+        int made; /* atomic */
+        unsigned char bytes[LIBSCHED_COMMUNICATOR_ID_SIZE];
+    };
     void *data;
     uint64_t size;
 
     explicit shared_memory(uint32_t n_ranks) : size(LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks))
     {
-        data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+        data = mmap(nullptr, size + sizeof(id), PROT_READ | PROT_WRITE,
                     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         EXPECT_NE(MAP_FAILED, data);
     }
@@ -46,7 +52,11 @@ struct shared_memory {
     shared_memory &operator=(const shared_memory &) = delete;
     ~shared_memory()
     {
-        munmap(data, size);
+        munmap(data, size + sizeof(id));
+    }
+    id &communicator_id() const
+    {
+        return *reinterpret_cast<id *>(static_cast<unsigned char *>(data) + size);
     }
 };
 
@@ -59,16 +69,10 @@ struct rank {
     libsched_error err = {};
     int status;
 
-    rank(const shared_memory &shared, uint32_t number_, uint32_t n_ranks_,
+    rank(const device_case &which, const shared_memory &shared, uint32_t number_, uint32_t n_ranks_,
          uint64_t timeout_ns = UINT64_C(60000000000), const bool *cancelled = nullptr)
         : number(number_), n_ranks(n_ranks_)
     {
-        libsched_device_open_args open = {};
-        open.struct_size = sizeof(open);
-        open.threads = 1;
-        status = device_find_driver(&driver, "cpu", nullptr, &err);
-        if (status == LIBSCHED_OK)
-            status = driver->open(&device, &open, &err);
         libsched_device_communicator_args args = {};
         args.struct_size = sizeof(args);
         args.rank = number;
@@ -77,6 +81,11 @@ struct rank {
         args.shared = shared.data;
         args.shared_size = shared.size;
         args.cancelled = cancelled;
+        status = open_device(which, number % which.n_devices, &driver, &device, &err);
+        if (status == LIBSCHED_OK && driver->communicator_id != nullptr)
+            status = share_id(shared.communicator_id());
+        if (driver->communicator_id != nullptr)
+            args.id = shared.communicator_id().bytes;
         if (status == LIBSCHED_OK)
             status = driver->communicator_create(device, &communicator, &args, &err);
     }
@@ -115,6 +124,8 @@ struct rank {
     {
         std::vector<T> values(elements);
         status = driver->download(device, from, 0, 1, values.data(), &err);
+        if (status == LIBSCHED_OK)
+            status = driver->synchronize(device, &err);
         return values;
     }
 
@@ -130,7 +141,10 @@ struct rank {
         args.count = count;
         args.input = input;
         args.output = output;
-        return status = what(device, communicator, &args, &err);
+        status = what(device, communicator, &args, &err);
+        if (status == LIBSCHED_OK)
+            status = driver->synchronize(device, &err);
+        return status;
     }
     int barrier()
     {
@@ -139,16 +153,29 @@ struct rank {
 
   private:
     std::vector<libsched_device_buffer *> buffers;
+
+    int share_id(shared_memory::id &id)
+    {
+        if (number == 0 && __atomic_load_n(&id.made, __ATOMIC_ACQUIRE) == 0) {
+            int rc = driver->communicator_id(device, id.bytes, &err);
+            __atomic_store_n(&id.made, 1, __ATOMIC_RELEASE);
+            return rc;
+        }
+        while (number < n_ranks && __atomic_load_n(&id.made, __ATOMIC_ACQUIRE) == 0)
+            sched_yield();
+        return LIBSCHED_OK;
+    }
 };
 
 /* Runs `body` for each rank in a thread of its own. */
-inline void run_threads(uint32_t n_ranks, const std::function<void(rank &)> &body)
+inline void run_threads(const device_case &which, uint32_t n_ranks,
+                        const std::function<void(rank &)> &body)
 {
     shared_memory shared(n_ranks);
     std::vector<std::thread> threads;
     for (uint32_t r = 0; r < n_ranks; r++)
         threads.emplace_back([&, r] {
-            rank own(shared, r, n_ranks);
+            rank own(which, shared, r, n_ranks);
             ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
             body(own);
         });

@@ -188,7 +188,7 @@ const float *answer::row(const std::string &name, size_t index) const
 /* -------------------------------------------------------------------------------------- model */
 
 encoder_model::encoder_model(const std::string &folder, const parameters &options,
-                             bool prepare_only, uint32_t threads)
+                             bool prepare_only, uint32_t threads, const encoder_device &on)
     : engine(engine_encoder())
 {
     const libsched_device_driver *driver;
@@ -198,7 +198,7 @@ encoder_model::encoder_model(const std::string &folder, const parameters &option
     if (!prepare_only) {
         device_args.struct_size = sizeof(device_args);
         device_args.threads = threads;
-        status = device_find_driver(&driver, "cpu", nullptr, &err);
+        status = device_find_driver(&driver, on.driver.c_str(), on.plugins.c_str(), &err);
         if (status == LIBSCHED_OK)
             status = driver->open(&device, &device_args, &err);
         EXPECT_EQ(LIBSCHED_OK, status) << err.message;

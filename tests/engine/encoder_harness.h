@@ -70,11 +70,17 @@ struct answer {
     const float *row(const std::string &name, size_t index) const;
 };
 
+/* What a model is computed on. */
+struct encoder_device {
+    std::string driver = "cpu", plugins = "";
+};
+
 class encoder_model
 {
   public:
     encoder_model(const std::string &folder, const parameters &options = {},
-                  bool prepare_only = false, uint32_t threads = 2);
+                  bool prepare_only = false, uint32_t threads = 2,
+                  const encoder_device &on = encoder_device());
     ~encoder_model();
     encoder_model(const encoder_model &) = delete;
     encoder_model &operator=(const encoder_model &) = delete;

@@ -52,6 +52,9 @@ typedef struct libsched_device_open_args {
     uint32_t struct_size;
     uint32_t ordinal; /* the driver's own number for the device */
     uint32_t threads; /* host threads it may compute with; at least 1 */
+    /* Where it is in the machine ("0000:3b:00.0"), which goes before the ordinal: a driver's
+     * numbers need not be in the order of the bus. NULL: not known. Came later. */
+    const char *pci_bus_id;
 } libsched_device_open_args;
 
 enum libsched_device_flags {
@@ -203,7 +206,8 @@ typedef enum libsched_device_reduction {
  *   broadcast:       output = root's input; elsewhere input may be NULL
  *   all_gather:      output = the inputs of all ranks, in their order; count each
  *   reduce_scatter:  output = the rank's share of the reduction; input n_ranks * count elements
- * A sum is added up in the order of the ranks, so that every rank has the same one to the bit. */
+ * A sum is added up in one order, so that every rank has the same one to the bit: on CPU devices in
+ * that of the ranks, on GPUs in one that NCCL chooses. */
 typedef struct libsched_device_collective_args {
     uint32_t struct_size;
     uint32_t reduction; /* libsched_device_reduction */

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine with GPUs that are none: device memory is the host's, kernels run in the emulator, and
+ * streams do what they were given only when somebody waits for it, in any order that was not
+ * forbidden. What tests can do to it is here.
+ */
+#ifndef FAKE_CUDA_H
+#define FAKE_CUDA_H
+
+#include <cstdint>
+#include <functional>
+
+#include "cuda_runtime_api.h"
+
+/* Which of several streams goes on. */
+enum fake_policy { FAKE_RANDOM, FAKE_OLDEST_FIRST, FAKE_NEWEST_FIRST };
+extern "C" void fake_cuda_policy(int policy, uint32_t seed);
+extern "C" void fake_cuda_order(int order, uint32_t seed);
+
+/* Lets the call after `after` others to a function ("*": any; "kernel": a kernel, when it runs)
+ * fail with `code`. A code that is sticky comes again from then on. A kernel with code -1 never
+ * ends. */
+extern "C" void fake_cuda_fail(const char *function, uint64_t after, int code);
+/* Calls so far. */
+extern "C" uint64_t fake_cuda_calls();
+/* Forgets failures, also sticky ones, and what is left over. */
+extern "C" void fake_cuda_reset();
+/* What is there and was not destroyed: memory, streams, events, handles. */
+extern "C" uint64_t fake_cuda_live();
+/* Bytes of each device from now on; and those in use. */
+extern "C" void fake_cuda_memory(uint64_t bytes);
+extern "C" uint64_t fake_cuda_used(int device);
+/* cuBLASLt: 0 does everything, 1 no epilogues, 2 nothing, 3 says that it does, and then does not.
+ */
+extern "C" void fake_cublas_refuses(int what);
+
+/* For the other fakes. A task is asked again until it says that it is done. */
+cudaError_t fake_push(cudaStream_t stream, std::function<bool()> task);
+/* Counts a call, and answers what it shall fail with. */
+int fake_called(const char *function);
+/* Something was made (1) or destroyed (-1). */
+void fake_live(int change);
+
+#endif
