@@ -2,7 +2,7 @@
 # where it lies itself.
 #
 #   bin/sched-port
-#   libexec/gpu_sched/sched-worker
+#   libexec/gpu_sched/sched-worker, and where CUDA was found libsched-device-cuda.so
 #   lib/libsched.so.*, lib/pkgconfig/libsched.pc, lib/cmake/libsched/
 #   include/libsched.h, include/libsched/
 include(CMakePackageConfigHelpers)
@@ -19,6 +19,12 @@ set_target_properties(sched-worker PROPERTIES
 
 install(TARGETS sched-port RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS sched-worker RUNTIME DESTINATION ${GPU_SCHED_LIBEXECDIR})
+if(TARGET sched-device-cuda)
+    # Where the toolkit's libraries were at build time, if the system does not know them.
+    set_target_properties(sched-device-cuda PROPERTIES
+        INSTALL_RPATH "$ORIGIN/${libexec_to_lib}" INSTALL_RPATH_USE_LINK_PATH ON)
+    install(TARGETS sched-device-cuda LIBRARY DESTINATION ${GPU_SCHED_LIBEXECDIR})
+endif()
 install(TARGETS sched EXPORT libsched
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY libsched/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}

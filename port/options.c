@@ -48,6 +48,8 @@ static const struct option options[] = {
      FIELD(libsched.cpu_devices), 0, 1024},
     {"cores-per-device", "N", "cores of a CPU device; 0: its share of all", OPTION_U32,
      FIELD(libsched.cores_per_device), 0, 4096},
+    {"devices-per-gpu", "N", "logical devices on each GPU, which share it; 0: one", OPTION_U32,
+     FIELD(libsched.devices_per_gpu), 0, 16},
     {"prepare-workers", "N", "processes that prepare requests; 0: one", OPTION_U32,
      FIELD(libsched.prepare_workers), 0, 256},
     {"spin-us", "N", "look for work at most so long before sleeping; 50, 0: never", OPTION_U32,

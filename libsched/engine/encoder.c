@@ -66,6 +66,9 @@ static int open_device(struct libsched_engine_model *model, const libsched_engin
                                              ? DEFAULT_BATCH_UNITS_CPU
                                              : DEFAULT_BATCH_UNITS;
     chunk = (info.flags & LIBSCHED_DEVICE_UNIFIED) != 0 ? ENCODER_CHUNK_TOKENS : CHUNK_TOKENS;
+    /* No step is larger, unless a single request is. */
+    if (chunk > model->options.max_batch_units)
+        chunk = model->options.max_batch_units;
     if (chunk < model->options.max_length)
         chunk = model->options.max_length;
     status = encoder_weights_load(&model->weights, device, args->path, &model->config,

@@ -101,7 +101,8 @@ typedef struct libsched_options {
     const char *worker_path;   /* sched-worker; NULL: GPU_SCHED_WORKER, else beside the library,
                                 * in ../libexec/gpu_sched, on PATH */
     const char *plugin_path;   /* folders of device and engine plugins, absolute, separated by
-                                * ':'; NULL: GPU_SCHED_PLUGINS, else beside the library */
+                                * ':'; NULL: GPU_SCHED_PLUGINS, else beside the library, then
+                                * beside sched-worker */
     const char *topology_xml;  /* a recorded machine (hwloc XML); NULL: this one */
     uint32_t cpu_devices;      /* CPU devices; 0: one for each NUMA node */
     uint32_t cores_per_device; /* cores of a CPU device; 0: its share of all */
@@ -125,8 +126,9 @@ typedef struct libsched_options {
     uint32_t max_client_requests; /* waiting, of one client; 0: no limit of its own */
     uint32_t job_share_percent;   /* of device time, jobs' where inference wants it too; 0: 50 */
     uint32_t max_jobs;            /* not ended; 0: 256 */
-    uint64_t first_job; /* the id of the first job, for who goes on where another scheduler
-                         * ended; 0: 1 */
+    uint64_t first_job;       /* the id of the first job, for who goes on where another scheduler
+                               * ended; 0: 1 */
+    uint32_t devices_per_gpu; /* logical devices on each GPU, each with a worker; 0: 1 */
 } libsched_options;
 
 #define LIBSCHED_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_options)

@@ -35,7 +35,8 @@ static bool gpu_usable(libsched *s, struct runtime_device *device)
     if (!on_path(s->options.plugin_path, CUDA_PLUGIN)) {
         libsched_error text;
         libsched_error_set(&text, LIBSCHED_ENODEVICE,
-                           "no driver for it: " CUDA_PLUGIN " is not in plugin_path (%.120s)",
+                           "no driver for it: " CUDA_PLUGIN
+                           " was not built, or is not in plugin_path (%.120s)",
                            s->options.plugin_path != NULL ? s->options.plugin_path : "empty");
         memcpy(device->reason, text.message, sizeof(device->reason));
         return false;
@@ -107,6 +108,7 @@ int runtime_devices_find(libsched *s, libsched_error *err)
         .xml_path = s->options.topology_xml,
         .cpu_devices = s->options.cpu_devices,
         .cpu_cores = s->options.cores_per_device,
+        .devices_per_gpu = s->options.devices_per_gpu,
     };
     int rc = topology_open(&s->topology, &options, err);
     if (rc < 0)

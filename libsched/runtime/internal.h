@@ -74,7 +74,7 @@ struct runtime_options {
     char *worker_path; /* absolute; NULL with worker threads */
     char *plugin_path; /* NULL: none */
     char *topology_xml;
-    uint32_t cpu_devices, cores_per_device, prepare_workers;
+    uint32_t cpu_devices, cores_per_device, devices_per_gpu, prepare_workers;
     uint32_t max_requests;
     uint64_t arena_bytes, result_bytes;
     uint32_t spin_us; /* 0: never */

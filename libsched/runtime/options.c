@@ -15,6 +15,7 @@
 
 #define MAX_PREPARE_WORKERS 16u
 #define MAX_CPU_DEVICES 32u
+#define MAX_DEVICES_PER_GPU 16u
 #define MIN_ARENA (UINT64_C(1) << 16)
 #define MAX_MEMORY (UINT64_C(1) << 40)
 #define MAX_SPIN_US 1000000u
@@ -104,16 +105,29 @@ static int find_worker(char **out, const char *given, libsched_error *err)
     return LIBSCHED_OK;
 }
 
-static int find_plugins(char **out, const char *given, libsched_error *err)
+/* The library's folder, and the worker's where that is another: device plugins are installed
+ * there, since nobody else loads them. */
+static int default_plugins(char **out, const char *worker_path)
+{
+    char folder[PATH_MAX], path[2 * PATH_MAX + 2];
+    if (!own_folder(folder))
+        return LIBSCHED_OK;
+    const char *slash = worker_path != NULL ? strrchr(worker_path, '/') : NULL;
+    size_t length = slash != NULL ? (size_t)(slash - worker_path) : 0;
+    if (length > 0 && (strncmp(folder, worker_path, length) != 0 || folder[length] != '\0'))
+        snprintf(path, sizeof(path), "%s:%.*s", folder, (int)length, worker_path);
+    else
+        snprintf(path, sizeof(path), "%s", folder);
+    *out = strdup(path);
+    return *out != NULL ? LIBSCHED_OK : LIBSCHED_ENOMEM;
+}
+
+static int find_plugins(char **out, const char *given, const char *worker_path, libsched_error *err)
 {
     if (given == NULL)
         given = getenv("GPU_SCHED_PLUGINS");
-    if (given == NULL) {
-        char folder[PATH_MAX];
-        if (own_folder(folder) && (*out = strdup(folder)) == NULL)
-            return LIBSCHED_ENOMEM;
-        return LIBSCHED_OK;
-    }
+    if (given == NULL)
+        return default_plugins(out, worker_path);
     if (given[0] == '\0')
         return LIBSCHED_OK;
     for (const char *at = given; *at != '\0';) {
@@ -171,6 +185,8 @@ static int read_numbers(struct runtime_options *out, const libsched_options *giv
 
     int rc = check_range("cpu_devices", given->cpu_devices, 0, MAX_CPU_DEVICES, err);
     if (rc == LIBSCHED_OK)
+        rc = check_range("devices_per_gpu", given->devices_per_gpu, 0, MAX_DEVICES_PER_GPU, err);
+    if (rc == LIBSCHED_OK)
         rc = check_range("prepare_workers", prepare_workers, 1, MAX_PREPARE_WORKERS, err);
     if (rc == LIBSCHED_OK)
         rc = check_range("max_requests", max_requests, 1, RUNTIME_SLOT_MASK, err);
@@ -190,6 +206,7 @@ static int read_numbers(struct runtime_options *out, const libsched_options *giv
     }
     out->cpu_devices = given->cpu_devices;
     out->cores_per_device = given->cores_per_device;
+    out->devices_per_gpu = given->devices_per_gpu;
     out->prepare_workers = (uint32_t)prepare_workers;
     out->max_requests = (uint32_t)max_requests;
     out->spin_us = (uint32_t)spin_us;
@@ -228,7 +245,7 @@ int runtime_options_read(struct runtime_options *out, const libsched_options *op
     if ((given.flags & LIBSCHED_THREAD_WORKERS) == 0)
         rc = find_worker(&out->worker_path, given.worker_path, err);
     if (rc == LIBSCHED_OK)
-        rc = find_plugins(&out->plugin_path, given.plugin_path, err);
+        rc = find_plugins(&out->plugin_path, given.plugin_path, out->worker_path, err);
     if (rc == LIBSCHED_OK && given.topology_xml != NULL) {
         out->topology_xml = strdup(given.topology_xml);
         rc = out->topology_xml != NULL ? LIBSCHED_OK : LIBSCHED_ENOMEM;

@@ -29,9 +29,11 @@ static void free_worker(libsched *s, struct runtime_device *device)
 }
 
 /* A worker has ended, or did not start: when the next comes. */
-static void plan_restart(libsched *s, struct runtime_device *device, const char *why)
+static void plan_restart(libsched *s, struct runtime_device *device, int status, const char *why)
 {
     uint64_t now = runtime_now(s);
+    bool in_vain =
+        !device->in_core_up && (status == LIBSCHED_ENODEVICE || status == LIBSCHED_ENOTSUP);
     if (device->served || (device->in_core_up && now - device->started_at >= LONG_LIFE))
         device->deaths = 0;
     else
@@ -39,6 +41,13 @@ static void plan_restart(libsched *s, struct runtime_device *device, const char 
     device->in_core_up = false;
     device->served = false;
 
+    /* No driver, a card that is too old: it would be the same next time. */
+    if (in_vain) {
+        device->restart_at = 0;
+        runtime_log(s, LIBSCHED_LOG_WARNING, "%s: can't be used: %s", device->name, why);
+        runtime_device_set_state(s, device, LIBSCHED_DEVICE_DOWN, why);
+        return;
+    }
     if (device->deaths >= s->options.max_restarts) {
         char reason[LIBSCHED_MESSAGE_SIZE];
         device->restart_at = 0;
@@ -69,6 +78,7 @@ void runtime_worker_start(libsched *s, struct runtime_device *device)
         .plugin_path = s->options.plugin_path,
         .driver = device->driver,
         .ordinal = device->ordinal,
+        .pci_bus_id = device->topology != NULL ? device->topology->pci_bus_id : NULL,
         .cpus = device->topology != NULL ? device->topology->cpu_list : NULL,
         .threads = device->threads,
         .spin_us = 0,
@@ -94,7 +104,7 @@ void runtime_worker_start(libsched *s, struct runtime_device *device)
         }
     }
     if (rc < 0) {
-        plan_restart(s, device, err.message);
+        plan_restart(s, device, rc, err.message);
         runtime_models_review(s);
     }
 }
@@ -237,7 +247,7 @@ static void is_down(libsched *s, struct runtime_device *device, const struct wor
     if (asked)
         was_stopped(device);
     else
-        plan_restart(s, device, why.message);
+        plan_restart(s, device, event->error.status, why.message);
     runtime_models_review(s);
     runtime_spin_share(s);
 }

@@ -36,7 +36,8 @@ static const char *find_gpu_info(hwloc_obj_t pci, const char *name)
     return value;
 }
 
-static void describe(const struct topology *t, struct topology_entry *entry, hwloc_obj_t near)
+static void describe(const struct topology *t, struct topology_entry *entry, hwloc_obj_t near,
+                     unsigned parts)
 {
     struct topology_device *device = &entry->device;
     const struct hwloc_pcidev_attr_s *pci = &entry->pci->attr->pcidev;
@@ -59,7 +60,7 @@ static void describe(const struct topology *t, struct topology_entry *entry, hwl
 
     const char *kib = find_gpu_info(entry->pci, "CUDAGlobalMemorySize");
     if (kib != NULL)
-        device->memory_bytes = strtoull(kib, NULL, 10) * 1024;
+        device->memory_bytes = strtoull(kib, NULL, 10) * 1024 / parts;
 
     device->usable = false;
     snprintf(device->reason, sizeof(device->reason), "%s",
@@ -67,7 +68,8 @@ static void describe(const struct topology *t, struct topology_entry *entry, hwl
                                 : "it belongs to a recorded machine");
 }
 
-static int add_gpu(struct topology *t, hwloc_obj_t pci, libsched_error *err)
+/* One of the `parts` logical devices of a GPU. */
+static int add_gpu(struct topology *t, hwloc_obj_t pci, unsigned parts, libsched_error *err)
 {
     hwloc_obj_t near = hwloc_get_non_io_ancestor_obj(t->hwloc, pci);
     hwloc_bitmap_t cpus = hwloc_bitmap_alloc();
@@ -80,12 +82,14 @@ static int add_gpu(struct topology *t, hwloc_obj_t pci, libsched_error *err)
     if (entry == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for the list of GPUs");
     entry->pci = pci;
-    describe(t, entry, near);
+    describe(t, entry, near, parts);
     return LIBSCHED_OK;
 }
 
-int topology_add_gpus(struct topology *t, libsched_error *err)
+int topology_add_gpus(struct topology *t, const struct topology_options *options,
+                      libsched_error *err)
 {
+    const unsigned parts = options->devices_per_gpu > 0 ? options->devices_per_gpu : 1;
     int n = hwloc_get_nbobjs_by_type(t->hwloc, HWLOC_OBJ_PCI_DEVICE);
     if (n <= 0)
         return LIBSCHED_OK;
@@ -102,8 +106,8 @@ int topology_add_gpus(struct topology *t, libsched_error *err)
     qsort(gpus, count, sizeof(hwloc_obj_t), compare_bus_ids);
 
     int rc = LIBSCHED_OK;
-    for (size_t i = 0; i < count && rc == LIBSCHED_OK; i++)
-        rc = add_gpu(t, gpus[i], err);
+    for (size_t i = 0; i < count * parts && rc == LIBSCHED_OK; i++)
+        rc = add_gpu(t, gpus[i / parts], parts, err);
     free(gpus);
     return rc;
 }

@@ -33,7 +33,8 @@ struct topology_entry *topology_add_entry(struct topology *t, enum topology_kind
 /* Append the CPU devices, the GPUs, and the links between what is there. */
 int topology_add_cpus(struct topology *t, const struct topology_options *options,
                       libsched_error *err);
-int topology_add_gpus(struct topology *t, libsched_error *err);
+int topology_add_gpus(struct topology *t, const struct topology_options *options,
+                      libsched_error *err);
 int topology_add_links(struct topology *t, libsched_error *err);
 
 /* Reads a list in the kernel's notation ("0-3,8"), of `length` bytes, into `set`. LIBSCHED_EINVAL

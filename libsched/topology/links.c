@@ -111,6 +111,8 @@ enum topology_locality topology_get_locality(const struct topology *t, size_t a,
     if (a == b)
         return TOPOLOGY_SAME_DEVICE;
     const struct topology_entry *x = &t->entries[a], *y = &t->entries[b];
+    if (x->pci != NULL && x->pci == y->pci)
+        return TOPOLOGY_SAME_DEVICE;
     if (x->pci != NULL && y->pci != NULL && share_a_switch(x->pci, y->pci))
         return TOPOLOGY_SAME_SWITCH;
     if (x->device.numa_node >= 0 && x->device.numa_node == y->device.numa_node)

@@ -191,7 +191,7 @@ static int discover(struct topology *t, const struct topology_options *options, 
     if (rc == LIBSCHED_OK)
         rc = topology_add_cpus(t, options, err);
     if (rc == LIBSCHED_OK)
-        rc = topology_add_gpus(t, err);
+        rc = topology_add_gpus(t, options, err);
     if (rc == LIBSCHED_OK)
         rc = topology_add_links(t, err);
     return rc;

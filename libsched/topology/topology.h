@@ -44,6 +44,9 @@ struct topology_options {
      * separated by ';': "0-3,8;4-7". NULL: chosen as above. Not with cpu_cores; cpu_devices must
      * agree or be 0. */
     const char *cpu_lists;
+
+    /* Logical devices on each GPU, which share it; 0: one. */
+    unsigned devices_per_gpu;
 };
 
 enum topology_kind {
@@ -73,7 +76,8 @@ struct topology_device {
      * its own memory. 0: not known. */
     uint64_t memory_bytes;
 
-    /* GPUs only: "0000:3b:00.0", and the ids of maker and product. */
+    /* GPUs only: "0000:3b:00.0", and the ids of maker and product. Logical devices of one GPU have
+     * the same, and a part of its memory each. */
     char pci_bus_id[16];
     uint16_t pci_vendor;
     uint16_t pci_device;
@@ -84,7 +88,7 @@ struct topology_device {
 
 /* How close two devices are, the closest first. */
 enum topology_locality {
-    TOPOLOGY_SAME_DEVICE,
+    TOPOLOGY_SAME_DEVICE,  /* or parts of one GPU */
     TOPOLOGY_SAME_SWITCH,  /* below one PCI bridge: their traffic need not reach the host's */
     TOPOLOGY_SAME_NUMA,    /* one NUMA node */
     TOPOLOGY_SAME_PACKAGE, /* one processor package */

@@ -84,11 +84,16 @@ static void wait_for_command(struct agent *agent)
 
 /* ------------------------------------------------------------------------------------- commands */
 
-static int open_device(struct agent *agent, const char *driver, uint32_t ordinal)
+static int open_device(struct agent *agent, const char *driver, uint32_t ordinal,
+                       const char *pci_bus_id)
 {
     const libsched_device_driver *found;
     libsched_device_open_args args = {
-        .struct_size = sizeof(args), .ordinal = ordinal, .threads = agent->threads};
+        .struct_size = sizeof(args),
+        .ordinal = ordinal,
+        .threads = agent->threads,
+        .pci_bus_id = pci_bus_id != NULL && pci_bus_id[0] != '\0' ? pci_bus_id : NULL,
+    };
     libsched_error err = {0};
     int status = device_find_driver(&found, driver, agent->plugin_path, &err);
     if (status == 0)
@@ -107,6 +112,7 @@ static int set_up(struct agent *agent, struct wire_reader *reader)
     const char *plugin_path = wire_get_string(reader);
     const char *driver = wire_get_string(reader);
     uint32_t ordinal = wire_get_u32(reader);
+    const char *pci_bus_id = wire_get_string(reader);
     const char *cpus = wire_get_string(reader);
     agent->threads = wire_get_u32(reader);
     if (!wire_ends(reader))
@@ -122,7 +128,7 @@ static int set_up(struct agent *agent, struct wire_reader *reader)
     if (cpus != NULL && affinity_bind(cpus, &err) < 0)
         agent_log(agent, "%s runs on any core: %s", agent->name, err.message);
     if (driver != NULL) {
-        int status = open_device(agent, driver, ordinal);
+        int status = open_device(agent, driver, ordinal, pci_bus_id);
         if (status < 0)
             return status;
     }

@@ -9,8 +9,8 @@
 
 /* Commands, host to worker. */
 enum protocol_command {
-    /* string name, plugin_path (or none), driver (or none); u32 ordinal; string cpus (or none);
-     * u32 threads. Always the first. */
+    /* string name, plugin_path (or none), driver (or none); u32 ordinal; string pci_bus_id (or
+     * none), cpus (or none); u32 threads. Always the first. */
     COMMAND_SETUP = 1,
     /* u32 key; string name, engine, library (or none), path (or none); u32 prepare_only,
      * n_parameters; parameters. */

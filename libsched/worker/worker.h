@@ -53,6 +53,7 @@ struct worker_options {
     const char *plugin_path; /* folders for engine and device plugins, or NULL */
     const char *driver;      /* of the device: "cpu", "cuda"; NULL: none (a prepare worker) */
     uint32_t ordinal;        /* the driver's own number for the device */
+    const char *pci_bus_id;  /* where it is, which goes before the number; NULL or "": not known */
     const char *cpus;        /* cores to bind to, "0-3,8"; NULL: any */
     uint32_t threads;        /* it may compute with */
     uint32_t spin_us;        /* it looks for work so long before it sleeps; may be changed later */

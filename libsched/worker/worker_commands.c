@@ -42,6 +42,7 @@ int worker_send_setup(struct worker *worker, const struct worker_options *option
     wire_put_string(out, options->plugin_path);
     wire_put_string(out, options->driver);
     wire_put_u32(out, options->ordinal);
+    wire_put_string(out, options->pci_bus_id);
     wire_put_string(out, options->cpus);
     wire_put_u32(out, options->threads > 0 ? options->threads : 1);
     return worker_send_command(worker, COMMAND_SETUP, err);

@@ -70,7 +70,14 @@ int open_device(const device_case &which, uint32_t ordinal, const libsched_devic
 namespace
 {
 
-const device_case gpu_case = {"gpu", "cuda", 1, CUDA_PLUGIN_FOLDER, 1, false};
+/* On a machine that it was not built on, the variable says where the plugin is. */
+std::string real_plugins()
+{
+    const char *given = getenv("GPU_SCHED_PLUGINS");
+    return given != nullptr ? given : CUDA_PLUGIN_FOLDER;
+}
+
+const device_case gpu_case = {"gpu", "cuda", 1, real_plugins(), 1, false};
 
 /* In a process of its own: some tests fork, which CUDA does not survive. Answers how many GPUs can
  * be opened; where none, why. */

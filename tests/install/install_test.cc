@@ -86,6 +86,13 @@ TEST_F(Installed, HasEverythingInItsPlace)
     for (const char *file : {"/libsched.so", "/libsched.so.0", "/pkgconfig/libsched.pc",
                              "/cmake/libsched/libschedConfig.cmake"})
         EXPECT_TRUE(fs::exists(library_folder() + file)) << file;
+        // Beside the worker, which alone loads it; and only where there is a toolkit.
+#ifdef HAS_CUDA_PLUGIN
+    const bool built = true;
+#else
+    const bool built = false;
+#endif
+    EXPECT_EQ(fs::exists(prefix() + "/libexec/gpu_sched/libsched-device-cuda.so"), built);
     for (const auto &entry : fs::recursive_directory_iterator(prefix() + "/include"))
         EXPECT_TRUE(entry.is_directory() || entry.path().extension() == ".h") << entry.path();
 }

@@ -146,7 +146,7 @@ void fake_cublas_refuses(int what)
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *out)
 {
     CALLED
-    *out = new cublasLtContext{0};
+    *out = fake_make<cublasLtContext>(0);
     fake_live(1);
     return CUBLAS_STATUS_SUCCESS;
 }

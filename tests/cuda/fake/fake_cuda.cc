@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <time.h>
+#include <unistd.h>
 
 #include "emulator.h"
 
@@ -226,8 +227,10 @@ cudaError_t fake_launch(cudaStream_t stream, std::function<void()> kernel)
     auto begun = std::make_shared<bool>(false);
     return fake_push(stream, [=] {
         if (!*begun) {
+            /* In a worker: the kernel that finds this file, and removes it, fails. */
+            const char *file = getenv("FAKE_CUDA_FAIL_FILE");
             *begun = true;
-            *failure = failure_of("kernel");
+            *failure = file != nullptr && unlink(file) == 0 ? 700 : failure_of("kernel");
         }
         if (*failure == -1)
             return false;
@@ -408,11 +411,11 @@ cudaError_t cudaDriverGetVersion(int *version)
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned int flags)
 {
     ENTER(void) flags;
-    auto core = std::make_shared<stream_core>();
+    std::shared_ptr<stream_core> core(fake_make<stream_core>());
     core->device = current_device;
     core->number = the().next_stream++;
     the().streams.push_back(core);
-    *out = new CUstream_st{core};
+    *out = fake_make<CUstream_st>(core);
     the().live++;
     return cudaSuccess;
 }
@@ -448,7 +451,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned int flags)
 {
     ENTER(void) flags;
-    *out = new CUevent_st;
+    *out = fake_make<CUevent_st>();
     the().live++;
     return cudaSuccess;
 }
@@ -531,7 +534,7 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 cudaError_t cudaMemPoolCreate(cudaMemPool_t *out, const struct cudaMemPoolProps *props)
 {
     ENTER
-    *out = new CUmemPoolHandle_st{props->location.id};
+    *out = fake_make<CUmemPoolHandle_st>(props->location.id);
     the().live++;
     return cudaSuccess;
 }

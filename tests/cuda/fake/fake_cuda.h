@@ -41,4 +41,18 @@ int fake_called(const char *function);
 /* Something was made (1) or destroyed (-1). */
 void fake_live(int change);
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
+
+/* Makes what a process that has lost its device leaves behind; whether anything is left where it
+ * should not be, fake_cuda_live() tells. */
+template <class T, class... Arguments> T *fake_make(Arguments &&...arguments)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __lsan::ScopedDisabler disabler;
+#endif
+    return new T{static_cast<Arguments &&>(arguments)...};
+}
+
 #endif

@@ -236,7 +236,7 @@ int ncclCommInitRankConfig(communicator **out, int n_ranks, fake_id id, int rank
     close(fd);
     if (memory == MAP_FAILED)
         return SYSTEM_ERROR;
-    auto *c = new communicator;
+    auto *c = fake_make<communicator>();
     c->rank = rank;
     c->n_ranks = n_ranks;
     c->path = id.bytes;

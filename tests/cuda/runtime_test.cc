@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// A scheduler on a machine with two GPUs, as a user has it: real workers, the CUDA plugin, over the
+// fake of CUDA. hwloc is told of the machine by a file.
+#include <cstdlib>
+#include <fstream>
+
+#include "../api/scheduler.h"
+#include "../engine/tiny_bert.h"
+#include "../support/folder.h"
+
+using namespace api_test;
+
+namespace
+{
+
+// CUDA counts the GPUs the other way round, and knows one more.
+constexpr const char *gpus = "0000:09:00.0,0000:02:00.0,0000:01:00.0";
+
+constexpr const char *machine = R"(<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE topology SYSTEM "hwloc2.dtd">
+<topology version="2.0">
+ <object type="Machine" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" allowed_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" allowed_nodeset="0x00000001" gp_index="1">
+  <info name="Architecture" value="x86_64"/>
+  <object type="Package" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="2">
+   <object type="NUMANode" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="3" local_memory="1073741824">
+    <page_type size="4096" count="262144"/>
+   </object>
+   <object type="Core" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="4">
+    <object type="PU" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="5"/>
+   </object>
+  </object>
+  <object type="Bridge" gp_index="6" bridge_type="0-1" depth="0" bridge_pci="0000:[00-03]">
+   <object type="PCIDev" gp_index="7" pci_busid="0000:01:00.0" pci_type="0302 [10de:2335] [10de:18be] a1" pci_link_speed="0.000000"/>
+   <object type="PCIDev" gp_index="8" pci_busid="0000:02:00.0" pci_type="0302 [10de:2335] [10de:18be] a1" pci_link_speed="0.000000"/>
+  </object>
+ </object>
+</topology>
+)";
+
+class OnGpus : public testing::Test
+{
+  protected:
+    gpu_sched_test::temporary_folder folder;
+
+    OnGpus()
+    {
+        const std::string file = folder.path() + "/machine.xml";
+        std::ofstream(file) << machine;
+        setenv("HWLOC_XMLFILE", file.c_str(), 1);
+        setenv("HWLOC_THISSYSTEM", "1", 1);
+        setenv("FAKE_CUDA_PCI", gpus, 1);
+    }
+    ~OnGpus() override
+    {
+        for (const char *name : {"HWLOC_XMLFILE", "HWLOC_THISSYSTEM", "FAKE_CUDA_PCI",
+                                 "FAKE_CUDA_FAIL", "FAKE_CUDA_FAIL_FILE"})
+            unsetenv(name);
+    }
+
+    static void emulated(libsched_options &options)
+    {
+        options.plugin_path = EMULATED_CUDA_FOLDER;
+    }
+
+    static libsched_device_info device(Scheduler &s, const std::string &name)
+    {
+        libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
+        for (uint32_t i = 0; i < libsched_device_count(s.get()); i++)
+            if (libsched_device_get(s.get(), i, &info) == LIBSCHED_OK && name == info.name)
+                return info;
+        ADD_FAILURE() << "there is no " << name;
+        return info;
+    }
+
+    static void await(Scheduler &s, const std::string &name, uint32_t state)
+    {
+        s.run_until([&] { return device(s, name).state == state; });
+    }
+
+    static void load(Scheduler &s, const std::string &path, const char *on)
+    {
+        libsched_model_options options = LIBSCHED_MODEL_OPTIONS_INIT;
+        // Small batches: the emulator warms up with the largest.
+        Parameters parameters;
+        parameters.string("precision", "bf16").integer("max_batch_units", 128);
+        libsched_error err;
+        options.name = "bert";
+        options.path = path.c_str();
+        options.devices = &on;
+        options.n_devices = 1;
+        options.parameters = parameters.data();
+        options.n_parameters = parameters.size();
+        ASSERT_EQ(libsched_model_load(s.get(), &options, &err), LIBSCHED_OK) << err.message;
+        s.run_until([&] { return s.model("bert").state != LIBSCHED_MODEL_LOADING; });
+        ASSERT_EQ(s.model("bert").state, uint32_t(LIBSCHED_MODEL_READY))
+            << s.model("bert").error.message;
+    }
+
+    static const Done &embed(Scheduler &s, const std::string &text)
+    {
+        std::string data(4, '\0');
+        const uint32_t length = (uint32_t)text.size();
+        memcpy(data.data(), &length, 4);
+        data += text;
+        libsched_tensor input = {};
+        input.name = "text";
+        input.datatype = LIBSCHED_BYTES;
+        input.rank = 1;
+        input.shape[0] = 1;
+        input.data = data.data();
+        input.size = data.size();
+        libsched_request request = LIBSCHED_REQUEST_INIT;
+        request.model = "bert";
+        request.inputs = &input;
+        request.n_inputs = 1;
+        uint64_t id = 0;
+        libsched_error err;
+        EXPECT_EQ(libsched_submit(s.get(), &request, &id, &err), LIBSCHED_OK) << err.message;
+        return s.end_of(id);
+    }
+};
+
+TEST_F(OnGpus, EachGpuIsTheOneAtItsPlace)
+{
+    Scheduler s(Workers::process, emulated);
+    await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+    await(s, "gpu:1", LIBSCHED_DEVICE_UP);
+    EXPECT_STREQ(device(s, "gpu:0").pci, "0000:01:00.0");
+    EXPECT_STREQ(device(s, "gpu:1").pci, "0000:02:00.0");
+}
+
+TEST_F(OnGpus, ModelsAreServed)
+{
+    gpu_sched_test::tiny_bert bert;
+    bert.write();
+    Scheduler s(Workers::process, emulated);
+    load(s, bert.folder, "gpu:0");
+    const Done &done = embed(s, "a b c");
+    ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
+    EXPECT_EQ(done.outputs.at("embedding").floats().size(), bert.hidden);
+    EXPECT_GE(device(s, "gpu:0").batches, 1u);
+}
+
+// An illegal address in a kernel ends the worker; the request is run again, and nobody sees it.
+TEST_F(OnGpus, AStickyErrorCostsAWorkerAndNoRequest)
+{
+    gpu_sched_test::tiny_bert bert;
+    bert.write();
+    const std::string trap = folder.path() + "/trap";
+    setenv("FAKE_CUDA_FAIL_FILE", trap.c_str(), 1);
+    Scheduler s(Workers::process, emulated);
+    load(s, bert.folder, "gpu:0");
+    for (int i = 0; i < 3; i++) {
+        if (i == 1)
+            std::ofstream(trap) << "the next kernel fails";
+        const Done &done = embed(s, "c b a");
+        ASSERT_EQ(done.status(), LIBSCHED_OK) << i << ": " << done.message;
+        EXPECT_EQ(done.raw.attempts, i == 1 ? 2u : 1u);
+    }
+    EXPECT_EQ(s.stats().worker_deaths, 1u);
+    EXPECT_EQ(s.stats().counters.retried, 1u);
+    await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+}
+
+TEST_F(OnGpus, JobsRunOnBoth)
+{
+    Scheduler s(Workers::process, emulated);
+    await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+    await(s, "gpu:1", LIBSCHED_DEVICE_UP);
+    Job job("allreduce", 2);
+    job.devices = {"gpu:0", "gpu:1"};
+    job.parameters.integer("min_bytes", 1024).integer("max_bytes", 4096);
+    const Done &end = s.run(job);
+    EXPECT_EQ(end.status(), LIBSCHED_OK) << end.message;
+    EXPECT_FALSE(end.values.empty());
+}
+
+TEST_F(OnGpus, AGpuCanBeSeveralDevices)
+{
+    Scheduler s(Workers::process, [](libsched_options &options) {
+        emulated(options);
+        options.devices_per_gpu = 2;
+    });
+    for (const char *name : {"gpu:0", "gpu:1", "gpu:2", "gpu:3"})
+        await(s, name, LIBSCHED_DEVICE_UP);
+    EXPECT_STREQ(device(s, "gpu:1").pci, "0000:01:00.0");
+    EXPECT_STREQ(device(s, "gpu:2").pci, "0000:02:00.0");
+    Job job("gemm", 4);
+    job.parameters.integer("m", 16).integer("n", 16).integer("k", 16).integer("steps", 2);
+    const Done &end = s.run(job);
+    EXPECT_EQ(end.status(), LIBSCHED_OK) << end.message;
+}
+
+// What can't be used says why, at once and once.
+TEST_F(OnGpus, OneThatCannotBeUsedSaysWhy)
+{
+    setenv("FAKE_CUDA_PCI", "0000:01:00.0", 1);
+    {
+        Scheduler s(Workers::process, emulated);
+        await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+        await(s, "gpu:1", LIBSCHED_DEVICE_DOWN);
+        EXPECT_NE(std::string(device(s, "gpu:1").reason).find("none at 0000:02:00.0"),
+                  std::string::npos)
+            << device(s, "gpu:1").reason;
+        EXPECT_EQ(device(s, "gpu:1").restarts, 0u);
+    }
+    setenv("FAKE_CUDA_FAIL", "cudaGetDeviceCount:0:35", 1);
+    {
+        Scheduler s(Workers::process, emulated);
+        await(s, "gpu:0", LIBSCHED_DEVICE_DOWN);
+        EXPECT_NE(std::string(device(s, "gpu:0").reason).find("install the NVIDIA driver"),
+                  std::string::npos)
+            << device(s, "gpu:0").reason;
+        await(s, "cpu:0", LIBSCHED_DEVICE_UP);
+    }
+    Scheduler s(Workers::process, [](libsched_options &options) { options.plugin_path = "/"; });
+    await(s, "gpu:0", LIBSCHED_DEVICE_ABSENT);
+    EXPECT_NE(std::string(device(s, "gpu:0").reason).find("was not built"), std::string::npos)
+        << device(s, "gpu:0").reason;
+}
+
+} // namespace
