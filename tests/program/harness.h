@@ -178,7 +178,7 @@ inline std::vector<Outcome> run(const std::string &name, const Parameters &param
 {
     const libsched_program *program = program_find_builtin(name.c_str());
     std::vector<Outcome> outcomes(n_ranks);
-    gpu_sched_test::run_threads(n_ranks, [&](gpu_sched_test::rank &own) {
+    gpu_sched_test::run_threads(gpu_sched_test::cpu_case, n_ranks, [&](gpu_sched_test::rank &own) {
         Outcome &out = outcomes[own.number];
         out.cancel_after = cancel_after;
         run_rank(program, parameters, own.device, n_ranks > 1 ? own.communicator : nullptr,
