@@ -29,7 +29,8 @@ defmodule GpuSched.Load do
       is a sweep. Throughput can be found so; latency as users see it cannot;
     * `:search` - the highest rate at which `:percentile` percent of all requests are answered
       `:within` so many ms: `search: [from: 100, to: 10_000, precision: 0.05]`. It is doubled until
-      it fails, then narrowed down. Requests that fail are not in time.
+      it fails, then narrowed down. Requests that fail are not in time, and a rate at which they pile
+      up does not hold, however long each may take.
 
   ## Options
 
@@ -56,7 +57,8 @@ defmodule GpuSched.Load do
     * `:max_in_flight` - for each lane; 10 000. What is due beyond that is not sent, and fails;
     * `:think` - what a caller of a closed loop waits after an answer, in ms; 0;
     * `:stability` - a point is stable where its last three windows agree within this on throughput
-      and mean latency; 0.1 (beside what is chance);
+      and mean latency, the last third of them is no slower than the first, and requests do not pile
+      up; 0.1 (beside what is chance);
     * `:max_lateness` - the generator limited a point where 1 % of its requests left later than this,
       in ms; 1.0;
     * `:seed` - the same seed makes the same schedule; 1;
@@ -69,7 +71,8 @@ defmodule GpuSched.Load do
   (reason → how many), `"in_time"`, the `GpuSched.Load.Histogram`s, in ns, `"latency"` (of what was
   answered, from when it was due), `"service"` (from when it left), `"queue"`, `"compute"`,
   `"lateness"` (how late it left) and `"failed_after"`, and `"batch"`, in requests; `"windows"`, a list
-  over time; `"stable"`, and `"limited"`: `nil`, or in words why the **generator**, and not the target,
+  over time; `"stable"`, `"growing"` (more was sent than came to an end, so the latencies are only
+  those of so short a run; no such rate is what a search finds), and `"limited"`: `nil`, or in words why the **generator**, and not the target,
   decided. Where a search ends at such a point, it says so.
 
   `table/1` shows it, `report!/3` draws it, `write!/2` keeps it (as CSV, or as JSON with all
@@ -164,8 +167,8 @@ defmodule GpuSched.Load do
   defp telemetry(point, name) do
     measured = %{
       throughput: point["throughput"],
-      p50_ms: Point.percentile_ms(point, 50),
-      p99_ms: Point.percentile_ms(point, 99),
+      p50_ms: Point.number(Point.percentile_ms(point, 50)),
+      p99_ms: Point.number(Point.percentile_ms(point, 99)),
       failed: point["failed"]
     }
 
@@ -306,16 +309,20 @@ defmodule GpuSched.Load do
 
   @doc """
   Holds two runs against each other, point by point where both have the same load: a table for a
-  terminal. A difference is called one where it is more than twice what the windows of each scatter.
+  terminal. A difference is called one where it is more than twice what the windows of each scatter. Where
+  one fails more often than the other, that is said, and nothing of latencies.
   """
   @spec compare(t, t) :: String.t()
   def compare(%__MODULE__{} = before, %__MODULE__{} = now),
     do: before |> Comparison.new(now) |> Comparison.format() |> IO.iodata_to_binary()
 
   @doc """
-  A percentile of the latency of a point, in ms, counted from when each request was due.
+  A percentile of the latency of a point, in ms, counted from when each request was due: of **all**
+  that were due. One that failed was never answered, so it is above all that were, and a percentile
+  among those that failed is `:infinity` (which is greater than any number). In tables it is `>` what
+  is known of it; in CSV `inf`, and in JSON and telemetry `nil`.
   """
-  @spec percentile_ms(map, number) :: float | nil
+  @spec percentile_ms(map, number) :: float | :infinity | nil
   def percentile_ms(%{"latency" => %Histogram{}} = point, percent),
     do: Point.percentile_ms(point, percent)
 

@@ -31,7 +31,7 @@ defmodule GpuSched.Load.Comparison do
       {"queue ms", &(&1["queue"] |> Histogram.mean() |> Point.ms()), & &1["queue_ms"], :less},
       {"compute ms", &(&1["compute"] |> Histogram.mean() |> Point.ms()), & &1["compute_ms"],
        :less},
-      {"failed", & &1["failed"], nil, :less}
+      {"failed %", &failed_percent/1, :share, :less}
     ]
   end
 
@@ -53,9 +53,20 @@ defmodule GpuSched.Load.Comparison do
     end)
   end
 
+  defp failed_percent(point), do: point["failed"] / max(point["sent"], 1) * 100
+
+  defp row({name, of_point, :share, better}, a, b) do
+    {before, now} = {of_point.(a), of_point.(b)}
+    noise = share_noise(a, b)
+    verdict = verdict(before, now, noise, better, :share)
+    %{offered: b["offered"], metric: name, before: before, now: now, verdict: verdict}
+  end
+
   defp row({name, of_point, of_window, better}, a, b) do
     {before, now} = {of_point.(a), of_point.(b)}
     noise = noise(a, of_window) + noise(b, of_window)
+    # What was answered by one that refuses more is not the same as what the other answered.
+    better = if better == :less and failures_differ?(a, b), do: nil, else: better
 
     %{
       offered: b["offered"],
@@ -64,6 +75,16 @@ defmodule GpuSched.Load.Comparison do
       now: now,
       verdict: verdict(before, now, noise, better, of_window)
     }
+  end
+
+  defp failures_differ?(a, b),
+    do: abs(failed_percent(a) - failed_percent(b)) > share_noise(a, b)
+
+  # Three standard errors of the difference of two shares, in percent.
+  defp share_noise(a, b) do
+    {n, m} = {max(a["sent"], 1), max(b["sent"], 1)}
+    p = (a["failed"] + b["failed"]) / (n + m)
+    300 * :math.sqrt(p * (1 - min(p, 1)) * (1 / n + 1 / m))
   end
 
   # Twice the standard error of the mean of the windows.
@@ -85,6 +106,8 @@ defmodule GpuSched.Load.Comparison do
   # Where nothing is known of how it scatters, nothing is said.
   defp verdict(nil, _now, _noise, _better, _window), do: nil
   defp verdict(_before, nil, _noise, _better, _window), do: nil
+  # It falls among what failed; of that, its own row tells.
+  defp verdict(before, now, _, _, _) when before == :infinity or now == :infinity, do: nil
   defp verdict(_before, _now, _noise, nil, _window), do: nil
   defp verdict(_before, _now, _noise, _better, nil), do: nil
 
@@ -125,7 +148,9 @@ defmodule GpuSched.Load.Comparison do
   end
 
   @spec change(row) :: String.t()
-  def change(%{before: before, now: now}) when before in [nil, 0, 0.0] or now == nil, do: "–"
+  def change(%{before: before, now: now})
+      when before in [nil, 0, 0.0, :infinity] or now in [nil, :infinity],
+      do: "–"
 
   def change(%{before: before, now: now}) do
     percent = (now - before) / before * 100

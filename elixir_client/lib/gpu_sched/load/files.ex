@@ -27,9 +27,9 @@ defmodule GpuSched.Load.Files do
     hists = Map.new(@hists, &{&1, Histogram.to_map(point[&1])})
 
     percents =
-      for {percent, ms} <- Enum.zip(Point.percents(), Point.percentiles_ms(point["latency"])),
+      for percent <- Point.percents(),
           into: %{},
-          do: {"p#{percent}", ms}
+          do: {"p#{percent}", Point.number(Point.percentile_ms(point, percent))}
 
     point |> Map.merge(hists) |> Map.put("latency_ms", percents)
   end
@@ -67,14 +67,14 @@ defmodule GpuSched.Load.Files do
   @spec csv(GpuSched.Load.t()) :: iodata
   def csv(run) do
     percents = Enum.map(Point.percents(), &"p#{&1}_ms")
-    means = ~w(mean_ms max_ms batch queue_ms compute_ms lateness_p99_ms stable limited)
+    means = ~w(mean_ms max_ms batch queue_ms compute_ms lateness_p99_ms stable growing limited)
     heads = @columns ++ percents ++ means
     [line(heads) | Enum.map(run.points, &line(row(&1)))]
   end
 
   defp row(point) do
     Enum.map(@columns, &point[&1]) ++
-      Point.percentiles_ms(point["latency"]) ++
+      Point.percentiles_ms(point) ++
       [
         Point.ms(Histogram.mean(point["latency"])),
         Point.ms(point["latency"].max),
@@ -83,6 +83,7 @@ defmodule GpuSched.Load.Files do
         Point.ms(Histogram.mean(point["compute"])),
         Point.ms(Histogram.percentile(point["lateness"], 99)),
         point["stable"],
+        point["growing"],
         point["limited"]
       ]
   end
@@ -90,6 +91,8 @@ defmodule GpuSched.Load.Files do
   defp line(values), do: [values |> Enum.map(&cell/1) |> Enum.intersperse(","), "\n"]
 
   defp cell(nil), do: ""
+  # As those who read numbers from text call it.
+  defp cell(:infinity), do: "inf"
   defp cell(x) when is_float(x), do: :erlang.float_to_binary(x, [:compact, decimals: 6])
 
   defp cell(value) do
@@ -139,6 +142,7 @@ defmodule GpuSched.Load.Files do
   defp merge("errors", a, b), do: Map.merge(a, b, fn _reason, n, m -> n + m end)
   defp merge("windows", a, b), do: Enum.zip_with(a, b, &merge_windows/2)
   defp merge("stable", a, b), do: a && b
+  defp merge("growing", a, b), do: a || b
   defp merge("limited", a, b), do: a || b
   defp merge(_key, a, _b), do: a
 
@@ -146,15 +150,21 @@ defmodule GpuSched.Load.Files do
   defp merge_windows(a, b) do
     Map.merge(a, b, fn
       "at", at, _same -> at
-      key, x, y when key in ~w(sent_per_s throughput failed_per_s answers) -> x + y
-      key, x, y when key in ~w(p50_ms p99_ms) -> worse(x, y)
+      key, x, y when key in ~w(sent_per_s throughput failed_per_s answers sent ended) -> x + y
+      key, x, y when key in ~w(p50_ms p99_ms) -> worse({x, a}, {y, b})
       _mean, x, y -> weighted(x, a["answers"], y, b["answers"])
     end)
   end
 
-  defp worse(nil, y), do: y
-  defp worse(x, nil), do: x
-  defp worse(x, y), do: max(x, y)
+  # There is none where nothing was sent, which says nothing, or where it is among what failed.
+  defp worse({x, a}, {y, b}) do
+    cond do
+      x != nil and y != nil -> max(x, y)
+      x == nil and a["failed_per_s"] == 0 -> y
+      y == nil and b["failed_per_s"] == 0 -> x
+      true -> nil
+    end
+  end
 
   defp weighted(nil, _n, y, _m), do: y
   defp weighted(x, _n, nil, _m), do: x

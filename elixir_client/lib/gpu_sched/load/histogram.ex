@@ -99,6 +99,16 @@ defmodule GpuSched.Load.Histogram do
   # Whatever comes of rounding, the last value is reached by 100 % alone and the first is one.
   defp rank(percent, count), do: (percent * count / 100) |> Float.ceil() |> trunc() |> max(1)
 
+  # The value of that rank, the least being the first.
+  @doc false
+  @spec at_rank(t, pos_integer) :: non_neg_integer
+  def at_rank(%__MODULE__{count: n, max: max}, rank) when rank >= n, do: max
+
+  def at_rank(%__MODULE__{} = h, rank) do
+    [value] = h.counts |> Enum.sort() |> at_ranks([rank], 0, h)
+    value
+  end
+
   defp at_ranks(_buckets, [], _below, _h), do: []
 
   defp at_ranks([{index, n} | rest] = buckets, [rank | ranks], below, h) do

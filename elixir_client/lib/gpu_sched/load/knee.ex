@@ -12,7 +12,11 @@ defmodule GpuSched.Load.Knee do
   # The load of that point, or nil.
   @spec find([Point.t()]) :: number | nil
   def find(points) do
-    pairs = for point <- points, y = Point.percentile_ms(point, 99), do: {point["offered"], y}
+    # Where more than 1 % failed there is no p99, and what was answered looks better than it was.
+    pairs =
+      for point <- points, y = Point.number(Point.percentile_ms(point, 99)) do
+        {point["offered"], y}
+      end
 
     case Enum.sort(pairs) do
       [_, _, _ | _] = pairs -> furthest(pairs)

@@ -3,10 +3,7 @@ defmodule GpuSched.Load.Point do
   # What came of one rate, or of one number of callers: plain terms, but for the histograms.
   @moduledoc false
 
-  alias GpuSched.Load.Histogram
-
-  # Windows that have to agree for a point to count as stable.
-  @stable 3
+  alias GpuSched.Load.{Histogram, Stability}
 
   @percents [50, 90, 95, 99, 99.9]
 
@@ -40,7 +37,8 @@ defmodule GpuSched.Load.Point do
       "lateness" => raw["lateness"],
       "failed_after" => raw["failed"],
       "windows" => windows,
-      "stable" => stable?(windows, opts.stability)
+      "stable" => Stability.stable?(windows, opts.stability),
+      "growing" => Stability.growing?(windows, opts.stability)
     }
 
     Map.put(point, "limited", limited(point, raw, opts.max_lateness))
@@ -56,12 +54,14 @@ defmodule GpuSched.Load.Point do
   end
 
   defp window(raw, seconds) do
-    [p50, p99] = raw["latency"] |> Histogram.percentiles([50, 99]) |> Enum.map(&ms/1)
+    [p50, p99] = for p <- [50, 99], do: number(percentile(raw["latency"], raw["failed"], p))
     told = max(raw["told"], 1)
 
     %{
       "at" => raw["window"] * seconds,
       "sent_per_s" => raw["sent"] / seconds,
+      "sent" => raw["sent"],
+      "ended" => raw["ended"],
       "throughput" => raw["done"] / seconds,
       "failed_per_s" => raw["failed"] / seconds,
       "p50_ms" => p50,
@@ -78,43 +78,42 @@ defmodule GpuSched.Load.Point do
   def ms(nil), do: nil
   def ms(ns), do: ns / 1.0e6
 
-  # Percentiles in ms, of what is a histogram in ns.
-  @spec percentiles_ms(Histogram.t(), [number]) :: [float | nil]
-  def percentiles_ms(histogram, percents \\ @percents),
-    do: histogram |> Histogram.percentiles(percents) |> Enum.map(&ms/1)
+  # Of all that were due, in ms. One that failed was never answered, however soon it failed, so it
+  # lies above all that were: a percentile among those is :infinity.
+  @spec percentile_ms(t, number) :: float | :infinity | nil
+  def percentile_ms(point, percent), do: percentile(point["latency"], point["failed"], percent)
 
-  @spec percentile_ms(t, number) :: float | nil
-  def percentile_ms(point, percent), do: point["latency"] |> Histogram.percentile(percent) |> ms()
+  @spec percentiles_ms(t) :: [float | :infinity | nil]
+  def percentiles_ms(point), do: Enum.map(@percents, &percentile_ms(point, &1))
+
+  @spec percentile(Histogram.t(), non_neg_integer, number) :: float | :infinity | nil
+  def percentile(%{count: 0}, 0, _percent), do: nil
+
+  def percentile(%{count: answered} = latency, failed, percent) do
+    due = answered + failed
+    rank = (percent * due / 100) |> Float.ceil() |> trunc() |> max(1) |> min(due)
+
+    if rank > answered,
+      do: :infinity,
+      else: latency |> Histogram.at_rank(rank) |> ms()
+  end
+
+  # For what takes numbers only.
+  @spec number(float | :infinity | nil) :: float | nil
+  def number(:infinity), do: nil
+  def number(ms), do: ms
+
+  # What a percentile that is infinite is known to be above: whatever was answered, and the age at
+  # which the first failed.
+  @spec known_ms(t) :: float | nil
+  def known_ms(point),
+    do: max(point["latency"].max || 0, point["failed_after"].min || 0) |> ms()
 
   # Of all that were to be sent. One that failed is not in time.
   @spec share_in_time(t) :: float | nil
   def share_in_time(%{"in_time" => nil}), do: nil
   def share_in_time(%{"sent" => 0}), do: nil
   def share_in_time(%{"in_time" => n, "sent" => sent}), do: n / sent
-
-  # The last windows agree on throughput and mean latency, but for what is chance with so few
-  # requests in them.
-  defp stable?(windows, _within) when length(windows) < @stable, do: nil
-
-  defp stable?(windows, within) do
-    last = Enum.take(windows, -@stable)
-
-    agree?(last, "throughput", within, fn w -> w["answers"] end) and
-      agree?(last, "mean_ms", within, fn w -> w["answers"] end)
-  end
-
-  defp agree?(windows, key, within, count) do
-    values = Enum.map(windows, & &1[key])
-
-    if Enum.any?(values, &is_nil/1) do
-      Enum.all?(values, &is_nil/1)
-    else
-      mean = Enum.sum(values) / length(values)
-      fewest = windows |> Enum.map(count) |> Enum.min() |> max(1)
-      slack = mean * (within + 3 / :math.sqrt(fewest))
-      Enum.all?(values, &(abs(&1 - mean) <= slack))
-    end
-  end
 
   # Where the generator and not what it asked set the pace.
   defp limited(point, raw, max_lateness) do

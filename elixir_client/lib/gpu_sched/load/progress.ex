@@ -93,7 +93,7 @@ defmodule GpuSched.Load.Progress do
     seconds = opts.window / 1_000
     sum = fn key -> windows |> Enum.map(& &1[key]) |> Enum.sum() end
     latency = windows |> Enum.map(& &1["latency"]) |> Histogram.merge()
-    [p50, p99] = Point.percentiles_ms(latency, [50, 99])
+    [p50, p99] = for p <- [50, 99], do: Point.percentile(latency, sum.("failed"), p)
 
     "#{load(state.how)} · #{Float.round((n + 1) * seconds, 1)} of #{opts.duration / 1_000} s · " <>
       "#{round(sum.("done") / seconds)}/s answered · p50 #{ms(p50)} p99 #{ms(p99)} ms" <>
@@ -106,6 +106,7 @@ defmodule GpuSched.Load.Progress do
   defp load(_none), do: ""
 
   defp ms(nil), do: "–"
+  defp ms(:infinity), do: "∞"
   defp ms(ms) when ms < 10, do: :erlang.float_to_binary(ms, decimals: 2)
   defp ms(ms), do: :erlang.float_to_binary(ms, decimals: 1)
 

@@ -147,7 +147,7 @@ defmodule GpuSched.Load.Report do
     rows =
       for point <- run.points do
         [load(point), Table.number(point["throughput"])] ++
-          Enum.map(Point.percentiles_ms(point["latency"]), &Table.number/1) ++
+          Table.percentiles(point) ++
           [
             Table.number(Point.ms(point["latency"].max)),
             Table.number(Histogram.mean(point["batch"])),
@@ -167,7 +167,7 @@ defmodule GpuSched.Load.Report do
 
   defp remarks(point) do
     errors = for {reason, n} <- Enum.sort(point["errors"]), do: "#{n} #{reason}"
-    unstable = if point["stable"] == false, do: ["unstable"], else: []
+    unstable = List.wrap(Table.stability(point))
     limited = if point["limited"], do: ["limited by the generator"], else: []
     Enum.join(errors ++ unstable ++ limited, ", ")
   end
@@ -219,7 +219,8 @@ defmodule GpuSched.Load.Report do
             levels: level(run),
             marks: marks(run)
           ),
-          "Percentiles of latency, on a logarithmic scale."
+          "Percentiles of the latency of all that were due, on a logarithmic scale. Where so many " <>
+            "failed that a percentile falls among them it is not drawn."
         )
       ]),
       section("Throughput against load", [
@@ -241,7 +242,7 @@ defmodule GpuSched.Load.Report do
   defp curves(run, more) do
     for {percent, i} <- Enum.with_index(@curves) do
       points =
-        for point <- run.points, ms = Point.percentile_ms(point, percent) do
+        for point <- run.points, ms = Point.number(Point.percentile_ms(point, percent)) do
           {point["offered"], ms}
         end
 
@@ -313,14 +314,14 @@ defmodule GpuSched.Load.Report do
 
     series =
       for {point, i} <- Enum.with_index(points) do
-        %{name: load(point), class: "c#{i}", points: percentile_curve(point["latency"])}
+        %{name: load(point), class: "c#{i}", points: percentile_curve(point, "latency")}
       end
 
     # With one point there is room to show what a tool that waits would have seen.
     series =
       case points do
         [%{"mode" => "open"} = point] ->
-          sent = percentile_curve(point["service"])
+          sent = percentile_curve(point, "service")
           series ++ [%{name: "from when it left", class: "c2 then", points: sent}]
 
         _ ->
@@ -329,18 +330,19 @@ defmodule GpuSched.Load.Report do
 
     figure(
       Svg.lines(%{label: "percentile", scale: :percent}, %{label: "ms", scale: :log}, series),
-      "How many requests were answered in which time."
+      "How many of all requests that were due were answered in which time."
     )
   end
 
-  defp percentile_curve(%{count: 0}), do: []
+  # Of all that were due: it ends where those begin that failed.
+  defp percentile_curve(point, key) do
+    failed = point["failed"]
+    due = point[key].count + failed
 
-  defp percentile_curve(histogram) do
-    percents =
-      [0, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 99.95, 99.99, 99.999]
-      |> Enum.filter(&(histogram.count * (1 - &1 / 100) >= 1 or &1 == 0))
-
-    Enum.zip(percents, Point.percentiles_ms(histogram, percents))
+    for percent <- [0, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 99.95, 99.99, 99.999],
+        due * (1 - percent / 100) >= 1 or percent == 0,
+        ms = Point.number(Point.percentile(point[key], failed, percent)),
+        do: {percent, ms}
   end
 
   # The first, the last, and some between.

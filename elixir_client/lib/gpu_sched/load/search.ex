@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Load.Search do
-  # The highest rate at which so many percent of all requests are answered in time: the rate is
-  # doubled until that fails, and then what is between is halved, on a scale of factors.
+  # The highest rate at which so many percent of all requests are answered in time, and do not pile up:
+  # the rate is doubled until that fails, and then what is between is halved, on a scale of factors.
   @moduledoc false
 
   alias GpuSched.Load.Point
@@ -32,13 +32,17 @@ defmodule GpuSched.Load.Search do
       # Being late is part of a latency: what holds although the generator was, holds. Where it does
       # not hold, it may have been for that.
       state =
-        if (Point.share_in_time(point) || 0) >= state.needed,
+        if holds?(point, state.needed),
           do: %{state | good: rate},
           else: %{state | bad: rate, limited: point["limited"]}
 
       go_on(state, length(state.points))
     end
   end
+
+  # Where requests pile up it holds only until they have waited that long: for as long as it was tried.
+  defp holds?(point, needed),
+    do: (Point.share_in_time(point) || 0) >= needed and point["growing"] != true
 
   defp go_on(%{search: search} = state, n) do
     %{good: good, bad: bad} = state

@@ -35,7 +35,7 @@ defmodule GpuSched.Load.Table do
 
   defp row(point, run) do
     [number(point["offered"]), number(point["throughput"])] ++
-      Enum.map(Point.percentiles_ms(point["latency"]), &number/1) ++
+      percentiles(point) ++
       [
         number(Point.ms(point["latency"].max)),
         number(Histogram.mean(point["batch"])),
@@ -57,15 +57,30 @@ defmodule GpuSched.Load.Table do
   defp marks(point) do
     [
       if(point["limited"], do: "GENERATOR"),
-      if(point["stable"] == false, do: "unstable")
+      stability(point)
     ]
     |> Enum.reject(&is_nil/1)
     |> Enum.join(" ")
   end
 
+  # What a point that is not stable is called.
+  @spec stability(map) :: String.t() | nil
+  def stability(%{"growing" => true}), do: "growing"
+  def stability(%{"stable" => false}), do: "unstable"
+  def stability(_point), do: nil
+
+  # Of all that were due: what falls among the failures is known to be above something.
+  @spec percentiles(map) :: [String.t()]
+  def percentiles(point), do: Enum.map(Point.percentiles_ms(point), &latency(&1, point))
+
+  @spec latency(float | :infinity | nil, map) :: String.t()
+  def latency(:infinity, point), do: ">" <> number(Point.known_ms(point))
+  def latency(ms, _point), do: number(ms)
+
   defp notes(run) do
     [
       for(point <- run.points, point["failed"] > 0, do: errors(point)),
+      for(point <- run.points, point["growing"], do: growing(point)),
       for(point <- run.points, point["limited"], do: limited(point)),
       if(run.knee, do: ["\nThe knee is at ", number(run.knee), ".\n"], else: []),
       searched(run.search)
@@ -75,6 +90,11 @@ defmodule GpuSched.Load.Table do
   defp errors(point) do
     list = for {reason, n} <- Enum.sort(point["errors"]), do: "#{n} #{reason}"
     ["\nat ", number(point["offered"]), " failed: ", Enum.join(list, ", "), "\n"]
+  end
+
+  defp growing(point) do
+    more = "more was sent than answered all the time: latencies are those of so short a run\n"
+    ["\nat ", number(point["offered"]), " ", more]
   end
 
   defp limited(point),
@@ -112,8 +132,9 @@ defmodule GpuSched.Load.Table do
   end
 
   # As many digits as say something.
-  @spec number(number | nil) :: String.t()
+  @spec number(number | :infinity | nil) :: String.t()
   def number(nil), do: "–"
+  def number(:infinity), do: "∞"
   def number(n) when is_integer(n), do: Integer.to_string(n)
   def number(x) when abs(x) >= 1_000, do: Integer.to_string(round(x))
   def number(x) when abs(x) >= 100, do: decimals(x, 1)

@@ -4,7 +4,8 @@ defmodule GpuSched.Load.Tally do
   #
   # A request belongs to the window in which it was to be sent, so that whatever happened to it,
   # however late, counts; throughput is counted in the window in which the answer came. What was to
-  # be sent before the first window is warm-up, and leaves no trace.
+  # be sent before the first window is warm-up, and leaves no trace. What ended, well or not, is counted
+  # when it did, so that what is under way can be followed.
   @moduledoc false
 
   alias GpuSched.Load.{Histogram, Recorder}
@@ -18,7 +19,8 @@ defmodule GpuSched.Load.Tally do
   @batch 7
   @queue 8
   @compute 9
-  @slots 9
+  @ended 10
+  @slots 10
 
   @hists [:service, :queue, :compute, :batch, :lateness, :failed]
 
@@ -82,6 +84,7 @@ defmodule GpuSched.Load.Tally do
 
       {counters, _latency} ->
         :counters.add(counters, @done, 1)
+        :counters.add(counters, @ended, 1)
         tell(counters, told)
     end
 
@@ -120,6 +123,8 @@ defmodule GpuSched.Load.Tally do
 
   @spec failed(t, integer, integer) :: boolean
   def failed(t, scheduled, done) do
+    with {counters, _latency} <- window(t, done), do: :counters.add(counters, @ended, 1)
+
     case window(t, scheduled) do
       nil ->
         false
@@ -146,6 +151,7 @@ defmodule GpuSched.Load.Tally do
       "failed" => :counters.get(counters, @failed),
       "in_time" => :counters.get(counters, @in_time),
       "done" => :counters.get(counters, @done),
+      "ended" => :counters.get(counters, @ended),
       "told" => :counters.get(counters, @told),
       "batch_sum" => :counters.get(counters, @batch),
       "queue_us_sum" => :counters.get(counters, @queue),

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.LoadPointTest do
+  # What is made of counts and histograms, where these are of targets that are simulated: no clock is
+  # looked at.
+  use ExUnit.Case, async: true
+
+  alias GpuSched.Load
+  alias GpuSched.Load.{Comparison, Knee, Options, Point, Search, Table, Tally}
+
+  @ms 1_000_000
+  @second 1_000 * @ms
+
+  # A server that answers one after the other, each in `service` ns, asked every 1/rate seconds.
+  defp queue(rate, seconds, service, fails \\ fn _i -> false end) do
+    gap = div(@second, rate)
+
+    {answers, _free} =
+      Enum.map_reduce(0..(rate * seconds - 1), 0, fn i, free ->
+        due = i * gap
+        done = max(due, free) + service
+        {{due, done, fails.(i)}, done}
+      end)
+
+    answers
+  end
+
+  defp point(answers, seconds, how, opts \\ []) do
+    opts = Options.check!([rate: how[:rate], duration: seconds * 1_000] ++ opts)
+    within = opts.within && round(opts.within * @ms)
+    tally = Tally.new(0, opts.window * @ms, opts.windows, within)
+
+    for {due, done, failed?} <- answers do
+      Tally.sent(tally, due, due)
+      if failed?, do: Tally.failed(tally, due, done), else: Tally.ok(tally, due, due, done, %{})
+    end
+
+    Point.new(Map.merge(Tally.read(tally), %{"errors" => %{}, "overfull" => 0}), how, opts)
+  end
+
+  defp loaded(rate, opts \\ []), do: point(queue(rate, 10, 2 * @ms), 10, [rate: rate], opts)
+
+  describe "a point" do
+    test "is stable where the target keeps up" do
+      assert %{"stable" => true, "growing" => false} = loaded(400)
+    end
+
+    test "is not where requests pile up, though windows beside each other agree" do
+      for rate <- [600, 1_000, 5_000] do
+        assert %{"stable" => false, "growing" => true} = loaded(rate)
+      end
+    end
+
+    test "is not growing while the first are under way" do
+      # Each takes half of the time that is measured, and all take as long.
+      answers = for i <- 0..999, do: {i * @ms, i * @ms + 500 * @ms, false}
+      assert %{"growing" => false} = point(answers, 1, rate: 1_000)
+    end
+
+    test "is growing where nothing is ever answered" do
+      answers = for i <- 0..999, do: {i * @ms, 60 * @second, true}
+      assert %{"stable" => false, "growing" => true} = point(answers, 1, rate: 1_000)
+    end
+
+    test "is not stable where nothing happened" do
+      assert %{"stable" => false, "growing" => false} = point([], 10, rate: 1)
+      # Answers stop half way.
+      half = for {due, done, _} <- queue(100, 10, @ms), do: {due, done, due > 5 * @second}
+      assert %{"stable" => false} = point(half, 10, rate: 100)
+    end
+
+    test "says so in its table" do
+      assert row_of(loaded(1_000)) =~ "growing"
+      refute row_of(loaded(100)) =~ "growing"
+    end
+  end
+
+  describe "percentiles" do
+    test "are of all that were due" do
+      # 3 of 100 fail at once.
+      point = point(queue(100, 10, @ms, &(rem(&1, 100) < 3)), 10, rate: 100)
+      assert {point["ok"], point["failed"]} == {970, 30}
+      assert Load.percentile_ms(point, 97) == 1.0
+      assert Load.percentile_ms(point, 97.1) == :infinity
+      assert Load.percentile_ms(point, 99) == :infinity
+      assert hd(point["windows"])["p50_ms"] == 1.0
+      assert hd(point["windows"])["p99_ms"] == nil
+      assert row_of(point) =~ ">1.0"
+    end
+
+    test "leave out of the knee what mostly failed" do
+      served = for rate <- [100, 200, 300, 400], do: loaded(rate)
+      refused = point(queue(900, 10, @ms, &(rem(&1, 2) == 0)), 10, rate: 900)
+      assert Knee.find(served ++ [refused]) == Knee.find(served)
+      # Nothing but failures leaves nothing to measure by.
+      gone =
+        for rate <- [100, 200, 300],
+            do: point(queue(rate, 10, @ms, fn _ -> true end), 10, rate: rate)
+
+      assert Knee.find(gone) == nil
+    end
+  end
+
+  test "a search finds no rate at which requests pile up, however long they may wait" do
+    search = Options.check!(search: [from: 50], within: 60_000).search
+    measure = fn rate -> {:ok, loaded(round(rate), within: 60_000)} end
+
+    assert {:ok, _points, %{"rate" => rate, "fails_at" => fails}} =
+             Search.run(search, 99, measure)
+
+    # Two milliseconds each: 500 a second.
+    assert rate >= 400 and rate <= 530
+    assert fails > rate
+  end
+
+  describe "a comparison" do
+    test "tells of failures, and then of nothing that only what was answered shows" do
+      before = run(point(queue(100, 10, 5 * @ms), 10, rate: 100))
+      now = run(point(queue(100, 10, @ms, &(rem(&1, 3) == 0)), 10, rate: 100))
+      rows = Map.new(Comparison.new(before, now).rows, &{&1.metric, &1.verdict})
+      assert rows["failed %"] == :worse
+      assert rows["p50 ms"] == nil and rows["p99 ms"] == nil
+      assert Load.compare(before, now) =~ "∞"
+      back = Map.new(Comparison.new(now, before).rows, &{&1.metric, &1.verdict})
+      assert back["failed %"] == :better
+    end
+  end
+
+  defp run(point) do
+    machine = %{"generators" => ["a"], "otp" => "25", "schedulers" => 1, "elixir" => "1.14"}
+    options = %{"duration_ms" => 1, "warmup_ms" => 0, "within_ms" => nil}
+
+    %Load{
+      title: "t",
+      target: "t",
+      started_at: "now",
+      machine: machine,
+      arrivals: "constant",
+      options: options,
+      points: [point]
+    }
+  end
+
+  defp row_of(point), do: point |> run() |> Table.format() |> IO.iodata_to_binary()
+end
