@@ -29,6 +29,10 @@ defmodule GpuSched.Web do
     * `:server` - the scheduler, as the first argument of `GpuSched.infer/4`; required;
     * `:port` - 9464; 0 takes one that is free, see `port/1`;
     * `:ip` - the address to listen on, as a tuple; `{127, 0, 0, 1}`;
+    * `:hosts` - names by which it may be called, as strings, beside `localhost` and addresses; `[]`.
+      A page on the web can have a name of its own point to this server, and would then read all that
+      it shows (DNS rebinding); so a request for any other name is refused. A Prometheus that scrapes
+      `gpu.internal:9464` needs `hosts: ["gpu.internal"]`;
     * `:name` - what the process is registered as.
   """
   use GenServer
@@ -55,8 +59,9 @@ defmodule GpuSched.Web do
           :server -> true
           :port -> is_integer(value) and value in 0..65_535
           :ip -> is_tuple(value) and tuple_size(value) in [4, 8]
+          :hosts -> is_list(value) and Enum.all?(value, &is_binary/1)
           :name -> is_atom(value) or is_tuple(value)
-          _ -> GpuSched.Options.unknown!(key, [:server, :port, :ip, :name])
+          _ -> GpuSched.Options.unknown!(key, [:server, :port, :ip, :hosts, :name])
         end
 
       unless ok?,
@@ -70,7 +75,7 @@ defmodule GpuSched.Web do
     unless opts[:server],
       do: raise(ArgumentError, "GpuSched.Web needs server:, the scheduler to show")
 
-    Keyword.merge([port: 9464, ip: {127, 0, 0, 1}], opts)
+    Keyword.merge([port: 9464, ip: {127, 0, 0, 1}, hosts: []], opts)
   end
 
   @impl true
@@ -112,11 +117,17 @@ defmodule GpuSched.Web do
       document_root: folder,
       server_tokens: :none,
       modules: [GpuSched.Web.Handler],
-      # What comes is a line and some headers.
+      # What comes is a line and some headers. Without a limit of its own the line is kept however
+      # long it is.
+      max_uri_size: 2_048,
       max_header_size: 16_384,
       max_body_size: 1_024,
       max_clients: 64,
-      gpu_sched: opts[:server]
+      # So that nobody holds one of these for ever: in seconds.
+      keep_alive_timeout: 30,
+      max_keep_alive_request: 1_000,
+      gpu_sched: opts[:server],
+      gpu_sched_hosts: Enum.map(opts[:hosts], &String.downcase/1)
     ]
 
     case :inets.start(:httpd, config, :stand_alone) do

@@ -32,8 +32,8 @@ defmodule GpuSched.WebTest do
     end
   end
 
-  defp get(port, path, method \\ "GET") do
-    answer = raw(port, "#{method} #{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+  defp get(port, path, method \\ "GET", host \\ "127.0.0.1") do
+    answer = raw(port, "#{method} #{path} HTTP/1.1\r\nHost: #{host}\r\nConnection: close\r\n\r\n")
     [head, body] = String.split(answer, "\r\n\r\n", parts: 2)
     ["HTTP/1.1 " <> status | headers] = String.split(head, "\r\n")
 
@@ -97,6 +97,46 @@ defmodule GpuSched.WebTest do
       assert {200, _, _} = get(port, "/metrics")
     end
 
+    test "no line without end" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server)
+      long = raw(port, "GET /#{String.duplicate("x", 4_000)} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+      assert long =~ ~r/^HTTP\/1.1 414 /
+
+      # It is not read to its end: the connection is closed while there is more to come.
+      {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false])
+      :ok = :gen_tcp.send(socket, "GET /" <> String.duplicate("x", 4_000))
+      assert read_all(socket, "") =~ " 414 "
+      assert {200, _, _} = get(port, "/metrics")
+    end
+
+    test "nobody that calls it by a name that is not its own" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server, hosts: ["GPU.internal"])
+
+      for host <- [
+            "localhost",
+            "LOCALHOST:9464",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "[::1]:9464",
+            "gpu.internal:80"
+          ] do
+        assert {200, _, _} = get(port, "/state.json", "GET", host)
+      end
+
+      for host <- [
+            "evil.example",
+            "evil.example:9464",
+            "localhost.evil.example",
+            "1.2.3.4.evil.example",
+            "[::1].evil"
+          ] do
+        assert {403, _, text} = get(port, "/state.json", "GET", host)
+        assert text =~ ":hosts"
+      end
+    end
+
     test "that the scheduler is gone" do
       {server, _pid} = RealPort.start()
       port = web(server: server)
@@ -110,6 +150,8 @@ defmodule GpuSched.WebTest do
     test "on the loopback interface alone unless told otherwise, and frees its port" do
       {server, _pid} = RealPort.start()
       port = web(server: server)
+      # All of 127/8 is this machine, and only one address of it listens.
+      assert {:error, :econnrefused} = :gen_tcp.connect({127, 0, 0, 2}, port, [])
       assert {:error, _} = start_supervised({Web, server: server, port: port}, id: :second)
       stop_supervised!(Web)
       # The kernel may take a moment.
@@ -157,6 +199,7 @@ defmodule GpuSched.WebTest do
 
   test "options are checked" do
     assert_raise ArgumentError, ~r/server:/, fn -> Web.start_link([]) end
+    assert_raise ArgumentError, ~r/:hosts/, fn -> Web.start_link(server: :a, hosts: "x") end
     assert_raise ArgumentError, ~r/:port/, fn -> Web.start_link(server: :a, port: 99_999) end
 
     assert_raise ArgumentError, ~r/unknown option :host/, fn ->

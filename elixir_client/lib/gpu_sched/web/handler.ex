@@ -4,6 +4,7 @@ defmodule GpuSched.Web.Handler do
   @moduledoc false
 
   alias GpuSched.{Json, Metrics, Snapshot}
+  alias GpuSched.Web.Host
 
   @compile {:no_warn_undefined, [:httpd_util]}
 
@@ -16,17 +17,25 @@ defmodule GpuSched.Web.Handler do
             ~c"frame-ancestors 'none'"
 
   # A record of inets, which need not be there when this is compiled:
-  # {:mod, init_data, data, socket_type, socket, config_db, method, absolute_uri, request_uri, …}
+  # {:mod, init_data, data, socket_type, socket, config_db, method, absolute_uri, request_uri,
+  #  http_version, request_line, parsed_header, …}
   def unquote(:do)(mod) do
     config = elem(mod, 5)
     method = elem(mod, 6)
     path = mod |> elem(8) |> to_string() |> String.split("?") |> hd()
 
-    if method in [~c"GET", ~c"HEAD"] do
-      {code, type, body} = answer(path, :httpd_util.lookup(config, :gpu_sched))
-      respond(code, type, body, method)
-    else
-      respond(405, ~c"text/plain", "only GET\n", method)
+    host = :proplists.get_value(~c"host", elem(mod, 11), nil)
+
+    cond do
+      method not in [~c"GET", ~c"HEAD"] ->
+        respond(405, ~c"text/plain", "only GET\n", method)
+
+      not Host.ours?(host, :httpd_util.lookup(config, :gpu_sched_hosts, [])) ->
+        respond(403, ~c"text/plain", Host.refusal(), method)
+
+      true ->
+        {code, type, body} = answer(path, :httpd_util.lookup(config, :gpu_sched))
+        respond(code, type, body, method)
     end
   end
 
