@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Load.Caller do
-  # One of a closed loop: it sends, waits for the answer, thinks, and sends the next.
+  # One of a closed loop: it sends, waits for the answer, thinks, and sends the next. What has no
+  # answer when the patience is over counts as failed, as old as it is by then.
   @moduledoc false
 
   alias GpuSched.Admission
@@ -21,7 +22,8 @@ defmodule GpuSched.Load.Caller do
     if sent >= tally.finish do
       told
     else
-      outcome = Sender.call(sender, elem(spec.pool, rem(i, tuple_size(spec.pool))))
+      inputs = elem(spec.pool, rem(i, tuple_size(spec.pool)))
+      outcome = Sender.call(sender, inputs, tally.finish + spec.patience)
       told = done(tally, sent, Admission.now(), outcome, told)
       if spec.think > 0, do: Process.sleep(spec.think)
       loop(spec, sender, tally, i + 1, told)

@@ -5,7 +5,7 @@ defmodule GpuSched.Load.Generator do
   @moduledoc false
 
   alias GpuSched.{Admission, Error}
-  alias GpuSched.Load.{Caller, Lane, Options, Schedule, Sender, Tally}
+  alias GpuSched.Load.{Caller, Lane, Options, Schedule, Sender, Sweeper, Tally}
 
   # In the description of a part:
   #   target, pool, request   what is sent, and to whom
@@ -30,7 +30,10 @@ defmodule GpuSched.Load.Generator do
       jobs = jobs(spec, sender, tally)
       workers = for job <- jobs, do: spawn_link(fn -> send(me, {:told, self(), job.()}) end)
       if spec.watcher, do: spawn_link(fn -> watch(spec, tally) end)
-      collect(workers, tally, coordinator)
+      sweeper = if match?({:call, _fun}, sender), do: Sweeper.start(workers)
+      result = collect(workers, tally, coordinator)
+      if match?({:ok, _}, result), do: Sweeper.over(sweeper)
+      result
     end
   end
 

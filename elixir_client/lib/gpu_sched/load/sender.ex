@@ -7,7 +7,7 @@ defmodule GpuSched.Load.Sender do
   # written into shared memory (which takes a while), each request has a process.
   @moduledoc false
 
-  alias GpuSched.{Encode, Error, Local, Options, Protocol, Request, Resolve}
+  alias GpuSched.{Admission, Encode, Error, Local, Options, Protocol, Request, Resolve}
 
   @type t ::
           {:local, GpuSched.Context.t(), String.t(), Options.t()}
@@ -56,14 +56,14 @@ defmodule GpuSched.Load.Sender do
   end
 
   def send({:async, server, model, opts}, inputs) do
-    %Request{ref: ref} = GpuSched.async(server, model, inputs, opts)
-    {:sent, ref, nil}
+    %Request{ref: ref} = request = GpuSched.async(server, model, inputs, opts)
+    {:sent, ref, request}
   end
 
   # The answer is how the process ends: one message, whatever happens to it.
   def send({:call, fun}, inputs) do
-    {_pid, ref} = spawn_monitor(fn -> exit({:gpu_sched_load, guarded(fun, inputs)}) end)
-    {:sent, ref, nil}
+    {pid, ref} = spawn_monitor(fn -> exit({:gpu_sched_load, guarded(fun, inputs)}) end)
+    {:sent, ref, pid}
   end
 
   # The key and the outcome of a message that came, if it is an answer.
@@ -83,24 +83,39 @@ defmodule GpuSched.Load.Sender do
     end
   end
 
-  def outcome(nil, {:down, {:gpu_sched_load, outcome}}), do: outcome
-  def outcome(nil, {:down, _reason}), do: {:error, :exit}
-  def outcome(nil, answer), do: plain(answer)
+  def outcome(_entry, {:down, {:gpu_sched_load, outcome}}), do: outcome
+  def outcome(_entry, {:down, _reason}), do: {:error, :exit}
+  def outcome(_entry, answer), do: plain(answer)
 
-  # It is not waited for any longer.
+  # It is not waited for any longer, and ends: nothing of a run goes on after it.
   @spec give_up(term) :: :ok
   def give_up(%Local{} = local), do: Local.cancel(local)
-  def give_up(_entry), do: :ok
+  def give_up(%Request{} = request), do: GpuSched.cancel(request)
 
-  # The same, waiting for the answer.
-  @spec call(t, term) :: outcome
-  def call({:call, fun}, inputs), do: guarded(fun, inputs)
+  def give_up(pid) when is_pid(pid) do
+    Process.exit(pid, :kill)
+    :ok
+  end
 
-  def call({:local, ctx, model, opts}, inputs),
-    do: plain(Local.infer(ctx, model, inputs, opts))
+  # The same, waiting for the answer until a time.
+  @spec call(t, term, integer) :: outcome
+  def call(sender, inputs, until) do
+    case __MODULE__.send(sender, inputs) do
+      {:answered, outcome} -> outcome
+      {:sent, ref, entry} -> wait(ref, entry, until)
+    end
+  end
 
-  def call({:async, server, model, opts}, inputs),
-    do: plain(GpuSched.infer(server, model, inputs, opts))
+  defp wait(ref, entry, until) do
+    receive do
+      {^ref, answer} -> outcome(entry, answer)
+      {:DOWN, ^ref, :process, _pid, reason} -> outcome(entry, {:down, reason})
+    after
+      max(div(until - Admission.now() + 999_999, 1_000_000), 0) ->
+        give_up(entry)
+        {:error, :no_answer}
+    end
+  end
 
   defp guarded(fun, inputs) do
     plain(fun.(inputs))
