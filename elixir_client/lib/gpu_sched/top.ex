@@ -4,7 +4,7 @@ defmodule GpuSched.Top do
   # that calls through :erpc, on the laptop.
   @moduledoc false
 
-  alias GpuSched.{Error, Snapshot}
+  alias GpuSched.{Error, Printable, Snapshot}
   alias GpuSched.Load.Table
 
   @widest 140
@@ -93,7 +93,7 @@ defmodule GpuSched.Top do
             loop(%{state | left: less(state.left)}, now)
 
           {:error, error} ->
-            draw(state, ["gpu_sched: ", error.message, "\n"])
+            draw(state, ["gpu_sched: ", Printable.text(error.message), "\n"])
             loop(%{state | left: less(state.left)}, before)
         end
     end
@@ -170,7 +170,7 @@ defmodule GpuSched.Top do
   # Columns that say nothing but words are to the left.
   defp section(name, heads, rows) do
     {shown, more} = Enum.split(rows, @rows)
-    table = [[name | heads] | shown]
+    table = [[name | heads] | Enum.map(shown, fn row -> Enum.map(row, &Printable.line/1) end)]
 
     widths =
       table

@@ -27,6 +27,22 @@ defmodule GpuSched.LoadTest do
     [at | schedule(schedule, n - 1)]
   end
 
+  # Is never done, and tells of the process that it is called in.
+  defp never(test) do
+    fn _ ->
+      send(test, {:never, self()})
+      Process.sleep(:infinity)
+    end
+  end
+
+  defp assert_all_killed(n) do
+    for _ <- 1..n do
+      assert_receive {:never, pid}
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}
+    end
+  end
+
   # How many took at least so long.
   defp slow(point, ms),
     do: point["latency"].count - Histogram.count_to(point["latency"], ms * @ms - 1)
@@ -143,10 +159,11 @@ defmodule GpuSched.LoadTest do
     end
 
     test "gives up on what is never answered, and counts it" do
-      never = fn _ -> Process.sleep(:infinity) end
+      never = never(self())
       options = [rate: 100, arrivals: :constant, duration: 100, request: [timeout: 50]]
       point = point(never, options)
       assert point["errors"] == %{"no_answer" => 10}
+      assert_all_killed(10)
       # As old as they were by then.
       assert point["failed_after"].min >= 1_000 * @ms
     end
@@ -156,14 +173,32 @@ defmodule GpuSched.LoadTest do
 
       target = fn _ ->
         {:parent, lane} = Process.info(self(), :parent)
-        send(test, {:lane, lane})
+        send(test, {:called, self(), lane})
+        Process.sleep(:infinity)
       end
 
-      caller = spawn(fn -> run(target, rate: 100, duration: 600_000) end)
-      assert_receive {:lane, lane}
-      monitor = Process.monitor(lane)
+      for how <- [[rate: 100], [concurrency: 2]] do
+        caller = spawn(fn -> run(target, [duration: 600_000, window: 10_000] ++ how) end)
+        assert_receive {:called, called, lane}
+
+        # What is under way too.
+        monitors = for pid <- [called, lane], do: Process.monitor(pid)
+        Process.exit(caller, :kill)
+        for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, :process, _pid, _reason})
+      end
+    end
+
+    test "to a scheduler ends with whoever asked for it, and cancels what is under way" do
+      {server, _pid} = start()
+
+      caller =
+        spawn(fn ->
+          run({server, "hold"}, rate: 100, duration: 600_000, request: [timeout: :infinity])
+        end)
+
+      until(fn -> seen(server)["held"] > 0 end)
       Process.exit(caller, :kill)
-      assert_receive {:DOWN, ^monitor, :process, _lane, _reason}
+      until(fn -> seen(server)["held"] == 0 and taken(server) == {0, 0} end)
     end
 
     test "sleeps where it is not to spin" do
@@ -202,6 +237,25 @@ defmodule GpuSched.LoadTest do
       assert :atomics.get(most, 1) <= 4
       assert Enum.all?(run.points, &(&1["sent"] == &1["ok"] and &1["ok"] > 0))
       assert Enum.all?(run.points, &(&1["limited"] == nil))
+    end
+
+    test "gives up on what is never answered, and counts it" do
+      options = [concurrency: 2, duration: 50, request: [timeout: 50]]
+      point = point(never(self()), options)
+      assert {point["ok"], point["errors"]} == {0, %{"no_answer" => 2}}
+      assert_all_killed(2)
+    end
+
+    test "asks a scheduler, and counts what it refuses" do
+      {server, _pid} = start()
+      assert %{"failed" => 0, "ok" => ok} = point({server, "echo"}, concurrency: 2, duration: 50)
+      assert ok > 0
+      {server, _pid} = start(requests: 1)
+      options = [concurrency: 2, duration: 50, think: 10, request: [timeout: 100]]
+      point = point({server, "hold"}, options)
+      assert %{"overloaded" => refused} = point["errors"]
+      assert refused > 0
+      until(fn -> seen(server)["held"] == 0 and taken(server) == {0, 0} end)
     end
 
     test "waits between two where callers think" do
@@ -436,6 +490,48 @@ defmodule GpuSched.LoadTest do
       assert_raise ArgumentError, ~r/not a run/, fn -> Load.read!(path) end
     end
 
+    test "is not taken from a file that holds something else", %{tmp_dir: dir} do
+      path = Path.join(dir, "run.json")
+      Load.write!(sweep(), path)
+      {:ok, map} = path |> File.read!() |> GpuSched.Json.decode()
+      html = "<script>alert(1)</script>"
+
+      refused = fn map, part ->
+        File.write!(path, GpuSched.Json.encode(map))
+        error = assert_raise ArgumentError, fn -> Load.read!(path) end
+        assert Exception.message(error) =~ part
+      end
+
+      for {key, value} <- [
+            {"offered", html},
+            {"sent", -1},
+            {"mode", html},
+            {"errors", %{"x" => html}},
+            {"windows", [%{"at" => html}]},
+            {"stable", html},
+            {"throughput", nil}
+          ] do
+        refused.(put_in(map, ["points", Access.at(1), key], value), inspect(key))
+      end
+
+      refused.(put_in(map, ["options", "within_ms"], html), "within_ms")
+      refused.(put_in(map, ["machine", "generators"], [1]), "generators")
+      refused.(%{map | "knee" => html}, "knee")
+      refused.(%{map | "title" => 1}, "title")
+      refused.(%{map | "points" => [1]}, "points")
+      refused.(put_in(map, ["points", Access.at(0), "latency", "max"], html), "max")
+      refused.(update_in(map, ["points", Access.at(0)], &Map.delete(&1, "sent")), "sent")
+    end
+
+    test "is shown on a terminal without what one would obey" do
+      run = sweep()
+      point = %{hd(run.points) | "failed" => 1, "errors" => %{"a\e[2Jb" => 1}, "limited" => "c\e"}
+      run = %{run | title: "evil\e]0;x\a", points: [point]}
+      assert Load.table(run) =~ "evil\uFFFD]0"
+      refute Load.table(run) =~ ~r/[\e\a]/
+      refute Load.compare(run, run) =~ ~r/[\e\a]/
+    end
+
     test "is kept as CSV", %{tmp_dir: dir} do
       path = Path.join(dir, "run.csv")
       Load.write!(sweep(), path)
@@ -456,6 +552,10 @@ defmodule GpuSched.LoadTest do
     test "is drawn in a file that needs nothing else", %{tmp_dir: dir} do
       path = Path.join(dir, "run.html")
       run = %{sweep() | title: "<b>Tom & Jerry</b>"}
+      # Whatever comes to be in a run, nothing of it is read as part of the page.
+      evil = "<script>alert(1)</script>"
+      point = %{hd(run.points) | "limited" => evil, "errors" => %{evil => 1}}
+      run = %{run | points: [point | tl(run.points)], arrivals: evil, started_at: evil}
       Load.report!(run, path, against: sweep())
       html = File.read!(path)
       assert html =~ "&lt;b&gt;Tom &amp; Jerry"

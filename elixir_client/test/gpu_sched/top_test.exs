@@ -39,6 +39,18 @@ defmodule GpuSched.TopTest do
     assert text =~ ~r/noop +ready +10.0 +0 +0 /
   end
 
+  test "shows names that a terminal would obey" do
+    {server, _pid} = RealPort.start()
+    {:ok, _} = GpuSched.await_ready(server)
+    {:ok, now} = GpuSched.Snapshot.take(server)
+    evil = "e\e[2Jvil\a"
+    job = %{"job" => "1", "name" => evil, "state" => "running", "error" => nil, "message" => evil}
+    now = Map.put(now, "jobs", [job])
+    text = now |> GpuSched.Top.frame(now, 100) |> IO.iodata_to_binary()
+    assert text =~ "1 e\uFFFD[2Jvil\uFFFD  running"
+    refute text =~ ~r/[\e\a]/
+  end
+
   if reason = TestNode.missing(), do: @tag(skip: reason)
 
   test "is drawn on the laptop that asks, which has none of our code" do

@@ -4,6 +4,7 @@ defmodule GpuSched.Load.Comparison do
   @moduledoc false
 
   alias GpuSched.Load.{Histogram, Point, Table}
+  alias GpuSched.Printable
 
   defstruct [:before, :now, rows: [], unmatched: []]
 
@@ -127,6 +128,7 @@ defmodule GpuSched.Load.Comparison do
       grid(rows),
       unmatched(comparison.unmatched)
     ]
+    |> Printable.text()
   end
 
   defp grid([]), do: "There is no load that both have.\n"

@@ -4,7 +4,7 @@ defmodule GpuSched.Load.Files do
   @moduledoc false
 
   alias GpuSched.Json
-  alias GpuSched.Load.{Histogram, Knee, Point}
+  alias GpuSched.Load.{Histogram, Knee, Point, Shape}
 
   @format 1
   @hists ~w(latency service queue compute batch lateness failed_after)
@@ -51,11 +51,12 @@ defmodule GpuSched.Load.Files do
     fields = Map.keys(%GpuSched.Load{}) -- [:__struct__]
     values = for field <- fields, do: {field, map[Atom.to_string(field)]}
     run = struct!(GpuSched.Load, values)
-    unless is_list(run.points), do: wrong!(path, "has no points")
-    %{run | points: Enum.map(run.points, &point/1)}
+    if what = Shape.run(run), do: wrong!(path, "is not a run: #{what}")
+    %{run | points: Enum.map(run.points, &point(&1, path))}
   end
 
-  defp point(map) do
+  defp point(map, path) do
+    if what = Shape.point(map), do: wrong!(path, "is not a run: #{what}")
     hists = Map.new(@hists, &{&1, Histogram.from_map(map[&1])})
     map |> Map.merge(hists) |> Map.delete("latency_ms")
   end

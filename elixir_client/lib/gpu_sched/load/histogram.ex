@@ -178,6 +178,14 @@ defmodule GpuSched.Load.Histogram do
             "a histogram of #{inspect(map["count"])} values whose buckets hold #{count}"
     end
 
+    for key <- ["sum", "min", "max"], value = map[key], not is_integer(value) do
+      raise ArgumentError,
+            "the #{key} of a histogram is an integer; got #{inspect(value, limit: 5)}"
+    end
+
+    if count > 0 and (map["min"] == nil or map["max"] == nil),
+      do: raise(ArgumentError, "a histogram of #{count} values that has no min or no max")
+
     %__MODULE__{
       counts: counts,
       count: count,

@@ -96,7 +96,7 @@ defmodule GpuSched.Load.Report do
 
       points ->
         [
-          "<p class=\"warn\">At #{Enum.map_join(points, ", ", &load/1)} the generator decided, and not ",
+          "<p class=\"warn\">At #{points |> Enum.map_join(", ", &load/1) |> Svg.escape()} the generator decided, and not ",
           "what it asked: ",
           Svg.escape(List.last(points)["limited"]),
           "</p>\n"

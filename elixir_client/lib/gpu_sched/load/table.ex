@@ -4,11 +4,14 @@ defmodule GpuSched.Load.Table do
   @moduledoc false
 
   alias GpuSched.Load.{Histogram, Point}
+  alias GpuSched.Printable
 
   @spec format(GpuSched.Load.t()) :: iodata
   def format(run) do
     rows = [heads(run) | Enum.map(run.points, &row(&1, run))]
-    [run.title, "\n", about(run), "\n\n", grid(rows), notes(run)]
+
+    [Printable.line(run.title), "\n", about(run), "\n\n", grid(rows), notes(run)]
+    |> Printable.text()
   end
 
   defp about(run) do
@@ -120,6 +123,8 @@ defmodule GpuSched.Load.Table do
   # Columns as wide as they have to be, to the right but for the last.
   @spec grid([[String.t()]]) :: iodata
   def grid(rows) do
+    rows = for row <- rows, do: Enum.map(row, &Printable.line/1)
+
     widths =
       rows
       |> Enum.zip_with(& &1)
