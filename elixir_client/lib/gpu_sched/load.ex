@@ -38,9 +38,12 @@ defmodule GpuSched.Load do
       where the coefficient of variation is above 1), or `{:replay, path}`, a CSV file with a column
       of times (`{:replay, path, column: name}` where it is not called so): played as it was, or at
       `:rate` if there is one;
-    * `:duration` - of what is measured, in ms; 10 000, or the length of the trace;
-    * `:warmup` - what is sent before that, and not counted, in ms; 2000;
-    * `:window` - of the series over time, in ms; a second, or a tenth of what is shorter than ten;
+    * `:duration` - of what is measured, in ms; 10 000, or the length of the trace. Where a trace is
+      shorter than this, it ends with its last arrival, and that is said;
+    * `:warmup` - what is sent before that, and not counted, in ms; 2000, and 0 for a trace, since its
+      beginning is part of it;
+    * `:window` - of the series over time, in ms; a second, or a tenth of what is shorter than ten
+      seconds. There are at most 600 of them, as each takes 38 KB on each node;
     * `:within`, `:percentile` - the latency in ms that is to be held, and by how many percent; 99;
     * `:payload` - `:model` (the default) makes inputs from the model's description: words, and
       numbers from 0 to 127 or 0.5 to 1, a dimension that varies being `:variable` (1); or inputs, a
@@ -54,7 +57,8 @@ defmodule GpuSched.Load do
     * `:lanes` - processes on each node that send; half as many as there are schedulers, at most 4;
     * `:spin` - `false` lets them sleep until the timer's next millisecond rather than look at the
       clock: it takes less of the CPU, and requests leave up to 2 ms late;
-    * `:max_in_flight` - for each lane; 10 000. What is due beyond that is not sent, and fails;
+    * `:max_in_flight` - for each lane; 10 000. What is due beyond that is not sent, and fails; so does
+      what has not been sent when the end is as long ago as a request may take;
     * `:think` - what a caller of a closed loop waits after an answer, in ms; 0;
     * `:stability` - a point is stable where its last three windows agree within this on throughput
       and mean latency, the last third of them is no slower than the first, and requests do not pile
@@ -98,6 +102,7 @@ defmodule GpuSched.Load do
     :options,
     :search,
     :knee,
+    :broke,
     points: []
   ]
 
@@ -110,6 +115,7 @@ defmodule GpuSched.Load do
           options: map,
           search: map | nil,
           knee: number | nil,
+          broke: %{String.t() => term} | nil,
           points: [map]
         }
 
@@ -117,7 +123,8 @@ defmodule GpuSched.Load do
 
   @doc """
   Runs it, and answers when it is done. Raises a `GpuSched.Error` where the target cannot be asked at
-  all, and an `ArgumentError` for options that are wrong; requests that fail are counted.
+  all; where that happens after some points of a sweep or a search, those are in the run, and `:broke`
+  says at which load it ended and why. Raises and an `ArgumentError` for options that are wrong; requests that fail are counted.
 
       iex> run = GpuSched.Load.run(fn _ -> :ok end, rate: 500, payload: %{}, duration: 200, warmup: 0,
       ...>   arrivals: :constant, progress: false)
@@ -133,7 +140,8 @@ defmodule GpuSched.Load do
     progress = Progress.start(opts)
 
     measure = fn how ->
-      Progress.point(progress, how)
+      opts = Options.at(opts, how[:rate])
+      Progress.point(progress, how, opts)
 
       with {:ok, raw} <- Fleet.run(opts, pool, kind, [watcher: progress] ++ how) do
         point = Point.new(raw, how, opts)
@@ -145,7 +153,7 @@ defmodule GpuSched.Load do
     started = DateTime.utc_now() |> DateTime.truncate(:second) |> DateTime.to_iso8601()
 
     try do
-      {points, search} = measure_all!(opts, measure)
+      {points, search, broke} = measure_all!(opts, measure)
 
       %__MODULE__{
         title: opts.title || "Load on #{name}",
@@ -157,6 +165,7 @@ defmodule GpuSched.Load do
         options: told(opts),
         search: search,
         knee: Knee.find(points),
+        broke: broke,
         points: points
       }
     after
@@ -184,36 +193,49 @@ defmodule GpuSched.Load do
 
   defp measure_all!(%{search: search} = opts, measure) when search != nil do
     case Search.run(search, opts.percentile, fn rate -> measure.(rate: rate) end) do
-      {:ok, points, outcome} -> {points, Map.put(outcome, "within_ms", opts.within)}
-      {:error, error} -> raise error
+      {:ok, points, outcome} ->
+        {points, Map.put(outcome, "within_ms", opts.within), nil}
+
+      {:broke, points, outcome, broke} ->
+        {points, Map.put(outcome, "within_ms", opts.within), broke}
+
+      {:error, error} ->
+        raise error
     end
   end
 
   defp measure_all!(opts, measure) do
     key = if opts.concurrency, do: :concurrency, else: :rate
 
-    points =
-      for value <- List.wrap(opts[key]) do
-        case measure.([{key, value}]) do
-          {:ok, point} -> point
-          {:error, error} -> raise error
-        end
-      end
+    sweep(List.wrap(opts[key]), key, measure, [])
+  end
 
-    {points, nil}
+  # What has been measured is not thrown away for what could not be.
+  defp sweep([], _key, _measure, points), do: {Enum.reverse(points), nil, nil}
+
+  defp sweep([value | rest], key, measure, points) do
+    case measure.([{key, value}]) do
+      {:ok, point} -> sweep(rest, key, measure, [point | points])
+      {:error, error} when points == [] -> raise error
+      {:error, error} -> {Enum.reverse(points), nil, Search.broke(value, error)}
+    end
   end
 
   defp target!(fun) when is_function(fun, 1), do: {{:call, fun}, "a function"}
 
   # A scheduler of this node is to be found from the others too.
   defp target!({server, model}) when is_binary(model),
-    do: {{:model, reachable(server), model}, "#{model} on #{inspect(server)}"}
+    do: {{:model, reachable(server), model}, "#{model} on #{named(server)}"}
 
   defp target!(other) do
     raise ArgumentError,
           "the target is {server, model} or a function of one argument; got " <>
             inspect(other, limit: 5)
   end
+
+  # A process says nothing to those who read of it later, or on another machine.
+  defp named(pid) when is_pid(pid), do: Atom.to_string(node(pid))
+  defp named(server), do: inspect(server)
 
   defp reachable(name) when is_atom(name) and name != nil, do: {name, node()}
   defp reachable(server), do: server
@@ -301,15 +323,16 @@ defmodule GpuSched.Load do
 
   @doc """
   What several runs came to that were made at the same time on one target, by laptops that do not
-  know each other: point by point, the loads are added and the histograms merged. They have to be of
-  the same kind, with as many points and windows.
+  know each other: point by point, the loads are added and the histograms merged. They have to be on
+  the same target, of the same kind, with as many points and windows, and the same `:within`.
   """
   @spec merge([t]) :: t
   def merge([_ | _] = runs), do: Files.merge!(runs)
 
   @doc """
   Holds two runs against each other, point by point where both have the same load: a table for a
-  terminal. A difference is called one where it is more than twice what the windows of each scatter. Where
+  terminal. A difference is called one where it is more than twice what the windows of each scatter (of fewer than
+  five windows nothing is said). Where
   one fails more often than the other, that is said, and nothing of latencies.
   """
   @spec compare(t, t) :: String.t()

@@ -34,7 +34,11 @@ defmodule GpuSched.LoadPointTest do
       if failed?, do: Tally.failed(tally, due, done), else: Tally.ok(tally, due, due, done, %{})
     end
 
-    Point.new(Map.merge(Tally.read(tally), %{"errors" => %{}, "overfull" => 0}), how, opts)
+    Point.new(
+      Map.merge(Tally.read(tally), %{"errors" => %{}, "overfull" => 0, "behind" => 0}),
+      how,
+      opts
+    )
   end
 
   defp loaded(rate, opts \\ []), do: point(queue(rate, 10, 2 * @ms), 10, [rate: rate], opts)
@@ -122,6 +126,75 @@ defmodule GpuSched.LoadPointTest do
       assert Load.compare(before, now) =~ "∞"
       back = Map.new(Comparison.new(now, before).rows, &{&1.metric, &1.verdict})
       assert back["failed %"] == :better
+    end
+  end
+
+  test "a comparison of few windows says nothing of what may be chance" do
+    few = fn ms -> run(point(queue(100, 10, ms * @ms), 10, [rate: 100], window: 2_500)) end
+    verdicts = fn a, b -> for row <- Comparison.new(a, b).rows, do: row.verdict end
+    assert Enum.all?(verdicts.(few.(1), few.(5)), &(&1 in [nil, :same]))
+    many = fn ms -> run(point(queue(100, 10, ms * @ms), 10, [rate: 100], window: 2_000)) end
+    assert :worse in verdicts.(many.(1), many.(5))
+  end
+
+  test "runs are merged that had the same target and the same latency to be held" do
+    a = run(loaded(100, within: 5))
+    assert [%{"offered" => 200, "in_time" => 2_000}] = Load.merge([a, a]).points
+    assert_raise ArgumentError, ~r/same target/, fn -> Load.merge([a, %{a | target: "other"}]) end
+
+    assert_raise ArgumentError, ~r/to be held/, fn ->
+      Load.merge([a, run(loaded(100, within: 6))])
+    end
+  end
+
+  test "what was measured before a load that could not be is kept" do
+    measure = fn
+      rate when rate < 100 -> {:ok, loaded(round(rate), within: 5)}
+      _rate -> {:error, %GpuSched.Error{reason: :unavailable, message: "gone"}}
+    end
+
+    search = Options.check!(search: [from: 25], within: 5).search
+    assert {:broke, points, %{"rate" => 50}, broke} = Search.run(search, 99, measure)
+    assert Enum.map(points, & &1["offered"]) == [25, 50]
+    assert %{"offered" => 100, "error" => "gone" <> _} = broke
+    gone = fn _ -> {:error, %GpuSched.Error{reason: :unavailable, message: "gone"}} end
+    assert {:error, %GpuSched.Error{}} = Search.run(search, 99, gone)
+    run = %{run(hd(points)) | broke: broke}
+    assert Load.table(run) =~ "It ended at 100: gone"
+  end
+
+  describe "times" do
+    @describetag :tmp_dir
+
+    defp trace(dir, text) do
+      path = Path.join(dir, "trace.csv")
+      File.write!(path, text)
+      {:replay, path}
+    end
+
+    test "of a trace are from its first arrival to its last", %{tmp_dir: dir} do
+      arrivals = trace(dir, "arrival_ms\n0\n50\n100\n5000\n")
+      opts = Options.check!(arrivals: arrivals)
+      # The last of them is within.
+      assert {opts.warmup, opts.duration, opts.ended} == {0, 5_001, nil}
+      assert opts.windows * opts.window >= 5_001
+      # At a rate of its own it is shorter or longer: four at two a second.
+      assert Options.at(opts, 2).duration == 2_001
+      assert Options.at(opts, 4).duration == 1_001
+      assert Options.check!(arrivals: arrivals, warmup: 1_000).duration == 4_001
+      assert Options.check!(arrivals: arrivals, duration: 1_000).ended == nil
+      opts = Options.check!(arrivals: arrivals, duration: 60_000)
+      assert {opts.duration, opts.ended} == {5_001, 5_001}
+      wrong = fn -> Options.check!(arrivals: arrivals, warmup: 10_000) end
+      assert_raise ArgumentError, ~r/over after 5001 ms/, wrong
+    end
+
+    test "have no more windows than there is room for" do
+      opts = Options.check!(rate: 1, duration: 24 * 3_600_000)
+      assert opts.windows == 600
+      wrong = fn -> Options.check!(rate: 1, duration: 1_000_000, window: 10) end
+      assert_raise ArgumentError, ~r/at most 600 windows/, wrong
+      assert Options.check!(rate: 1).warmup == 2_000
     end
   end
 

@@ -150,6 +150,16 @@ defmodule GpuSched.LoadTest do
       assert Load.table(run(&LoadTarget.answer/1, rate: 2_000_000, duration: 20)) =~ "GENERATOR"
     end
 
+    test "sends nothing more when it is as far behind as a request may take" do
+      # Beyond what any machine can send, so the lane is behind from the beginning.
+      options = [rate: 3_000_000, arrivals: :constant, duration: 500, lanes: 1]
+      point = point(&LoadTarget.answer/1, options ++ [request: [timeout: 1]])
+      assert point["sent"] == 1_500_000
+      assert point["sent"] == point["ok"] + point["failed"]
+      assert point["errors"]["not_sent"] > 0
+      assert point["limited"] =~ "not sent"
+    end
+
     test "does not send more than may be in flight, and says so" do
       hold = fn _ -> Process.sleep(300) end
       options = [rate: 100, arrivals: :constant, duration: 200, max_in_flight: 5, lanes: 1]
@@ -211,11 +221,19 @@ defmodule GpuSched.LoadTest do
     test "plays a trace once, to its end", %{tmp_dir: dir} do
       path = Path.join(dir, "trace.csv")
       File.write!(path, "arrival_ms\n0\n0\n50\n120\n")
-      run = run(&LoadTarget.answer/1, arrivals: {:replay, path}, window: 50)
+      options = [arrivals: {:replay, path}, payload: %{}, progress: false, window: 50]
+      run = Load.run(&LoadTarget.answer/1, options)
       [point] = run.points
       assert point["sent"] == 4
-      assert for(w <- point["windows"], do: round(w["sent_per_s"] / 20)) == [2, 1, 1]
+      # The last window ends with the last arrival, and a millisecond.
+      assert for(w <- point["windows"], do: w["sent"]) == [2, 1, 1]
+      assert List.last(point["windows"])["sent_per_s"] == 1 / 0.021
+      assert point["seconds"] == 0.121
       assert run.arrivals == "replay of 4 arrivals"
+      assert point["trace_ended"] == nil
+      run = Load.run(&LoadTarget.answer/1, [duration: 10_000] ++ options)
+      assert hd(run.points)["seconds"] == 0.121
+      assert Load.table(run) =~ "the trace ended after 0.121 s"
     end
   end
 
@@ -597,6 +615,30 @@ defmodule GpuSched.LoadTest do
       assert Enum.all?(same.rows, &(&1.verdict in [:same, nil]))
       text = Load.compare(before, now)
       assert text =~ "worse" and text =~ "only in the second: 75"
+    end
+
+    test "is what was measured before a load at which the generators ended" do
+      test = self()
+
+      # Takes its lane with it, at the second rate.
+      counter = :counters.new(1, [])
+
+      fun = fn _ ->
+        :counters.add(counter, 1, 1)
+
+        if :counters.get(counter, 1) > 10 do
+          {:parent, lane} = Process.info(self(), :parent)
+          Process.exit(lane, :kill)
+          send(test, :killed)
+        end
+      end
+
+      run = run(fun, rate: [100, 200, 400], arrivals: :constant, duration: 100)
+      assert_receive :killed
+      assert [%{"offered" => 100, "sent" => 10}] = run.points
+      assert %{"offered" => 200, "error" => error} = run.broke
+      assert error =~ "a generator failed"
+      assert Load.table(run) =~ "It ended at 200"
     end
 
     test "is told in a line for each while it runs, where there is no terminal" do

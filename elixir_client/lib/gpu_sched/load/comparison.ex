@@ -18,6 +18,8 @@ defmodule GpuSched.Load.Comparison do
 
   @type t :: %__MODULE__{rows: [row]}
 
+  # Of fewer windows, how far they scatter says nothing.
+  @windows 5
   # Loads that differ by less are the same.
   @same 0.02
   # What is in each metric: its name, how it is read from a point, how from a window (for how far
@@ -65,7 +67,7 @@ defmodule GpuSched.Load.Comparison do
 
   defp row({name, of_point, of_window, better}, a, b) do
     {before, now} = {of_point.(a), of_point.(b)}
-    noise = noise(a, of_window) + noise(b, of_window)
+    noise = sum(noise(a, of_window), noise(b, of_window))
     # What was answered by one that refuses more is not the same as what the other answered.
     better = if better == :less and failures_differ?(a, b), do: nil, else: better
 
@@ -78,6 +80,10 @@ defmodule GpuSched.Load.Comparison do
     }
   end
 
+  defp sum(nil, _noise), do: nil
+  defp sum(_noise, nil), do: nil
+  defp sum(a, b), do: a + b
+
   defp failures_differ?(a, b),
     do: abs(failed_percent(a) - failed_percent(b)) > share_noise(a, b)
 
@@ -88,16 +94,14 @@ defmodule GpuSched.Load.Comparison do
     300 * :math.sqrt(p * (1 - min(p, 1)) * (1 / n + 1 / m))
   end
 
-  # Twice the standard error of the mean of the windows.
-  defp noise(_point, nil), do: 0.0
+  # Twice the standard error of the mean of the windows, or nil.
+  defp noise(_point, nil), do: nil
 
   defp noise(point, of_window) do
     values = for window <- point["windows"], value = of_window.(window), do: value
     n = length(values)
 
-    if n < 2 do
-      0.0
-    else
+    if n >= @windows do
       mean = Enum.sum(values) / n
       variance = (values |> Enum.map(&((&1 - mean) * (&1 - mean))) |> Enum.sum()) / (n - 1)
       2 * :math.sqrt(variance / n)
@@ -110,7 +114,7 @@ defmodule GpuSched.Load.Comparison do
   # It falls among what failed; of that, its own row tells.
   defp verdict(before, now, _, _, _) when before == :infinity or now == :infinity, do: nil
   defp verdict(_before, _now, _noise, nil, _window), do: nil
-  defp verdict(_before, _now, _noise, _better, nil), do: nil
+  defp verdict(_before, _now, nil, _better, _window), do: nil
 
   defp verdict(before, now, noise, better, _window) do
     cond do

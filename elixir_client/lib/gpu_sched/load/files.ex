@@ -114,7 +114,8 @@ defmodule GpuSched.Load.Files do
 
     for run <- rest, shape(run) != shape do
       raise ArgumentError,
-            "runs are merged that have as many points, of the same kind, length and windows; got " <>
+            "runs are merged that have the same target, and as many points, of the same kind, length, " <>
+              "windows and latency to be held; got " <>
               "#{inspect(shape)} and #{inspect(shape(run))}"
     end
 
@@ -131,7 +132,11 @@ defmodule GpuSched.Load.Files do
   end
 
   defp shape(run) do
-    for point <- run.points, do: {point["mode"], point["seconds"], length(point["windows"])}
+    points =
+      for point <- run.points,
+          do: {point["mode"], point["seconds"], length(point["windows"]), point["within_ms"]}
+
+    {run.target, points}
   end
 
   defp merge_points(points), do: Enum.reduce(points, fn b, a -> Map.merge(a, b, &merge/3) end)

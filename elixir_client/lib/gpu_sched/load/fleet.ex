@@ -57,6 +57,7 @@ defmodule GpuSched.Load.Fleet do
       warmup: opts.warmup * 1_000_000,
       window: opts.window * 1_000_000,
       windows: opts.windows,
+      duration: opts.duration * 1_000_000,
       limit: opts.within && round(opts.within * 1_000_000),
       patience: patience(opts) * 1_000_000,
       spin: opts.spin,

@@ -13,7 +13,7 @@ defmodule GpuSched.Load.Generator do
   #   first, count, of        the shares of it that are this node's
   #   concurrency             callers of a closed loop, on this node
   #   start_in                ms until the warm-up begins
-  #   warmup, window, windows, limit, patience   in ns, but for the number of windows
+  #   warmup, duration, window, windows, limit, patience   in ns, but for the number of windows
   #   watcher                 who is told of each window as it passes, or nil
   #   coordinator             whoever waits for the result
   @spec run(map) :: {:ok, map} | {:error, Error.t()}
@@ -24,7 +24,7 @@ defmodule GpuSched.Load.Generator do
       Process.flag(:trap_exit, true)
       coordinator = Process.monitor(spec.coordinator)
       start = Admission.now() + spec.start_in * 1_000_000
-      tally = Tally.new(start + spec.warmup, spec.window, spec.windows, spec.limit)
+      tally = Tally.new(start + spec.warmup, spec.window, spec.windows, spec.limit, spec.duration)
       spec = spec |> Map.put(:start, start) |> Map.put(:priority, priority(spec))
       me = self()
       jobs = jobs(spec, sender, tally)
@@ -83,7 +83,11 @@ defmodule GpuSched.Load.Generator do
         end)
       end)
 
-    %{"errors" => errors, "overfull" => told |> Enum.map(& &1.overfull) |> Enum.sum()}
+    %{
+      "errors" => errors,
+      "overfull" => told |> Enum.map(& &1.overfull) |> Enum.sum(),
+      "behind" => told |> Enum.map(& &1.behind) |> Enum.sum()
+    }
   end
 
   defp error_name(reason) do
@@ -103,7 +107,7 @@ defmodule GpuSched.Load.Generator do
   # Tells of each window when it has passed.
   defp watch(spec, tally) do
     for n <- 0..(spec.windows - 1) do
-      wait_until(tally.start + (n + 1) * tally.window)
+      wait_until(min(tally.start + (n + 1) * tally.window, tally.finish))
       send(spec.watcher, {:window, node(), Tally.glance(tally, n)})
     end
   end

@@ -17,7 +17,11 @@ defmodule GpuSched.Load.Lane do
   @answers 8
 
   # What it has to tell beside the tally.
-  @type told :: %{errors: %{atom => pos_integer}, overfull: non_neg_integer}
+  @type told :: %{
+          errors: %{atom => pos_integer},
+          overfull: non_neg_integer,
+          behind: non_neg_integer
+        }
 
   @spec run(map, Sender.t(), Tally.t(), Schedule.t()) :: told
   def run(spec, sender, tally, schedule) do
@@ -36,7 +40,7 @@ defmodule GpuSched.Load.Lane do
       patience: spec.patience,
       spin: spec.spin,
       most: spec.max_in_flight,
-      told: %{errors: %{}, overfull: 0}
+      told: %{errors: %{}, overfull: 0, behind: 0}
     }
 
     s |> next(schedule, 0, %{}) |> wait_for_last()
@@ -65,6 +69,13 @@ defmodule GpuSched.Load.Lane do
   defp sleep_ms(ns, true) when ns <= @early_ns, do: 0
   defp sleep_ms(ns, true), do: div(ns - @early_ns, 1_000_000)
   defp sleep_ms(ns, false), do: div(ns + 999_999, 1_000_000)
+
+  # So late that what was sent in time is not waited for any longer either.
+  defp send_one(s, at, now, _i, flying) when now >= s.stop + s.patience do
+    Tally.sent(s.tally, at, now)
+    s = failed(s, at, now, :not_sent)
+    {%{s | told: Map.update!(s.told, :behind, &(&1 + 1))}, flying}
+  end
 
   defp send_one(s, at, now, _i, flying) when map_size(flying) >= s.most do
     Tally.sent(s.tally, at, now)
@@ -134,7 +145,7 @@ defmodule GpuSched.Load.Lane do
 
   # Nothing is sent any more. What has no answer when the patience is over counts as failed, as old
   # as it is by then.
-  defp wait_for_last({s, flying}), do: wait_for_last(s, flying, Admission.now() + s.patience)
+  defp wait_for_last({s, flying}), do: wait_for_last(s, flying, s.stop + s.patience)
 
   defp wait_for_last(s, flying, _until) when map_size(flying) == 0, do: s.told
 

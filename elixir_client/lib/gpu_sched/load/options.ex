@@ -11,7 +11,7 @@ defmodule GpuSched.Load.Options do
     search: nil,
     arrivals: :poisson,
     duration: nil,
-    warmup: 2_000,
+    warmup: nil,
     window: nil,
     within: nil,
     percentile: 99,
@@ -34,6 +34,10 @@ defmodule GpuSched.Load.Options do
   @search [from: 10, to: nil, precision: 0.05, most: 24]
 
   @default_duration 10_000
+  # A trace has what it has: what came before it is not known, and its beginning is part of it.
+  @default_warmup 2_000
+  # Each keeps a histogram, on each node.
+  @most_windows 600
 
   @spec check!(keyword) :: map
   def check!(opts) do
@@ -52,7 +56,8 @@ defmodule GpuSched.Load.Options do
     |> Map.update!(:arrivals, &arrivals!/1)
     |> what!()
     |> limit!()
-    |> times()
+    |> warmup()
+    |> asked()
   end
 
   # Exactly one thing is to be found out.
@@ -79,20 +84,56 @@ defmodule GpuSched.Load.Options do
 
   defp limit!(opts), do: opts
 
-  defp times(opts) do
-    duration = opts.duration || recorded(opts.arrivals, opts.rate) || @default_duration
-    window = opts.window || if(duration >= 10_000, do: 1_000, else: max(div(duration, 10), 10))
-    n = max(div(duration + window - 1, window), 1)
-    %{opts | duration: n * window, window: window} |> Map.put(:windows, n)
+  defp warmup(%{warmup: nil, arrivals: {:replay, _times}} = opts), do: %{opts | warmup: 0}
+  defp warmup(%{warmup: nil} = opts), do: %{opts | warmup: @default_warmup}
+  defp warmup(opts), do: opts
+
+  # What was asked for, since how long a trace takes depends on the rate.
+  defp asked(opts) do
+    opts = Map.put(opts, :asked, Map.take(opts, [:duration, :window]))
+    rates = if opts.search, do: [opts.search.from], else: List.wrap(opts.rate)
+    # All of them, so that what cannot be is found before anything is sent.
+    List.first(for(rate <- rates, do: at(opts, rate)), at(opts, nil))
   end
 
-  # A trace is played once, with no warm-up of its own beyond what was asked for.
-  defp recorded({:replay, times}, [:recorded]),
-    do: times |> List.last() |> Kernel.*(1000) |> ceil_ms()
+  # With the times of a run at that rate, in ms: `duration` of what is measured in `windows` of
+  # `window`, the last of which may be shorter; `ended` where a trace has less than was asked for.
+  @spec at(map, number | :recorded | nil) :: map
+  def at(%{asked: asked} = opts, rate) do
+    left = left!(opts, rate)
+    duration = min(asked.duration || left || @default_duration, left || :infinity)
+    window = asked.window || default_window(duration)
+    n = div(duration + window - 1, window)
 
-  defp recorded(_arrivals, _rate), do: nil
+    if n > @most_windows do
+      raise ArgumentError,
+            "at most #{@most_windows} windows are kept; #{duration} ms in windows of #{window} ms are #{n}"
+    end
 
-  defp ceil_ms(ms), do: ms |> Float.ceil() |> trunc() |> max(1)
+    ended = if asked.duration && asked.duration > duration, do: duration
+    duration = if left, do: duration, else: n * window
+    Map.merge(opts, %{duration: duration, window: window, windows: n, ended: ended})
+  end
+
+  defp default_window(duration) when duration < 10_000, do: max(div(duration, 10), 10)
+
+  defp default_window(duration),
+    do: max(1_000, div(duration + @most_windows - 1, @most_windows))
+
+  # What there is of a trace after the warm-up, the last arrival being part of it.
+  defp left!(%{arrivals: {:replay, times}, warmup: warmup}, rate) do
+    rate = if is_number(rate), do: rate
+    whole = trunc((times |> Trace.at_rate(rate) |> List.last()) * 1_000) + 1
+
+    if whole <= warmup do
+      raise ArgumentError,
+            "the trace is over after #{whole} ms, and all of that would be warm-up (#{warmup} ms)"
+    end
+
+    whole - warmup
+  end
+
+  defp left!(_opts, _rate), do: nil
 
   defp search!(nil), do: nil
 

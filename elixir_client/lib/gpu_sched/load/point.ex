@@ -13,7 +13,7 @@ defmodule GpuSched.Load.Point do
 
   @spec new(map, keyword, map) :: t
   def new(raw, how, opts) do
-    windows = Enum.map(raw["windows"], &window(&1, opts.window / 1_000))
+    windows = Enum.map(raw["windows"], &window(&1, opts))
     latency = raw["windows"] |> Enum.map(& &1["latency"]) |> Histogram.merge()
     seconds = opts.duration / 1_000
     sent = total(raw, "sent")
@@ -38,6 +38,7 @@ defmodule GpuSched.Load.Point do
       "failed_after" => raw["failed"],
       "windows" => windows,
       "stable" => Stability.stable?(windows, opts.stability),
+      "trace_ended" => opts.ended && opts.ended / 1_000,
       "growing" => Stability.growing?(windows, opts.stability)
     }
 
@@ -53,12 +54,15 @@ defmodule GpuSched.Load.Point do
     end
   end
 
-  defp window(raw, seconds) do
+  defp window(raw, opts) do
+    # The last may be shorter.
+    at = raw["window"] * opts.window
+    seconds = min(opts.window, opts.duration - at) / 1_000
     [p50, p99] = for p <- [50, 99], do: number(percentile(raw["latency"], raw["failed"], p))
     told = max(raw["told"], 1)
 
     %{
-      "at" => raw["window"] * seconds,
+      "at" => at / 1_000,
       "sent_per_s" => raw["sent"] / seconds,
       "sent" => raw["sent"],
       "ended" => raw["ended"],
@@ -120,6 +124,9 @@ defmodule GpuSched.Load.Point do
     lateness = point["lateness"] |> Histogram.percentile(99) |> ms()
 
     cond do
+      raw["behind"] > 0 ->
+        "#{raw["behind"]} requests were not sent, because the generator was so far behind its schedule"
+
       raw["overfull"] > 0 ->
         "#{raw["overfull"]} requests were not sent, because max_in_flight were in flight"
 

@@ -29,9 +29,9 @@ defmodule GpuSched.Load.Progress do
     end)
   end
 
-  @spec point(pid | nil, keyword) :: :ok
-  def point(nil, _how), do: :ok
-  def point(pid, how), do: tell(pid, {:point, how})
+  @spec point(pid | nil, keyword, map) :: :ok
+  def point(nil, _how, _opts), do: :ok
+  def point(pid, how, opts), do: tell(pid, {:point, how, Map.take(opts, [:window, :duration])})
 
   @spec stop(pid | nil) :: :ok
   def stop(nil), do: :ok
@@ -52,8 +52,9 @@ defmodule GpuSched.Load.Progress do
 
   defp loop(state) do
     receive do
-      {:point, how} ->
+      {:point, how, times} ->
         over(state)
+        state = %{state | of: Map.merge(state.of, times)}
         loop(draw(%{state | how: how, seen: %{}, shown: false}, nil))
 
       {:window, node, window} ->
@@ -90,12 +91,13 @@ defmodule GpuSched.Load.Progress do
 
   defp line(%{of: opts} = state, n) do
     windows = Map.values(state.seen[n])
-    seconds = opts.window / 1_000
+    seconds = min(opts.window, opts.duration - n * opts.window) / 1_000
+    passed = min((n + 1) * opts.window, opts.duration) / 1_000
     sum = fn key -> windows |> Enum.map(& &1[key]) |> Enum.sum() end
     latency = windows |> Enum.map(& &1["latency"]) |> Histogram.merge()
     [p50, p99] = for p <- [50, 99], do: Point.percentile(latency, sum.("failed"), p)
 
-    "#{load(state.how)} · #{Float.round((n + 1) * seconds, 1)} of #{opts.duration / 1_000} s · " <>
+    "#{load(state.how)} · #{Float.round(passed, 1)} of #{opts.duration / 1_000} s · " <>
       "#{round(sum.("done") / seconds)}/s answered · p50 #{ms(p50)} p99 #{ms(p99)} ms" <>
       failed(sum.("failed"))
   end

@@ -90,6 +90,11 @@ defmodule GpuSched.Load.Report do
   end
 
   defp warnings(run) do
+    broke = run.broke |> Table.broke() |> IO.iodata_to_binary() |> Svg.escape()
+    [if(run.broke, do: ["<p class=\"warn\">", broke, "</p>\n"], else: []), limited(run)]
+  end
+
+  defp limited(run) do
     case for point <- run.points, point["limited"] != nil, do: point do
       [] ->
         []
@@ -169,7 +174,12 @@ defmodule GpuSched.Load.Report do
     errors = for {reason, n} <- Enum.sort(point["errors"]), do: "#{n} #{reason}"
     unstable = List.wrap(Table.stability(point))
     limited = if point["limited"], do: ["limited by the generator"], else: []
-    Enum.join(errors ++ unstable ++ limited, ", ")
+
+    ended =
+      for seconds <- List.wrap(point["trace_ended"]),
+          do: "trace ended after #{Table.number(seconds)} s"
+
+    Enum.join(errors ++ unstable ++ limited ++ ended, ", ")
   end
 
   defp grid(heads, rows) do

@@ -22,7 +22,7 @@ defmodule GpuSched.Load.Script do
     --precision X        how near a search comes (0.05)
     --arrivals A         poisson (default), constant, gamma:CV, replay:FILE.csv
     --duration S         of what is measured (10)
-    --warmup S           before that (2)
+    --warmup S           before that (2; of a trace 0)
     --payload FILE       a line of JSON for each: a map of inputs; else made from the model
     --variable N         the length of dimensions that vary (1)
     --timeout MS         of a request (5000)

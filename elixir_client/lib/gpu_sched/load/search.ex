@@ -10,7 +10,9 @@ defmodule GpuSched.Load.Search do
 
   # `measure` answers the point of a rate.
   @spec run(map, number, (number -> {:ok, Point.t()} | {:error, term})) ::
-          {:ok, [Point.t()], outcome} | {:error, term}
+          {:ok, [Point.t()], outcome}
+          | {:broke, [Point.t()], outcome, map}
+          | {:error, term}
   def run(search, percentile, measure) do
     state = %{
       search: search,
@@ -22,22 +24,46 @@ defmodule GpuSched.Load.Search do
       limited: nil
     }
 
-    with {:ok, state} <- step(state, search.from), do: finish(state)
+    case step(state, search.from) do
+      {:ok, state} ->
+        {points, outcome} = outcome(state)
+        {:ok, points, outcome}
+
+      {:broke, state, broke} ->
+        {points, outcome} = outcome(state)
+        {:broke, points, outcome, broke}
+
+      error ->
+        error
+    end
+  end
+
+  # That it ended at a load which could not be measured.
+  @spec broke(number | :recorded, Exception.t()) :: map
+  def broke(load, error) do
+    load = if is_number(load), do: load
+    %{"offered" => load, "error" => Exception.message(error)}
   end
 
   defp step(state, rate) do
-    with {:ok, point} <- state.measure.(rate) do
-      state = %{state | points: [point | state.points]}
-
-      # Being late is part of a latency: what holds although the generator was, holds. Where it does
-      # not hold, it may have been for that.
-      state =
-        if holds?(point, state.needed),
-          do: %{state | good: rate},
-          else: %{state | bad: rate, limited: point["limited"]}
-
-      go_on(state, length(state.points))
+    case state.measure.(rate) do
+      {:ok, point} -> judge(state, rate, point)
+      {:error, error} when state.points == [] -> {:error, error}
+      {:error, error} -> {:broke, state, broke(rate, error)}
     end
+  end
+
+  defp judge(state, rate, point) do
+    state = %{state | points: [point | state.points]}
+
+    # Being late is part of a latency: what holds although the generator was, holds. Where it does
+    # not hold, it may have been for that.
+    state =
+      if holds?(point, state.needed),
+        do: %{state | good: rate},
+        else: %{state | bad: rate, limited: point["limited"]}
+
+    go_on(state, length(state.points))
   end
 
   # Where requests pile up it holds only until they have waited that long: for as long as it was tried.
@@ -63,7 +89,7 @@ defmodule GpuSched.Load.Search do
   defp round_rate(rate) when rate >= 100, do: round(rate)
   defp round_rate(rate), do: Float.round(rate, 2)
 
-  defp finish(state) do
+  defp outcome(state) do
     points = Enum.sort_by(state.points, & &1["offered"])
 
     outcome = %{
@@ -73,6 +99,6 @@ defmodule GpuSched.Load.Search do
       "limited" => state.limited
     }
 
-    {:ok, points, outcome}
+    {points, outcome}
   end
 end

@@ -26,6 +26,7 @@ defmodule GpuSched.Load.Shape do
           "limited" => {:maybe, :text}
         }}},
     knee: {:maybe, :number},
+    broke: {:maybe, {%{"offered" => {:maybe, :number}, "error" => :text}, %{}}},
     points: {:list, :map}
   ]
 
@@ -46,6 +47,7 @@ defmodule GpuSched.Load.Shape do
     "in_time" => {:maybe, :count},
     "stable" => {:maybe, :boolean},
     "growing" => {:maybe, :boolean},
+    "trace_ended" => {:maybe, :number},
     "limited" => {:maybe, :text}
   }
 

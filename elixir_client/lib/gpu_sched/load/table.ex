@@ -85,6 +85,8 @@ defmodule GpuSched.Load.Table do
       for(point <- run.points, point["failed"] > 0, do: errors(point)),
       for(point <- run.points, point["growing"], do: growing(point)),
       for(point <- run.points, point["limited"], do: limited(point)),
+      for(point <- run.points, point["trace_ended"], do: ended(point)),
+      broke(run.broke),
       if(run.knee, do: ["\nThe knee is at ", number(run.knee), ".\n"], else: []),
       searched(run.search)
     ]
@@ -99,6 +101,15 @@ defmodule GpuSched.Load.Table do
     more = "more was sent than answered all the time: latencies are those of so short a run\n"
     ["\nat ", number(point["offered"]), " ", more]
   end
+
+  defp ended(point) do
+    seconds = number(point["trace_ended"])
+    ["\nat ", number(point["offered"]), " the trace ended after ", seconds, " s\n"]
+  end
+
+  @spec broke(map | nil) :: iodata
+  def broke(nil), do: []
+  def broke(broke), do: ["\nIt ended at ", number(broke["offered"]), ": ", broke["error"], "\n"]
 
   defp limited(point),
     do: ["\nat ", number(point["offered"]), " the generator decided: ", point["limited"], "\n"]

@@ -32,14 +32,15 @@ defmodule GpuSched.Load.Tally do
   # What is known of an answer beside that it came.
   @type told :: %{optional(String.t()) => term}
 
-  @spec new(integer, pos_integer, pos_integer, pos_integer | nil) :: t
-  def new(start, window, n, target) do
+  # The last window is shorter where `duration` says so.
+  @spec new(integer, pos_integer, pos_integer, pos_integer | nil, pos_integer | nil) :: t
+  def new(start, window, n, target, duration \\ nil) do
     windows = for _ <- 1..n, do: {:counters.new(@slots, [:atomics]), Recorder.new()}
 
     struct!(
       %__MODULE__{
         start: start,
-        finish: start + window * n,
+        finish: start + (duration || window * n),
         window: window,
         windows: List.to_tuple(windows),
         target: target
