@@ -534,7 +534,7 @@ defmodule GpuSched do
 
   | event | a map with |
   |---|---|
-  | `{:job, job}` | `"job"`, `"name"`, `"state"` (`"pending"`, `"running"`, `"ended"` and more), `"devices"`, `"done"`, `"total"`, `"message"`; at its end `"result"` and `"error"`. Progress comes at most ten times a second |
+  | `{:job, job}` | `"job"`, `"name"`, `"state"` (`"pending"`, `"running"`, `"ended"` and more), `"devices"`, `"done"`, `"total"`, `"message"`; at its end `"error"`; the result is what `await/2` answers. Progress comes at most ten times a second |
   | `{:model, model}` | `"name"`, `"state"` (`"loading"`, `"ready"`, `"failed"`, `"unloading"`, `"gone"`), `"error"` |
   | `{:device, device}` | `"name"`, `"state"` (`"up"`, `"starting"`, `"down"`, `"held"`), `"reason"` |
   | `{:port, port}` | `"state"`: `"up"`, `"down"` (with `"reason"` and `"restart_ms"`), or `"stopped"`, which is the last |

@@ -53,7 +53,13 @@ defmodule GpuSched.Admin do
        GpuSched.Error.exception(reason: :unavailable, message: "the scheduler did not answer")}
   end
 
-  defp run(function, ctx, [], opts) when function in [:models, :devices, :stats, :histograms] do
+  # Whoever is refused for want of credit does not get as far as the port, which counts the rest.
+  defp run(:stats, ctx, [], opts) do
+    with {:ok, stats} <- request(ctx, "stats", [], :plain, Local.deadline(opts[:timeout])),
+         do: {:ok, Map.put(stats, "refused_for_credit", GpuSched.Admission.refused(ctx.counters))}
+  end
+
+  defp run(function, ctx, [], opts) when function in [:models, :devices, :histograms] do
     request(ctx, Atom.to_string(function), [], :plain, Local.deadline(opts[:timeout]))
   end
 

@@ -16,7 +16,7 @@ defmodule GpuSched.Metrics do
   |---|---|---|
   | `nv_inference_request_success` | `model`, `version` | requests that were answered |
   | `nv_inference_request_failure` | and `reason` | `REJECTED`: refused for want of room, or expired in the queue; `CANCELED`; `BACKEND`: the engine failed |
-  | `nv_inference_count` | `model`, `version` | requests in the batches that ran; a request is one, however many rows its tensors have |
+  | `nv_inference_count` | `model`, `version` | requests that were answered; a request is one, however many rows its tensors have |
   | `nv_inference_exec_count` | | batches that ran; of a model that works in steps, steps |
   | `nv_inference_pending_request_count` | | requests in the queue |
   | `nv_inference_request_duration_us` | | in the queue and in the batch, summed over those answered |
@@ -37,6 +37,8 @@ defmodule GpuSched.Metrics do
       `gpu_sched_requests_retried_total`, `gpu_sched_units_total`, by `model`;
     * `gpu_sched_device_up`, `gpu_sched_device_busy_seconds_total`, `gpu_sched_device_batches_total`,
       `gpu_sched_device_restarts_total`, by `device`;
+    * `gpu_sched_refused_total`, by `at`: `port`, and `credit`, where callers were refused before they
+      sent anything, which no model knows of;
     * `gpu_sched_jobs`, by `state`;
     * `gpu_sched_uptime_seconds`, `gpu_sched_worker_deaths_total`, `gpu_sched_arena_bytes`,
       `gpu_sched_arena_used_bytes`, `gpu_sched_port_bytes_total` by `direction`,
@@ -97,9 +99,9 @@ defmodule GpuSched.Metrics do
       ),
       of.(
         "nv_inference_count",
-        "Requests in the batches that ran.",
+        "Requests that were answered.",
         "counter",
-        & &1["batched_requests"]
+        & &1["completed"]
       ),
       of.("nv_inference_exec_count", "Batches that ran.", "counter", & &1["batches"]),
       of.(
@@ -265,17 +267,25 @@ defmodule GpuSched.Metrics do
         {[direction: "in"], port["bytes_in"]},
         {[direction: "out"], port["bytes_out"]}
       ]),
+      family("gpu_sched_refused_total", "Requests refused for want of room.", "counter", [
+        {[at: "credit"], stats["refused_for_credit"]},
+        {[at: "port"], stats["requests"]["refused"]}
+      ]),
       family(
         "gpu_sched_jobs",
         "Jobs that have not ended.",
         "gauge",
         for(
-          {state, n} <- jobs |> Enum.frequencies_by(& &1["state"]) |> Enum.sort(),
+          {state, n} <- jobs |> by_state() |> Enum.sort(),
           do: {[state: state], n}
         )
       )
     ]
   end
+
+  # Those of which there is none too: what comes and goes cannot be added up.
+  defp by_state(jobs),
+    do: Map.merge(%{"pending" => 0, "running" => 0}, Enum.frequencies_by(jobs, & &1["state"]))
 
   defp one(name, help, type, value), do: family(name, help, type, [{[], value}])
 

@@ -23,7 +23,7 @@ defmodule GpuSched.Snapshot do
       {:ok,
        %{
          "at_ms" => System.monotonic_time(:millisecond),
-         "stats" => stats,
+         "stats" => all_refused(stats),
          "histograms" => histograms,
          "devices" => Enum.map(devices, &Map.drop(&1, ["cpus", "pci"])),
          "models" => Enum.map(models, &model/1),
@@ -31,6 +31,12 @@ defmodule GpuSched.Snapshot do
          "clients" => clients
        }}
     end
+  end
+
+  # With those that did not get as far as the port.
+  defp all_refused(stats) do
+    more = stats["refused_for_credit"] || 0
+    update_in(stats["requests"]["refused"], &((&1 || 0) + more))
   end
 
   defp model(model),

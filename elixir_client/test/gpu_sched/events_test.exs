@@ -45,10 +45,11 @@ defmodule GpuSched.EventsTest do
                     {:job, %{"job" => ^job, "state" => "running", "name" => "done"}}}
 
     assert_receive {:gpu_sched, ^source,
-                    {:job,
-                     %{"job" => ^job, "state" => "ended", "error" => nil, "result" => result}}}
+                    {:job, %{"job" => ^job, "state" => "ended", "error" => nil} = told}}
 
-    assert result["loss"] == 0.25
+    # That may be large, and is not told to everybody.
+    refute is_map_key(told, "result")
+    assert {:ok, %{"loss" => 0.25}} = GpuSched.await(job)
   end
 
   test "progress comes now and then, and the latest of it" do
@@ -109,7 +110,10 @@ defmodule GpuSched.EventsTest do
     {:ok, ^source} = GpuSched.subscribe(server)
     happen(server, event: "model", name: "a", state: "ready")
     assert_receive {:gpu_sched, ^source, {:model, %{"name" => "a"}}}
-    refute_received {:gpu_sched, ^source, {:model, %{"name" => "a"}}}
+    # What comes after it has come, so nothing of it is under way.
+    happen(server, event: "model", name: "after a", state: "ready")
+    assert_receive {:gpu_sched, ^source, {:model, %{"name" => "after a"}}}
+    refute_received {:gpu_sched, ^source, {:model, _model}}
     :ok = GpuSched.unsubscribe(server)
     happen(server, event: "model", name: "b", state: "ready")
     other = spawn(fn -> Process.sleep(:infinity) end)
@@ -117,7 +121,10 @@ defmodule GpuSched.EventsTest do
     assert pumps(pid) == 1
     Process.exit(other, :kill)
     until(fn -> pumps(pid) == 0 end)
-    refute_received {:gpu_sched, ^source, {:model, %{"name" => "b"}}}
+    {:ok, ^source} = GpuSched.subscribe(server)
+    happen(server, event: "model", name: "after b", state: "ready")
+    assert_receive {:gpu_sched, ^source, {:model, %{"name" => "after b"}}}
+    refute_received {:gpu_sched, ^source, {:model, _model}}
   end
 
   test "a subscriber that does not read is sent a limited number, and told how many it missed" do
@@ -141,9 +148,11 @@ defmodule GpuSched.EventsTest do
     assert Process.info(slow, :message_queue_len) == {:message_queue_len, 1_000}
     send(slow, :read)
     assert_receive {:read, told, missed}
-    # All but the 1000 in its mailbox and the 1000 behind them, one being under way.
+
+    # All but the 1000 in its mailbox and the 1000 behind them, one being under way; that some were
+    # missed takes room there too.
     assert told + missed == 5_001
-    assert told in 2_000..2_002
+    assert told in 1_998..2_002
     assert source
   end
 

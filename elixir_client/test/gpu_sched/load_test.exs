@@ -112,7 +112,7 @@ defmodule GpuSched.LoadTest do
         measured = Load.percentile_ms(point, percent)
         # Never less, but for the histogram's error; and more by the way of the answer.
         assert measured >= expected * (1 - 1 / 128), "p#{percent}: #{measured}, #{expected}"
-        assert measured <= expected + 50, "p#{percent}: #{measured}, #{expected}"
+        assert measured <= expected + 250, "p#{percent}: #{measured}, #{expected}"
       end
     end
 

@@ -85,6 +85,13 @@ defmodule GpuSched.MetricsTest do
       rejected = %{"model" => "slow", "version" => "1", "reason" => "REJECTED"}
       assert samples[{"nv_inference_request_failure", rejected}] == refused
       assert samples[{"nv_inference_request_failure", Map.put(model, "reason", "BACKEND")}] == 0
+      assert samples[{"gpu_sched_refused_total", %{"at" => "port"}}] == refused
+      assert samples[{"gpu_sched_refused_total", %{"at" => "credit"}}] == 0
+      assert types["gpu_sched_refused_total"] == "counter"
+
+      for state <- ["pending", "running"],
+          do: assert(samples[{"gpu_sched_jobs", %{"state" => state}}] == 0)
+
       assert types["nv_inference_request_success"] == "counter"
       assert types["nv_inference_pending_request_count"] == "gauge"
       assert samples[{"gpu_sched_port_bad_frames_total", %{}}] == 0
@@ -93,6 +100,23 @@ defmodule GpuSched.MetricsTest do
                {"gpu_sched_device_up",
                 %{"device" => "cpu:0", "kind" => "cpu", "model" => device_model(server)}}
              ] == 1
+    end
+
+    test "count those that had no credit" do
+      slow = [name: "slow", engine: "synthetic", parameters: [a_us: 10_000_000]]
+      {server, pid} = RealPort.start(models: [slow])
+      {:ok, _} = GpuSched.await_ready(server)
+      {:ok, before} = Snapshot.take(server)
+      counters = :sys.get_state(pid).counters
+      # As if so many had come while others were under way.
+      for _ <- 1..3, do: GpuSched.Admission.count_refused(counters)
+      {:ok, text} = Metrics.text(server)
+      {_types, samples} = read(text)
+      assert samples[{"gpu_sched_refused_total", %{"at" => "credit"}}] == 3
+      assert samples[{"gpu_sched_refused_total", %{"at" => "port"}}] == 0
+      {:ok, now} = Snapshot.take(server)
+      now = Map.put(now, "at_ms", before["at_ms"] + 1_000)
+      assert Snapshot.between(before, now).all.refused == 3.0
     end
 
     test "have histograms that add up" do

@@ -322,7 +322,8 @@ defmodule GpuSched.Jobs.Table do
       |> Map.merge(%{"error" => event["status"], "result" => event["result"]})
 
     :ets.insert(state.table, {number, :ended, row})
-    Events.tell(state.events, {:job, row})
+    # Which may be large, and who wants it can ask for it.
+    Events.tell(state.events, {:job, Map.delete(row, "result")})
     telemetry(state, row, event["status"])
     state = answer(state, number, :all, {:ended, row})
     job = job(state, number)
