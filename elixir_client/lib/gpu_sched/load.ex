@@ -64,7 +64,7 @@ defmodule GpuSched.Load do
       and mean latency, the last third of them is no slower than the first, and requests do not pile
       up; 0.1 (beside what is chance);
     * `:max_lateness` - the generator limited a point where 1 % of its requests left later than this,
-      in ms; 1.0;
+      in ms; 1.0, and 3.0 without `:spin`;
     * `:seed` - the same seed makes the same schedule; 1;
     * `:title` - of tables and reports; `:progress` - `false` draws no line while it runs.
 

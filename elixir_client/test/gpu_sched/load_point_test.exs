@@ -129,6 +129,22 @@ defmodule GpuSched.LoadPointTest do
     end
   end
 
+  test "how late a function is called counts where it is called" do
+    test = self()
+    # The process is created, and runs when it may: what it tells is from there.
+    left = fn -> send(test, {:left, self()}) end
+    sender = {:call, fn _ -> send(test, {:called, self()}) end}
+    assert {:sent, ref, pid} = GpuSched.Load.Sender.send(sender, 1, left)
+    assert_receive {:DOWN, ^ref, :process, ^pid, _outcome}
+    assert {:messages, [{:left, ^pid}, {:called, ^pid}]} = Process.info(self(), :messages)
+  end
+
+  test "one that may sleep may be later" do
+    assert Options.check!(rate: 1).max_lateness == 1.0
+    assert Options.check!(rate: 1, spin: false).max_lateness == 3.0
+    assert Options.check!(rate: 1, spin: false, max_lateness: 0.5).max_lateness == 0.5
+  end
+
   test "a comparison of few windows says nothing of what may be chance" do
     few = fn ms -> run(point(queue(100, 10, ms * @ms), 10, [rate: 100], window: 2_500)) end
     verdicts = fn a, b -> for row <- Comparison.new(a, b).rows, do: row.verdict end

@@ -85,9 +85,10 @@ defmodule GpuSched.Load.Lane do
 
   defp send_one(s, at, now, i, flying) do
     inputs = elem(s.pool, rem(i, s.n))
-    Tally.sent(s.tally, at, now)
+    Tally.called(s.tally, at)
+    tally = s.tally
 
-    case Sender.send(s.sender, inputs) do
+    case Sender.send(s.sender, inputs, fn -> Tally.left(tally, at, Admission.now()) end) do
       {:sent, ref, entry} ->
         {s, Map.put(flying, ref, {at, now, entry})}
 

@@ -23,7 +23,7 @@ defmodule GpuSched.Load.Options do
     lanes: nil,
     spin: true,
     max_in_flight: 10_000,
-    max_lateness: 1.0,
+    max_lateness: nil,
     stability: 0.1,
     think: 0,
     seed: 1,
@@ -36,6 +36,8 @@ defmodule GpuSched.Load.Options do
   @default_duration 10_000
   # A trace has what it has: what came before it is not known, and its beginning is part of it.
   @default_warmup 2_000
+  # In ms: who sleeps is up to two later than the clock, and is told to be.
+  @late_asleep 3.0
   # Each keeps a histogram, on each node.
   @most_windows 600
 
@@ -57,6 +59,7 @@ defmodule GpuSched.Load.Options do
     |> what!()
     |> limit!()
     |> warmup()
+    |> Map.update!(:max_lateness, &(&1 || if(opts[:spin] == false, do: @late_asleep, else: 1.0)))
     |> asked()
   end
 

@@ -46,23 +46,36 @@ defmodule GpuSched.Load.Sender do
     end)
   end
 
-  # The key is what the answer's message begins with; the entry is kept until that comes.
-  @spec send(t, term) :: {:sent, reference, term} | {:answered, outcome}
-  def send({:local, ctx, model, opts}, inputs) do
-    case Local.begin(ctx, model, inputs, opts) do
+  # The key is what the answer's message begins with; the entry is kept until that comes. `left` is
+  # called when it has left: where a function is called, in the process that calls it, since that may
+  # have to wait until it is run.
+  @spec send(t, term, (() -> term)) :: {:sent, reference, term} | {:answered, outcome}
+  def send(sender, inputs, left \\ fn -> :ok end)
+
+  def send({:local, ctx, model, opts}, inputs, left) do
+    begun = Local.begin(ctx, model, inputs, opts)
+    left.()
+
+    case begun do
       {:ok, local} -> {:sent, local.ref, local}
       {:error, error} -> {:answered, {:error, error.reason}}
     end
   end
 
-  def send({:async, server, model, opts}, inputs) do
+  def send({:async, server, model, opts}, inputs, left) do
     %Request{ref: ref} = request = GpuSched.async(server, model, inputs, opts)
+    left.()
     {:sent, ref, request}
   end
 
   # The answer is how the process ends: one message, whatever happens to it.
-  def send({:call, fun}, inputs) do
-    {pid, ref} = spawn_monitor(fn -> exit({:gpu_sched_load, guarded(fun, inputs)}) end)
+  def send({:call, fun}, inputs, left) do
+    {pid, ref} =
+      spawn_monitor(fn ->
+        left.()
+        exit({:gpu_sched_load, guarded(fun, inputs)})
+      end)
+
     {:sent, ref, pid}
   end
 

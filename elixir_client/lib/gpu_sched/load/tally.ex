@@ -57,17 +57,18 @@ defmodule GpuSched.Load.Tally do
 
   @spec sent(t, integer, integer) :: :ok
   def sent(t, scheduled, sent) do
-    case window(t, scheduled) do
-      nil ->
-        :ok
-
-      {counters, _latency} ->
-        :counters.add(counters, @sent, 1)
-        Recorder.record(t.lateness, sent - scheduled)
-    end
+    called(t, scheduled)
+    left(t, scheduled, sent)
   end
 
-  # By one that has no schedule, and so cannot be late.
+  # How late it was is known where it really leaves: in its own process, where it has one.
+  @spec left(t, integer, integer) :: :ok
+  def left(t, scheduled, left) do
+    if window(t, scheduled), do: Recorder.record(t.lateness, left - scheduled)
+    :ok
+  end
+
+  # Without saying how late.
   @spec called(t, integer) :: :ok
   def called(t, sent) do
     case window(t, sent) do
