@@ -127,6 +127,7 @@ defmodule GpuSched.Web do
       keep_alive_timeout: 30,
       max_keep_alive_request: 1_000,
       gpu_sched: opts[:server],
+      gpu_sched_cache: GpuSched.Web.Cache.new(),
       gpu_sched_hosts: Enum.map(opts[:hosts], &String.downcase/1)
     ]
 

@@ -141,6 +141,7 @@ defmodule GpuSched.WebTest do
       {server, _pid} = RealPort.start()
       port = web(server: server)
       stop_supervised!(server)
+      # Nothing was kept, as nobody asked before.
       assert {503, _, text} = get(port, "/metrics")
       assert text =~ "no scheduler is running"
       assert {503, _, json} = get(port, "/state.json")
@@ -195,6 +196,17 @@ defmodule GpuSched.WebTest do
       assert dom =~ "<td>#{node()}</td>"
       GpuSched.cancel(held)
     end
+  end
+
+  test "what was answered half a second ago is not asked for again" do
+    table = Web.Cache.new()
+    ok = fn value -> fn -> {:ok, value} end end
+    # What went wrong is not kept.
+    assert Web.Cache.fetch(table, :state, 0, fn -> {:error, :gone} end) == {:error, :gone}
+    assert Web.Cache.fetch(table, :state, 0, ok.(1)) == {:ok, 1}
+    assert Web.Cache.fetch(table, :state, 499, ok.(2)) == {:ok, 1}
+    assert Web.Cache.fetch(table, :state, 500, ok.(2)) == {:ok, 2}
+    assert Web.Cache.fetch(table, :other, 500, ok.(3)) == {:ok, 3}
   end
 
   test "options are checked" do

@@ -4,7 +4,7 @@ defmodule GpuSched.Web.Handler do
   @moduledoc false
 
   alias GpuSched.{Json, Metrics, Snapshot}
-  alias GpuSched.Web.Host
+  alias GpuSched.Web.{Cache, Host}
 
   @compile {:no_warn_undefined, [:httpd_util]}
 
@@ -34,22 +34,25 @@ defmodule GpuSched.Web.Handler do
         respond(403, ~c"text/plain", Host.refusal(), method)
 
       true ->
-        {code, type, body} = answer(path, :httpd_util.lookup(config, :gpu_sched))
+        cache = :httpd_util.lookup(config, :gpu_sched_cache)
+        {code, type, body} = answer(path, :httpd_util.lookup(config, :gpu_sched), cache)
         respond(code, type, body, method)
     end
   end
 
-  defp answer("/", _server), do: {200, ~c"text/html; charset=utf-8", @page}
+  defp answer("/", _server, _cache), do: {200, ~c"text/html; charset=utf-8", @page}
 
-  defp answer("/metrics", server) do
+  defp answer("/metrics", server, _cache) do
     case Metrics.text(server) do
       {:ok, text} -> {200, ~c"text/plain; version=0.0.4; charset=utf-8", text}
       {:error, error} -> {503, ~c"text/plain; charset=utf-8", [error.message, "\n"]}
     end
   end
 
-  defp answer("/state.json", server) do
-    case Snapshot.take(server) do
+  defp answer("/state.json", server, cache) do
+    now = System.monotonic_time(:millisecond)
+
+    case Cache.fetch(cache, :state, now, fn -> Snapshot.take(server) end) do
       {:ok, state} ->
         {200, ~c"application/json", Json.encode(Map.put(state, "server", inspect(server)))}
 
@@ -58,7 +61,7 @@ defmodule GpuSched.Web.Handler do
     end
   end
 
-  defp answer(_path, _server),
+  defp answer(_path, _server, _cache),
     do: {404, ~c"text/plain", "there are /, /metrics and /state.json\n"}
 
   defp respond(code, type, body, method) do
