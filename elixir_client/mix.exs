@@ -27,7 +27,7 @@ defmodule GpuSched.MixProject do
   defp package do
     [
       licenses: ["Apache-2.0"],
-      files: ~w(lib mix.exs README.md .formatter.exs),
+      files: ~w(bin lib mix.exs README.md .formatter.exs),
       links: %{}
     ]
   end

@@ -617,6 +617,21 @@ defmodule GpuSched do
   def stats(server, opts \\ []), do: Admin.call(server, :stats, [], opts)
 
   @doc """
+  Prints what is wrong between this node and a host, and what to do about it; measures the round trip
+  and the bandwidth where all is well. Takes a node or `{scheduler, node}`. Answers `:ok`, or the
+  checks that failed, as `{:error, [:cookie]}`.
+
+      GpuSched.doctor(:"gpu@10.0.0.2")
+        WRONG  there is no route to 10.0.0.2 (no route to host)
+               Is the machine up, and the VPN, if it is behind one? …
+      {:error, [:route]}
+
+  `GpuSched.Doctor.examine/2` answers the same as a list, for programs.
+  """
+  @spec doctor(node | {atom, node}) :: :ok | {:error, [atom]}
+  def doctor(target), do: GpuSched.Doctor.print(target)
+
+  @doc """
   Loads a model and waits until it is ready.
 
       iex> {:ok, model} = GpuSched.load(MyApp.Gpu, "noop", engine: "synthetic", queue_limit: 500)
