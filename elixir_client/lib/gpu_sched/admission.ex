@@ -55,6 +55,7 @@ defmodule GpuSched.Admission do
   # 0: there are no leases.
   def lease_min(ref), do: :atomics.get(ref, @lease_min)
   def lease_max(ref), do: :atomics.get(ref, @lease_max)
+  def max_requests(ref), do: :atomics.get(ref, @max_requests)
   def max_frame(ref), do: :atomics.get(ref, @max_frame)
   def max_values(ref), do: :atomics.get(ref, @max_values)
   def generation(ref), do: :atomics.get(ref, @generation)

@@ -4,7 +4,7 @@ defmodule GpuSched.Remote do
   # the work over there is done by a process of its own, and the calling process is the owner.
   @moduledoc false
 
-  alias GpuSched.{Encode, Error, Local, Msgpack, Options, Telemetry, Tensor}
+  alias GpuSched.{Async, Encode, Error, Local, Msgpack, Options, Owner, Telemetry, Tensor}
 
   @spec call(node, atom, list, timeout) :: term
   def call(node, function, args, timeout) do
@@ -28,9 +28,22 @@ defmodule GpuSched.Remote do
   end
 
   defp run(node, name, model, inputs, opts) do
+    if Owner.current() == self(),
+      do: ask(node, name, model, inputs, opts),
+      else: pass_on(node, name, model, inputs, opts)
+  end
+
+  defp ask(node, name, model, inputs, opts) do
     with {:ok, args} <- infer_args(name, model, inputs, opts),
          {:ok, result} <- call(node, :infer, args, opts.timeout),
          do: Tensor.outputs(result, opts.output)
+  end
+
+  # For a process of yet another node: should that die, this one is not told, and the owner over there
+  # would be this one. So there is a process that watches both.
+  defp pass_on(node, name, model, inputs, opts) do
+    server = if is_pid(name), do: name, else: {name, node}
+    server |> Async.start(model, inputs, opts) |> Async.await(:infinity)
   end
 
   # The arguments for the other node: Nx tensors are converted here, on both ways, because only here

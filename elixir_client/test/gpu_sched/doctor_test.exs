@@ -247,7 +247,7 @@ defmodule GpuSched.DoctorTest do
       host = HostNode.start()
       HostNode.scheduler(host, models: [[name: "minilm", path: "/x"]])
       laptop = HostNode.start(library: :path, cookie: host.cookie, hidden: true)
-      app = {:application, :gpu_sched, [vsn: '0.0.9', modules: []]}
+      app = {:application, :gpu_sched, [vsn: ~c"0.0.9", modules: []]}
       :ok = HostNode.call(laptop, :application, :load, [app])
 
       assert %{level: :warning, text: text} = laptop |> examine(host.node) |> find(:version)
@@ -285,7 +285,7 @@ defmodule GpuSched.DoctorTest do
       ]
 
       {:ok, ^module, binary} = :compile.forms(forms)
-      {module, 'fake', binary}
+      {module, ~c"fake", binary}
     end
 
     test "and others are visible to this node, which reaches one of them only" do

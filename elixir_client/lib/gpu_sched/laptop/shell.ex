@@ -17,7 +17,7 @@ defmodule GpuSched.Laptop.Shell do
 
     with [] <- DoctorNode.alive(true),
          :ok <- start(found, visible?),
-         :ok <- set_cookie(found.cookie, host, visible?),
+         :ok <- set_cookie(found.cookie),
          :ok <- resolve(found),
          true <- connect(host) do
       findings = Modules.load(host) ++ Host.versions(host)
@@ -37,7 +37,7 @@ defmodule GpuSched.Laptop.Shell do
 
     with [] <- DoctorNode.alive(true),
          :ok <- start(found, false),
-         :ok <- set_cookie(found.cookie, host, false),
+         :ok <- set_cookie(found.cookie),
          :ok <- resolve(found),
          true <- connect(host) do
       findings = [Finding.ok(:connection, "#{host} is connected") | Host.examine(host)]
@@ -105,11 +105,13 @@ defmodule GpuSched.Laptop.Shell do
     :"#{user}-#{unique}@#{if long?, do: found.own, else: machine}"
   end
 
-  # A hidden node needs it for one other, a visible one for all.
-  defp set_cookie(nil, _host, _visible?), do: :ok
-  defp set_cookie(cookie, host, false), do: okay(:erlang.set_cookie(host, cookie))
-  defp set_cookie(cookie, _host, true), do: okay(:erlang.set_cookie(node(), cookie))
-  defp okay(true), do: :ok
+  # For all nodes: the hosts of a cluster have the same one, and this node gets to know the others.
+  defp set_cookie(nil), do: :ok
+
+  defp set_cookie(cookie) do
+    true = :erlang.set_cookie(node(), cookie)
+    :ok
+  end
 
   # The host's name may be one that only the name server of its network knows, or none at all.
   defp resolve(found) do

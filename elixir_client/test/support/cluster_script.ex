@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.ClusterScript do
+  # What the tests of clusters run on other nodes.
+  @moduledoc false
+
+  # So many processes, each with so many requests for :any one after the other. Tells `to`'s file how
+  # far it is by the number of requests that have ended; answers how often each result came.
+  def load(model, callers, each, options, inputs \\ %{}) do
+    done = :counters.new(1, [])
+    :persistent_term.put({__MODULE__, :done}, done)
+
+    1..callers
+    |> Enum.map(fn _ -> Task.async(fn -> repeat(model, each, inputs, options, done) end) end)
+    |> Task.await_many(:infinity)
+    |> Enum.concat()
+    |> Enum.frequencies()
+  end
+
+  def done do
+    case :persistent_term.get({__MODULE__, :done}, nil) do
+      nil -> 0
+      counter -> :counters.get(counter, 1)
+    end
+  end
+
+  defp repeat(model, each, inputs, options, done) do
+    for _ <- 1..each do
+      result = GpuSched.infer(:any, model, inputs, options)
+      :counters.add(done, 1, 1)
+
+      case result do
+        {:ok, _} -> :ok
+        {:error, error} -> {error.reason, error.message}
+      end
+    end
+  end
+
+  # In a process that can be killed.
+  def begin(model, options) do
+    spawn(fn -> GpuSched.infer(:any, model, %{}, options) end)
+  end
+
+  def hold(server),
+    do: spawn(fn -> GpuSched.infer(server, "hold", %{}, timeout: :infinity) end)
+
+  # How many results were good.
+  def many(model, inputs) do
+    {:ok, _} = GpuSched.await(GpuSched.async(:any, model, hd(inputs)))
+
+    :any
+    |> GpuSched.infer_many(model, inputs, max_concurrency: 8)
+    |> Enum.count(&match?({:ok, _}, &1))
+  end
+
+  # As a laptop that has no code of ours.
+  def begin_through(host, args) do
+    spawn(fn -> :erpc.call(host, GpuSched, :infer, args) end)
+  end
+end
