@@ -87,9 +87,18 @@ defmodule GpuSched.Doctor do
 
     with {:ok, found, findings} <- Network.reach(Atom.to_string(node), opts),
          {:ok, findings} <- matches(node, found, findings) do
-      if Node.connect(node) == true,
-        do: {:ok, findings ++ [Finding.ok(:connection, "#{node} is connected")]},
-        else: {:error, findings ++ [unconnected(node)]}
+      connected? = Node.connect(node) == true
+
+      case {connected?, GpuSched.Doctor.Node.given_twice(connected?)} do
+        {true, twice} ->
+          {:ok, findings ++ twice ++ [Finding.ok(:connection, "#{node} is connected")]}
+
+        {false, []} ->
+          {:error, findings ++ [unconnected(node)]}
+
+        {false, twice} ->
+          {:error, findings ++ twice}
+      end
     end
   end
 

@@ -18,30 +18,37 @@ defmodule GpuSched.Doctor.Node do
   @spec long?(String.t()) :: boolean
   def long?(node), do: node |> Address.split() |> elem(1) |> String.contains?([".", ":"])
 
-  @doc false
-  @spec alive(boolean, [String.t()]) :: [Finding.t()]
-  def alive(alive? \\ Node.alive?(), proto_dist \\ proto_dist()) do
-    cond do
-      length(proto_dist) > 1 ->
-        [
-          Finding.problem(
-            :proto_dist,
-            "-proto_dist is given #{length(proto_dist)} times: #{Enum.join(proto_dist, ", ")}",
-            "Once is needed: connections fail otherwise, without a word. Look for it in " <>
-              "ERL_AFLAGS, ERL_FLAGS, ERL_ZFLAGS, vm.args and --erl."
-          )
-        ]
+  @spec alive :: [Finding.t()]
+  def alive do
+    if Node.alive?() do
+      []
+    else
+      [
+        Finding.problem(
+          :distribution,
+          "this node has no name, so it cannot be connected to others",
+          "Start it with iex --name me@127.0.0.1 --hidden, or use gpu_sched connect."
+        )
+      ]
+    end
+  end
 
-      not alive? ->
-        [
-          Finding.problem(
-            :distribution,
-            "this node has no name, so it cannot be connected to others",
-            "Start it with iex --name me@127.0.0.1 --hidden, or use gpu_sched connect."
-          )
-        ]
+  # Some OTPs bear it, with others (25) every connection fails, without a word.
+  @spec given_twice(boolean) :: [Finding.t()]
+  def given_twice(connected?) do
+    case proto_dist() do
+      [_, _ | _] = several ->
+        text = "-proto_dist is given #{length(several)} times: #{Enum.join(several, ", ")}"
 
-      true ->
+        advice =
+          "Once is needed; with OTP 25 connections fail otherwise, without a word. Look for it in " <>
+            "ERL_AFLAGS, ERL_FLAGS, ERL_ZFLAGS, vm.args and --erl."
+
+        if connected?,
+          do: [Finding.note(:proto_dist, text, advice)],
+          else: [Finding.problem(:proto_dist, text, advice)]
+
+      _ ->
         []
     end
   end

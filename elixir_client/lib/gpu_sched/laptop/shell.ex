@@ -15,7 +15,7 @@ defmodule GpuSched.Laptop.Shell do
     visible? = System.get_env("GPU_SCHED_CONNECT_VISIBLE", "") != ""
     host = String.to_atom(found.node)
 
-    with [] <- DoctorNode.alive(true),
+    with [] <- DoctorNode.given_twice(false),
          :ok <- start(found, visible?),
          :ok <- set_cookie(found.cookie),
          :ok <- resolve(found),
@@ -35,7 +35,7 @@ defmodule GpuSched.Laptop.Shell do
     found = read(System.fetch_env!("GPU_SCHED_CONNECT_FOLDER"))
     host = String.to_atom(found.node)
 
-    with [] <- DoctorNode.alive(true),
+    with [] <- DoctorNode.given_twice(false),
          :ok <- start(found, false),
          :ok <- set_cookie(found.cookie),
          :ok <- resolve(found),
