@@ -32,6 +32,14 @@ defmodule GpuSched.Admission do
   @spec new :: ref
   def new, do: :atomics.new(@slots, signed: true)
 
+  # For what is encoded here and admitted elsewhere.
+  @spec unlimited :: ref
+  def unlimited do
+    ref = new()
+    for slot <- [@max_frame, @max_values], do: :atomics.put(ref, slot, Bitwise.bsl(1, 60))
+    ref
+  end
+
   for {name, value} <- @states do
     defp state_value(unquote(name)), do: unquote(value)
     defp state_name(unquote(value)), do: unquote(name)

@@ -8,7 +8,7 @@ defmodule GpuSched.Application do
   @impl true
   def start(_type, _args) do
     pg = %{id: :pg, start: {:pg, :start_link, [GpuSched.Cluster]}}
-    children = [GpuSched.Directory, pg, GpuSched.Cluster.Member]
+    children = [GpuSched.Directory, GpuSched.Link.Near, pg, GpuSched.Cluster.Member]
     # A member is in a group of that :pg, and reads the directory.
     Supervisor.start_link(children, strategy: :rest_for_one, name: GpuSched.Supervisor)
   end

@@ -8,7 +8,7 @@ defmodule GpuSched.Async do
   @moduledoc false
 
   alias GpuSched.Cluster.Route
-  alias GpuSched.{Error, Local, Options, Owner, Remote, Request, Resolve, Telemetry, Tensor}
+  alias GpuSched.{Error, Link, Local, Options, Owner, Remote, Request, Resolve, Telemetry, Tensor}
 
   @spec start(GenServer.server(), term, term, Options.t()) :: Request.t()
   def start(server, model, inputs, opts) do
@@ -61,21 +61,33 @@ defmodule GpuSched.Async do
   # This process is the owner over there: it ends when it is stopped, and when the caller dies, or the
   # process on another node that the caller works for.
   defp remote(node, name, model, inputs, opts, {caller, owner}, stop) do
-    with {:ok, args} <- Remote.infer_args(name, model, inputs, opts) do
-      Process.monitor(caller)
-      monitor = if owner != caller, do: Process.monitor(owner)
-      deadline = Local.deadline(opts.timeout)
-      request = :erpc.send_request(node, GpuSched, :infer, args)
-      remote_answer(request, node, opts, deadline, {stop, monitor})
+    monitors = Enum.map(Enum.uniq([caller, owner]), &Process.monitor/1)
+
+    case Link.begin(node, name, model, inputs, opts) do
+      {:ok, request} -> Link.await(request, %{stop: stop, monitors: monitors})
+      {:error, error} -> {:error, error}
+      :none -> alone(node, name, model, inputs, opts, {stop, monitors})
     end
   end
 
-  defp remote_answer(request, node, opts, deadline, {stop, monitor} = ends) do
+  defp alone(node, name, model, inputs, opts, ends) do
+    with {:ok, args} <- Remote.infer_args(name, model, inputs, opts) do
+      deadline = Local.deadline(opts.timeout)
+      request = :erpc.send_request(node, GpuSched, :infer, args)
+      remote_answer(request, node, opts, deadline, ends)
+    end
+  end
+
+  defp remote_answer(request, node, opts, deadline, {stop, monitors} = ends) do
     receive do
-      {:gpu_sched_stop, ^stop} -> exit(:normal)
-      {:DOWN, ^monitor, :process, _pid, _reason} -> exit(:normal)
-      {:DOWN, _monitor, :process, pid, _reason} when node(pid) == node() -> exit(:normal)
-      message -> remote_answer(message, request, node, opts, deadline, ends)
+      {:gpu_sched_stop, ^stop} ->
+        exit(:normal)
+
+      message ->
+        if is_tuple(message) and elem(message, 0) == :DOWN and elem(message, 1) in monitors,
+          do: exit(:normal)
+
+        remote_answer(message, request, node, opts, deadline, ends)
     after
       Local.remaining(deadline) -> {:error, Local.timed_out(opts.timeout)}
     end

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Remote do
-  # A scheduler on another node: its façade is called there by :erpc, so the payload crosses once,
-  # the work over there is done by a process of its own, and the calling process is the owner.
+  # A scheduler on another node. A request goes by the link to that node; everything else, and what
+  # has no link, by :erpc: the façade is called there, so the payload crosses once, the work over there
+  # is done by a process of its own, and the calling process is the owner.
   @moduledoc false
 
-  alias GpuSched.{Async, Encode, Error, Local, Msgpack, Options, Owner, Telemetry, Tensor}
+  alias GpuSched.{Async, Encode, Error, Link, Local, Msgpack, Options, Owner, Telemetry, Tensor}
 
   @spec call(node, atom, list, timeout) :: term
   def call(node, function, args, timeout) do
@@ -34,6 +35,14 @@ defmodule GpuSched.Remote do
   end
 
   defp ask(node, name, model, inputs, opts) do
+    case Link.begin(node, name, model, inputs, opts) do
+      {:ok, request} -> Link.await(request)
+      {:error, error} -> {:error, error}
+      :none -> ask_alone(node, name, model, inputs, opts)
+    end
+  end
+
+  defp ask_alone(node, name, model, inputs, opts) do
     with {:ok, args} <- infer_args(name, model, inputs, opts),
          {:ok, result} <- call(node, :infer, args, opts.timeout),
          do: Tensor.outputs(result, opts.output)

@@ -5,7 +5,7 @@ defmodule GpuSched.Cluster.Route do
   # is the owner on the other node: when it ends, the request over there is cancelled.
   @moduledoc false
 
-  alias GpuSched.{Error, Local, Options, Remote, Resolve, Tensor}
+  alias GpuSched.{Error, Link, Local, Options, Remote, Resolve, Tensor}
   alias GpuSched.Cluster.{Choice, Member, Table}
 
   # What another host may do better. Not among them: what a request does to whoever computes it.
@@ -184,7 +184,24 @@ defmodule GpuSched.Cluster.Route do
   defp least(:infinity, limit), do: limit
   defp least(ms, limit), do: min(ms, limit)
 
-  defp remote(request, entry, node, pid, opts) do
+  defp remote(request, %{via: nil} = entry, node, pid, opts) do
+    case Link.begin(node, pid, request.model, request.inputs, opts) do
+      {:ok, asked} -> Link.await(asked, interrupts(request, entry, node, opts))
+      {:error, error} -> {:error, error}
+      :none -> alone(request, entry, node, pid, opts)
+    end
+  end
+
+  defp remote(request, entry, node, pid, opts), do: alone(request, entry, node, pid, opts)
+
+  defp interrupts(request, entry, node, opts) do
+    watch = fn -> if lost?(entry), do: {:error, lost(node, opts)}, else: :go_on end
+    %{stop: request.stop, monitors: request.monitors, every: {@watch_ms, watch}}
+  end
+
+  defp lost(node, opts), do: Remote.from_erpc({:erpc, :noconnection}, node, opts.timeout)
+
+  defp alone(request, entry, node, pid, opts) do
     with {:ok, args} <- Remote.infer_args(pid, request.model, request.inputs, opts) do
       asked = :erpc.send_request(node, GpuSched, :infer, args)
       answer(asked, request, entry, node, opts, Local.deadline(opts.timeout))
@@ -212,7 +229,7 @@ defmodule GpuSched.Cluster.Route do
 
           lost?(entry) ->
             abandon(asked)
-            {:error, Remote.from_erpc({:erpc, :noconnection}, node, opts.timeout)}
+            {:error, lost(node, opts)}
 
           true ->
             answer(asked, request, entry, node, opts, deadline)
