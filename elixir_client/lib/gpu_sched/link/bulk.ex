@@ -6,9 +6,9 @@ defmodule GpuSched.Link.Bulk do
   @moduledoc false
 
   @piece 256 * 1024
-  # On a short way a megabyte keeps it busy; on a long one it takes as much as it holds: what comes
+  # On a short way two megabytes keep it busy; on a long one it takes as much as it holds: what comes
   # through in a round trip, twice.
-  @least 1_048_576
+  @least 2 * 1_048_576
   @most 64 * 1_048_576
 
   # ---- the sending side

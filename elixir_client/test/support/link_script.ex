@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.LinkScript do
+  # What the tests of links run on a laptop.
+  @moduledoc false
+
+  # Whether requests to that node go by a link: its process there, or nil.
+  def link(node) do
+    case GpuSched.Link.Near.fetch(node) do
+      {:ok, pid} -> pid
+      :none -> nil
+    end
+  end
+
+  # So many processes at once, each with so many requests; the answers that were not its own.
+  def echo(server, callers, each) do
+    1..callers
+    |> Enum.map(fn caller ->
+      Task.async(fn ->
+        for n <- 1..each,
+            text = "#{caller}/#{n}",
+            answer = GpuSched.infer(server, "echo", %{x: [text]}, output: :list, timeout: 60_000),
+            not match?({:ok, %{"outputs" => %{"x" => [^text]}}}, answer),
+            do: answer
+      end)
+    end)
+    |> Task.await_many(:infinity)
+    |> Enum.concat()
+  end
+
+  def hold(server, inputs, options) do
+    spawn(fn -> GpuSched.infer(server, "hold", inputs, options) end)
+  end
+
+  # The times of small calls, in µs, while large ones are under way.
+  def beside(server, node, size) do
+    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
+
+    large =
+      Task.async(fn -> GpuSched.infer(server, "crc", %{"data" => data}, timeout: 120_000) end)
+
+    {small(node, large, 0), Task.await(large, :infinity)}
+  end
+
+  defp small(node, large, n) do
+    _ = :erpc.call(node, :erlang, :node, [])
+    if Process.alive?(large.pid), do: small(node, large, n + 1), else: n
+  end
+
+  # How many answers are good.
+  def many(server, model, inputs, options) do
+    server |> GpuSched.infer_many(model, inputs, options) |> Enum.count(&match?({:ok, _}, &1))
+  end
+
+  # What is left in this process after requests of all kinds.
+  def leftovers(server) do
+    big = %{
+      "datatype" => "UINT8",
+      "shape" => [3_000_000],
+      "data" => :binary.copy(<<1>>, 3_000_000)
+    }
+
+    {:ok, _} = GpuSched.infer(server, "echo", %{x: ["1"]})
+    {:ok, _} = GpuSched.infer(server, "echo", %{"x" => big})
+    {:ok, _} = GpuSched.infer(server, "big", %{}, parameters: [bytes: 3_000_000])
+    {:error, _} = GpuSched.infer(server, "nothing", %{})
+    {:error, _} = GpuSched.infer(server, "hold", %{}, timeout: 20)
+    {:error, _} = GpuSched.infer(server, "hold", %{"x" => big}, timeout: 100)
+
+    {Process.info(self(), [:message_queue_len, :monitors]), Process.info(self(), :messages)}
+  end
+end
