@@ -172,6 +172,23 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> taken(host) == {0, 0} end)
   end
 
+  test "a caller that dies with half of a large result leaves nothing behind" do
+    {host, laptop, server} = pair()
+    options = [parameters: [bytes: 16_000_000], timeout: :infinity]
+    pid = HostNode.call(laptop, LinkScript, :hold, [server, %{}, options])
+    FakePort.until(fn -> seen(host)["held"] == 1 end)
+    HostNode.call(laptop, LinkScript, :freeze, [pid])
+
+    FakePort.until(fn ->
+      HostNode.call(laptop, Process, :info, [pid, :status]) == {:status, :suspended}
+    end)
+
+    {:ok, _} = infer(laptop, server, "release")
+    FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 1 end)
+    HostNode.call(laptop, Process, :exit, [pid, :kill])
+    FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
+  end
+
   test "nothing is left in a caller's mailbox, and no monitor" do
     {_host, laptop, server} = pair()
 

@@ -46,6 +46,25 @@ defmodule GpuSched.LinkScript do
     if Process.alive?(large.pid), do: small(node, large, n + 1), else: n
   end
 
+  # Takes no message any more.
+  def freeze(pid) do
+    spawn(fn ->
+      true = :erlang.suspend_process(pid)
+      Process.sleep(:infinity)
+    end)
+  end
+
+  # Processes on a host that deal with a large request or result.
+  def helpers do
+    Enum.count(Process.list(), fn pid ->
+      match?(
+        {:current_function, {GpuSched.Link.Far, function, _}}
+        when function in [:push, :receive_bulk],
+        Process.info(pid, :current_function)
+      )
+    end)
+  end
+
   # How many answers are good.
   def many(server, model, inputs, options) do
     server |> GpuSched.infer_many(model, inputs, options) |> Enum.count(&match?({:ok, _}, &1))

@@ -45,7 +45,7 @@ defmodule GpuSched.Link.Far do
   def start(_version, _near), do: {:error, :version}
 
   # `servers`: name → {ctx, the entry of the client}, and the pid → its monitor and names.
-  # `asked`: alias → {ref, server's pid, id, ticket or nil, message to send when granted}.
+  # `asked`: alias → {ref, owner, server's pid, id, ticket or nil, request to post when granted}.
   # `refs`: ref of the caller → alias, or the pid of a process that deals with a large one; `helpers`
   # has those pids.
   defp loop(state) do
@@ -81,11 +81,12 @@ defmodule GpuSched.Link.Far do
   # ---- from the owner of the port
 
   defp handle(state, {to, what}) when is_reference(to) and is_map_key(state.asked, to) do
-    {{ref, server, id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
+    {{ref, owner, _server, _id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
+    state = %{state | asked: asked}
 
-    case what do
-      :granted -> send_granted(%{state | asked: asked}, {ref, server, id, ticket, waiting})
-      answer -> answer(%{state | asked: asked, refs: Map.delete(state.refs, ref)}, ref, answer)
+    case {what, waiting} do
+      {:granted, {ctx, request}} -> post(state, ctx, request, ticket)
+      {answer, _} -> answer(%{state | refs: Map.delete(state.refs, ref)}, ref, owner, answer)
     end
   end
 
@@ -98,7 +99,7 @@ defmodule GpuSched.Link.Far do
         error = {:error, Local.server_down(reason)}
         servers = Map.reject(state.servers, fn {_name, {ctx, _entry}} -> ctx.server == pid end)
 
-        for {to, {ref, ^pid, _id, _ticket, _waiting}} <- state.asked,
+        for {to, {ref, owner, ^pid, _id, _ticket, _waiting}} <- state.asked,
             reduce: %{state | servers: servers} do
           state ->
             state = %{
@@ -107,7 +108,7 @@ defmodule GpuSched.Link.Far do
                 refs: Map.delete(state.refs, ref)
             }
 
-            answer(state, ref, error)
+            answer(state, ref, owner, error)
         end
 
       true ->
@@ -132,7 +133,7 @@ defmodule GpuSched.Link.Far do
         begin(state, ctx, request, wait)
 
       {{:error, error}, state} ->
-        answer(state, ref, {:error, error})
+        answer(state, ref, owner, {:error, error})
     end
   end
 
@@ -151,7 +152,7 @@ defmodule GpuSched.Link.Far do
         %{state | refs: refs}
 
       {to, refs} ->
-        {{_ref, server, id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
+        {{_ref, _owner, server, id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
         :erlang.unalias(to)
 
         if waiting,
@@ -190,7 +191,7 @@ defmodule GpuSched.Link.Far do
   # More than the head of a message takes, as in GpuSched.Encode.
   @head 64
 
-  defp begin(state, ctx, {ref, _owner, _entries, _body, bytes, _deadline} = request, wait) do
+  defp begin(state, ctx, {ref, owner, _entries, _body, bytes, _deadline} = request, wait) do
     limit = min(Admission.max_frame(ctx.counters), Admission.max_values(ctx.counters))
 
     with true <- bytes + @head <= limit || :too_large,
@@ -199,12 +200,12 @@ defmodule GpuSched.Link.Far do
     else
       :too_large ->
         message = "the request is #{bytes} bytes long, and a frame takes #{limit}"
-        answer(state, ref, {:error, Error.exception(reason: :too_large, message: message)})
+        answer(state, ref, owner, {:error, Error.exception(reason: :too_large, message: message)})
 
       {:error, error} ->
         if patient?(error, wait),
           do: queue(state, ctx, request),
-          else: answer(state, ref, {:error, GpuSched.Telemetry.refused(error)})
+          else: answer(state, ref, owner, {:error, GpuSched.Telemetry.refused(error)})
     end
   end
 
@@ -218,7 +219,7 @@ defmodule GpuSched.Link.Far do
     message = if bytes < 16_384, do: IO.iodata_to_binary([head | body]), else: [head | body]
     to = :erlang.alias([:reply])
     send(ctx.server, {:gs_send, id, to, owner, bytes, message, ticket})
-    remember(state, to, {ref, ctx.server, id, nil, nil})
+    remember(state, to, {ref, owner, ctx.server, id, nil, nil})
   end
 
   defp port_time(_ctx, :infinity), do: nil
@@ -229,23 +230,20 @@ defmodule GpuSched.Link.Far do
     ticket = make_ref()
     to = :erlang.alias([:reply])
     send(ctx.server, {:gs_wait, to, ticket, owner, bytes})
-    remember(state, to, {ref, ctx.server, nil, ticket, {ctx, request}})
+    remember(state, to, {ref, owner, ctx.server, nil, ticket, {ctx, request}})
   end
 
-  defp send_granted(state, {_ref, _server, _id, ticket, {ctx, request}}),
-    do: post(state, ctx, request, ticket)
-
-  defp remember(state, to, {ref, _, _, _, _} = what),
+  defp remember(state, to, {ref, _, _, _, _, _} = what),
     do: %{state | asked: Map.put(state.asked, to, what), refs: Map.put(state.refs, ref, to)}
 
   # ---- what is answered
 
-  defp answer(state, ref, payload) when is_binary(payload) and byte_size(payload) > @bulk_above do
-    near = state.near
-    help(state, ref, fn -> send_bulk(ref, near, {:payload, payload}) end)
+  defp answer(state, ref, owner, payload)
+       when is_binary(payload) and byte_size(payload) > @bulk_above do
+    help(state, ref, fn -> send_bulk(ref, owner, {:payload, payload}) end)
   end
 
-  defp answer(state, ref, answer) do
+  defp answer(state, ref, _owner, answer) do
     bytes = if is_binary(answer), do: byte_size(answer), else: 256
 
     state = %{
