@@ -135,6 +135,7 @@ defmodule GpuSched.Laptop.Shell do
        )}
   end
 
+  @spec give_up(node, [Finding.t()]) :: no_return
   defp give_up(host, findings) do
     IO.puts(:stderr, "gpu_sched: #{host} cannot be connected to:")
     Finding.print(findings, :stderr)

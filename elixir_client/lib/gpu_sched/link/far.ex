@@ -45,7 +45,7 @@ defmodule GpuSched.Link.Far do
   def start(_version, _near), do: {:error, :version}
 
   # `servers`: name → {ctx, the entry of the client}, and the pid → its monitor and names.
-  # `asked`: alias → {ref, owner, server's pid, id, ticket or nil, request to post when granted}.
+  # `asked`: alias → {ref, owner, ctx, id, ticket or nil, request to post when granted}.
   # `refs`: ref of the caller → alias, or the pid of a process that deals with a large one; `helpers`
   # has those pids.
   defp loop(state) do
@@ -81,11 +81,11 @@ defmodule GpuSched.Link.Far do
   # ---- from the owner of the port
 
   defp handle(state, {to, what}) when is_reference(to) and is_map_key(state.asked, to) do
-    {{ref, owner, _server, _id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
+    {{ref, owner, ctx, _id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
     state = %{state | asked: asked}
 
     case {what, waiting} do
-      {:granted, {ctx, request}} -> post(state, ctx, request, ticket)
+      {:granted, request} when request != nil -> post(state, ctx, request, ticket)
       {answer, _} -> answer(%{state | refs: Map.delete(state.refs, ref)}, ref, owner, answer)
     end
   end
@@ -99,7 +99,7 @@ defmodule GpuSched.Link.Far do
         error = {:error, Local.server_down(reason)}
         servers = Map.reject(state.servers, fn {_name, {ctx, _entry}} -> ctx.server == pid end)
 
-        for {to, {ref, owner, ^pid, _id, _ticket, _waiting}} <- state.asked,
+        for {to, {ref, owner, %{server: ^pid}, _id, _ticket, _waiting}} <- state.asked,
             reduce: %{state | servers: servers} do
           state ->
             state = %{
@@ -152,12 +152,12 @@ defmodule GpuSched.Link.Far do
         %{state | refs: refs}
 
       {to, refs} ->
-        {{_ref, _owner, server, id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
+        {{_ref, _owner, ctx, id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
         :erlang.unalias(to)
 
         if waiting,
-          do: send(server, {:gs_give_up, ticket, nil}),
-          else: Server.cancel(%GpuSched.Context{server: server}, id, to)
+          do: send(ctx.server, {:gs_give_up, ticket, nil}),
+          else: Server.cancel(ctx, id, to)
 
         %{state | asked: asked, refs: refs}
     end
@@ -219,7 +219,7 @@ defmodule GpuSched.Link.Far do
     message = if bytes < 16_384, do: IO.iodata_to_binary([head | body]), else: [head | body]
     to = :erlang.alias([:reply])
     send(ctx.server, {:gs_send, id, to, owner, bytes, message, ticket})
-    remember(state, to, {ref, owner, ctx.server, id, nil, nil})
+    remember(state, to, {ref, owner, ctx, id, nil, nil})
   end
 
   defp port_time(_ctx, :infinity), do: nil
@@ -230,7 +230,7 @@ defmodule GpuSched.Link.Far do
     ticket = make_ref()
     to = :erlang.alias([:reply])
     send(ctx.server, {:gs_wait, to, ticket, owner, bytes})
-    remember(state, to, {ref, owner, ctx.server, nil, ticket, {ctx, request}})
+    remember(state, to, {ref, owner, ctx, nil, ticket, request})
   end
 
   defp remember(state, to, {ref, _, _, _, _, _} = what),
