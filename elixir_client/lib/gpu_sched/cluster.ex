@@ -13,8 +13,10 @@ defmodule GpuSched.Cluster do
   in flight, the region, and what a request takes. Each measures the round trip to the others itself.
 
   `:pg` does not reach hidden nodes, as laptops should be: a hidden node's member asks the hosts it is
-  connected to, which pass on what they hear from the others. It tries to connect to those as well; one
-  that it cannot reach is called through the host that told of it. A node that does not run the
+  connected to, which pass on what they hear from the others, until nobody has wanted to know for a
+  minute. It tries to connect to those as well; one that it cannot reach is called through the host that
+  told of it. A hidden node passes nothing on, so a laptop that is connected to two clusters sees both,
+  and they do not see each other. A node that does not run the
   application gets all of this by calling a host: `:erpc.call(host, GpuSched, :infer, [:any, …])`.
 
   Nothing is sent where there is nobody to hear it.

@@ -12,7 +12,7 @@ defmodule GpuSched.ClusterTest do
 
   # Hosts that are connected to each other, each with a scheduler that has its models.
   defp hosts(models, options \\ []) do
-    cookie = unique_cookie()
+    {cookie, options} = Keyword.pop(options, :cookie, unique_cookie())
 
     hosts =
       for {names, n} <- Enum.with_index(models) do
@@ -141,6 +141,56 @@ defmodule GpuSched.ClusterTest do
     HostNode.call(laptop, Process, :exit, [pid, :kill])
     FakePort.until(fn -> seen(List.last(hosts))["held"] == 0 end)
   end
+
+  test "a hidden laptop between two clusters does not make them one" do
+    cookie = unique_cookie()
+    prod = hosts([["echo"], ["echo"]], cookie: cookie)
+    staging = hosts([["echo"], ["echo"]], cookie: cookie)
+    laptop = laptop(prod)
+    true = HostNode.call(laptop, Node, :connect, [hd(staging).node])
+    known(laptop, 4)
+    FakePort.until(fn -> Enum.all?(list(laptop), &(&1["via"] == nil)) end)
+
+    # Each of them wants to know who is there, while the laptop knows everybody.
+    for _ <- 1..5, cluster <- [prod, staging], host <- cluster do
+      assert host |> list() |> Enum.map(& &1["node"]) ==
+               cluster |> Enum.map(& &1.node) |> Enum.sort()
+
+      others = HostNode.call(host, Node, :list, [:connected])
+
+      assert Enum.sort([host.node | others]) ==
+               Enum.sort([laptop.node | Enum.map(cluster, & &1.node)])
+    end
+
+    assert length(list(laptop)) == 4
+  end
+
+  test "a connected node without the application is waited for once" do
+    host = HostNode.start(name: "host")
+    HostNode.scheduler(host)
+    laptop = laptop([host])
+    assert [_] = list(laptop)
+    bare = HostNode.start(name: "bare", cookie: host.cookie, library: false)
+    true = HostNode.call(laptop, Node, :connect, [bare.node])
+    list(laptop)
+
+    # It is asked again all the time, and nobody waits for that.
+    assert HostNode.call(laptop, ClusterScript, :looks_awaiting, [8]) == []
+  end
+
+  test "a laptop that wants to know no more is told no more" do
+    hosts = hosts([["echo"], ["echo"]])
+    laptop = laptop(hosts)
+    known(laptop, 2)
+    assert followers(hd(hosts)) == 1
+    HostNode.call(laptop, ClusterScript, :forget_wanted, [])
+    FakePort.until(fn -> followers(hd(hosts)) == 0 end)
+    assert length(list(laptop)) == 2
+    assert followers(hd(hosts)) == 1
+  end
+
+  defp followers(host),
+    do: map_size(HostNode.call(host, :sys, :get_state, [GpuSched.Cluster.Member]).followers)
 
   test "a laptop without our code asks a host" do
     [one, _, three] = hosts = hosts([[], ["echo"], ["big", "hold"]])

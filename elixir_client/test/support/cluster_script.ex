@@ -35,6 +35,38 @@ defmodule GpuSched.ClusterScript do
     end
   end
 
+  # So many times: asks, once a node that has not answered is due to be asked again, who is there;
+  # answers whom the member waits for then, where it waits for anybody.
+  def looks_awaiting(times) do
+    for _ <- 1..times, awaited = look(ticks()), awaited != [], do: awaited
+  end
+
+  defp ticks, do: :sys.get_state(GpuSched.Cluster.Member).ticks
+
+  defp look(since) do
+    if ticks() < since + 5 do
+      receive do
+      after
+        5 -> look(since)
+      end
+    else
+      task = Task.async(fn -> GpuSched.cluster() end)
+      awaited = seen_awaited(task, [])
+      {:ok, _} = Task.await(task)
+      awaited
+    end
+  end
+
+  defp seen_awaited(task, seen) do
+    now = MapSet.to_list(:sys.get_state(GpuSched.Cluster.Member).awaited)
+    if Process.alive?(task.pid), do: seen_awaited(task, now ++ seen), else: Enum.uniq(now ++ seen)
+  end
+
+  # As if nobody had asked for a long time.
+  def forget_wanted do
+    {GpuSched.Cluster.Table, :wanted} |> :persistent_term.get() |> :atomics.put(1, 0)
+  end
+
   # In a process that can be killed.
   def begin(model, options) do
     spawn(fn -> GpuSched.infer(:any, model, %{}, options) end)

@@ -16,6 +16,7 @@ defmodule GpuSched.Cluster.Choice do
   @spec pick(term, [pid], [Table.entry()]) ::
           {:ok, Table.entry()} | {:none, :nobody | :model | :tried}
   def pick(model, tried, entries \\ Table.all()) do
+    Table.wanted()
     heard = Enum.filter(entries, &(&1.state == :up and not Table.silent?(&1)))
     able = Enum.filter(heard, &ready?(&1, model))
 

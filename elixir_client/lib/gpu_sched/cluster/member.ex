@@ -6,7 +6,11 @@ defmodule GpuSched.Cluster.Member do
   #   {:gs_relay, 1, member, node, us, region, schedulers} the same, passed on to one who is hidden
   #   {:gs_gone, 1, member, node}                          that one is gone
   #   {:gs_follow, 1, member}                              from one that :pg does not show: tell me
+  #   {:gs_unfollow, 1, member}                            and no more
   #   {:gs_ping, member, time}, {:gs_pong, node, time}
+  #
+  # Only one that is hidden follows, and connects to whom it is told of; and it passes nothing on. A
+  # laptop between two clusters would make them one otherwise.
   #
   # It sends to no node that has stopped reading: what does not fit is left out, and comes again.
   @moduledoc false
@@ -20,8 +24,11 @@ defmodule GpuSched.Cluster.Member do
   # In announcements.
   @pings_every 2
   @connects_every 240
+  @asks_every 4
   # How long those who ask are waited with for the first answers, at most.
   @look_ms 1_000
+  # For how long others are followed after somebody wanted to know of them.
+  @follow_ms 60_000
 
   def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
@@ -76,8 +83,8 @@ defmodule GpuSched.Cluster.Member do
 
   @impl true
   def handle_call(:look, from, state) do
-    state = %{state | follows: true} |> follow()
-    state = gauge(state)
+    Table.wanted()
+    state = state |> follows() |> gauge()
     timer = Process.send_after(self(), {:looked, from}, @look_ms)
     {:noreply, settle(%{state | lookers: [{from, timer} | state.lookers]})}
   end
@@ -89,7 +96,7 @@ defmodule GpuSched.Cluster.Member do
   def handle_info(:tick, state) do
     tick_later()
     state = %{state | ticks: state.ticks + 1}
-    state = if state.follows, do: follow(state), else: state
+    state = follows(state)
     state = if audience(state) != [] or state.follows, do: gauge(state), else: state
 
     if rem(state.ticks, @pings_every) == 0 and (state.follows or audience(state) != []),
@@ -119,6 +126,7 @@ defmodule GpuSched.Cluster.Member do
       entries = for s <- schedulers, do: Map.merge(s, %{region: region, further: nil})
       Table.put(node(member), nil, entries, Table.now())
       relay(state, node(member), region, schedulers)
+      decline(state, member)
       {:noreply, settle(%{state | awaited: MapSet.delete(state.awaited, node(member))})}
     end
   end
@@ -126,10 +134,15 @@ defmodule GpuSched.Cluster.Member do
   # What came from itself by a detour is known better here.
   def handle_info({:gs_relay, 1, member, node, us, region, schedulers}, state)
       when node != node() and is_list(schedulers) do
-    state = hear(state, member)
-    entries = for s <- schedulers, do: Map.merge(s, %{region: region, further: us})
-    Table.put(node, node(member), entries, Table.now())
-    {:noreply, meet(state, node)}
+    if state.follows do
+      state = hear(state, member)
+      entries = for s <- schedulers, do: Map.merge(s, %{region: region, further: us})
+      Table.put(node, node(member), entries, Table.now())
+      {:noreply, meet(state, node)}
+    else
+      decline(state, member)
+      {:noreply, state}
+    end
   end
 
   def handle_info({:gs_gone, 1, member, node}, state) do
@@ -145,6 +158,7 @@ defmodule GpuSched.Cluster.Member do
         else: put_in(state.followers[member], Process.monitor(member))
 
     for {node, entries} <- Enum.group_by(Table.all(), & &1.node),
+        not hidden?(),
         node not in [node(), node(member)] do
       relay_to([member], node, hd(entries).region, Enum.map(entries, &bare/1))
     end
@@ -152,6 +166,8 @@ defmodule GpuSched.Cluster.Member do
     # What this node has is gauged first, should nobody have asked before.
     {:noreply, gauge(state)}
   end
+
+  def handle_info({:gs_unfollow, 1, member}, state), do: {:noreply, unfollow(state, member)}
 
   def handle_info({:gs_ping, member, time}, state) do
     tell(member, {:gs_pong, node(), time})
@@ -171,7 +187,7 @@ defmodule GpuSched.Cluster.Member do
         {:noreply, forget(state, member)}
 
       state.followers[member] == monitor ->
-        {:noreply, %{state | followers: Map.delete(state.followers, member)}}
+        {:noreply, unfollow(state, member)}
 
       true ->
         {:noreply, state}
@@ -179,8 +195,7 @@ defmodule GpuSched.Cluster.Member do
   end
 
   # A node that came is asked when there is reason to.
-  def handle_info({:nodeup, _node, _info}, state),
-    do: {:noreply, if(state.follows, do: follow(state), else: state)}
+  def handle_info({:nodeup, _node, _info}, state), do: {:noreply, follows(state)}
 
   def handle_info({:nodedown, node, _info}, state),
     do:
@@ -194,7 +209,8 @@ defmodule GpuSched.Cluster.Member do
   def handle_info({:looked, from}, state) do
     {now, later} = Enum.split_with(state.lookers, fn {other, _} -> other == from end)
     for {from, _timer} <- now, do: GenServer.reply(from, :ok)
-    {:noreply, %{state | lookers: later}}
+    # Who has not said anything by now is not waited for by the next one either.
+    {:noreply, %{state | lookers: later, awaited: MapSet.new()}}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
@@ -228,7 +244,8 @@ defmodule GpuSched.Cluster.Member do
 
   defp relay(state, node, region, schedulers) do
     members = for {member, _} <- state.followers, node(member) != node, do: member
-    relay_to(members, node, region, schedulers)
+    unless hidden?(), do: relay_to(members, node, region, schedulers)
+    :ok
   end
 
   defp relay_to(members, node, region, schedulers) do
@@ -263,37 +280,64 @@ defmodule GpuSched.Cluster.Member do
     %{state | heard: Map.delete(state.heard, member)}
   end
 
-  # Asks the nodes that :pg does not show. One without a member does not answer.
+  # All connections of a hidden node are hidden ones. (A visible one that has none but those is alone,
+  # and has nothing to pass on.)
+  defp hidden?, do: Node.list(:visible) == []
+
+  # Whether others are followed: by a hidden node, while somebody here wants to know of them.
+  defp follows(state) do
+    cond do
+      hidden?() and Table.now() - Table.last_wanted() < @follow_ms ->
+        follow(%{state | follows: true})
+
+      state.follows ->
+        # Those who have answered are asked anew the next time.
+        shown = shown()
+        heard = for {member, _} <- state.heard, node(member) not in shown, do: member
+        for member <- heard, do: tell(member, {:gs_unfollow, 1, self()})
+        asked = Map.drop(state.asked, Enum.map(heard, &node/1))
+        settle(%{state | follows: false, asked: asked, awaited: MapSet.new()})
+
+      true ->
+        state
+    end
+  end
+
+  # What was told to stop may not have heard of it.
+  defp decline(%{follows: true}, _member), do: :ok
+
+  defp decline(_state, member),
+    do: unless(node(member) in shown(), do: tell(member, {:gs_unfollow, 1, self()}))
+
+  defp unfollow(state, member) do
+    {monitor, followers} = Map.pop(state.followers, member)
+    if monitor, do: Process.demonitor(monitor, [:flush])
+    %{state | followers: followers}
+  end
+
+  defp shown, do: for(pid <- :pg.get_members(@scope, @group), do: node(pid))
+
+  # Asks the nodes that :pg does not show. One without a member does not answer; it is asked again,
+  # because it may have been started since, and not waited for again.
   defp follow(state) do
-    shown = for pid <- :pg.get_members(@scope, @group), do: node(pid)
+    out =
+      shown() ++
+        for {member, _} <- state.heard, is_map_key(state.asked, node(member)), do: node(member)
 
     for node <- Node.list(:connected),
-        node not in shown,
-        not is_map_key(state.asked, node),
+        node not in out,
+        ask?(state.asked[node], state.ticks),
         reduce: state do
       state ->
         :erlang.send({__MODULE__, node}, {:gs_follow, 1, self()}, [:nosuspend, :noconnect])
-
-        %{
-          state
-          | asked: Map.put(state.asked, node, state.ticks),
-            awaited: MapSet.put(state.awaited, node)
-        }
+        first? = not is_map_key(state.asked, node)
+        awaited = if first?, do: MapSet.put(state.awaited, node), else: state.awaited
+        %{state | asked: Map.put(state.asked, node, state.ticks), awaited: awaited}
     end
-    |> ask_again()
   end
 
-  # It may have been started since.
-  defp ask_again(state) do
-    heard = for {member, _} <- state.heard, do: node(member)
-
-    asked =
-      Map.reject(state.asked, fn {node, ticks} ->
-        node not in heard and state.ticks - ticks > 4
-      end)
-
-    %{state | asked: asked}
-  end
+  defp ask?(nil, _now), do: true
+  defp ask?(last, now), do: now - last > @asks_every
 
   # One that was told of is better spoken to directly. It is tried now and then, by a process of its
   # own, because it may take long to fail.

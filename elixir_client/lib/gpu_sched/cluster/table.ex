@@ -23,7 +23,31 @@ defmodule GpuSched.Cluster.Table do
           sent: :counters.counters_ref()
         }
 
-  def create, do: :ets.new(@table, [:named_table, :public, read_concurrency: true])
+  def create do
+    :persistent_term.put({@table, :wanted}, :atomics.new(1, signed: true))
+    :ets.new(@table, [:named_table, :public, read_concurrency: true])
+  end
+
+  # Somebody asks for what is in it. Written seldom, because many processes do.
+  @spec wanted :: :ok
+  def wanted do
+    case :persistent_term.get({@table, :wanted}, nil) do
+      nil -> :ok
+      at -> if now() - last(at) > 1_000, do: :atomics.put(at, 1, now()), else: :ok
+    end
+  end
+
+  @never -0x1000000000000
+
+  @spec last_wanted :: integer
+  def last_wanted, do: last(:persistent_term.get({@table, :wanted}))
+
+  defp last(at) do
+    case :atomics.get(at, 1) do
+      0 -> @never
+      ms -> ms
+    end
+  end
 
   @spec all :: [entry]
   def all do
