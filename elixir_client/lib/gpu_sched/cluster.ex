@@ -41,7 +41,9 @@ defmodule GpuSched.Cluster do
 
     * `:region` - what this host says; unless given, that of `FLY_REGION`, else none;
     * `:interval` - how often it announces itself, in ms. A host that has not been heard of for eight
-      times as long is avoided, and what waits for it tries another.
+      times as long is avoided. When nothing at all came from it for that time, not even a part of
+      something large, what waits for it tries another. (Over TLS nobody can tell: there it takes until
+      the connection is given up, `net_ticktime`.)
   """
 
   alias GpuSched.Cluster.{Member, Table}

@@ -60,8 +60,8 @@ defmodule GpuSched.ClusterTest do
   defp infer(host, model, options \\ []),
     do: HostNode.call(host, GpuSched, :infer, [:any, model, %{}, options])
 
-  defp seen(host) do
-    {:ok, seen} = HostNode.call(host, GpuSched, :stats, [GpuSched, [timeout: 60_000]])
+  defp seen(host, name \\ GpuSched) do
+    {:ok, seen} = HostNode.call(host, GpuSched, :stats, [name, [timeout: 60_000]])
     seen
   end
 
@@ -259,6 +259,63 @@ defmodule GpuSched.ClusterTest do
     {:ok, _} = HostNode.call(second, GpuSched, :infer, [GpuSched, "release", %{}])
     assert {:ok, %{"device" => "fake:0"}} = Task.await(task)
   end
+
+  test "a host that says nothing is avoided, and what it has in flight goes on while its connection carries something" do
+    [_, two, three] = hosts = hosts([[], ["hold"], []])
+    laptop = laptop(hosts)
+    known(laptop, 3)
+    FakePort.until(fn -> Enum.all?(list(laptop), &(&1["via"] == nil)) end)
+    task = Task.async(fn -> infer(laptop, "hold", timeout: 60_000) end)
+    FakePort.until(fn -> seen(two)["held"] == 1 end)
+
+    # As when something large is in the way of its announcements.
+    HostNode.call(two, :sys, :suspend, [GpuSched.Cluster.Member])
+    chatter = HostNode.call(two, ClusterScript, :chatter, [laptop.node])
+    FakePort.until(fn -> state(laptop, two) == "silent" end)
+    # A request is looked after four times a second.
+    HostNode.call(laptop, ClusterScript, :ticks, [8])
+    assert seen(two)["held"] == 1
+    {:ok, _} = HostNode.call(two, GpuSched, :infer, [GpuSched, "release", %{}])
+    assert {:ok, _} = Task.await(task)
+
+    # With nothing on it, the host has stopped, for all that anybody knows.
+    HostNode.call(two, :sys, :resume, [GpuSched.Cluster.Member])
+    FakePort.until(fn -> state(laptop, two) == "up" end)
+    task = Task.async(fn -> infer(laptop, "hold", timeout: 60_000) end)
+    FakePort.until(fn -> seen(two)["held"] == 1 end)
+    HostNode.call(two, :sys, :suspend, [GpuSched.Cluster.Member])
+    HostNode.call(two, Process, :exit, [chatter, :kill])
+    assert {:error, %{reason: reason}} = Task.await(task, 30_000)
+    assert reason in [:unavailable, :unknown_model]
+    assert length([three | hosts]) == 4
+  end
+
+  test "schedulers that do not answer make nobody else silent" do
+    [one, two] = hosts([["echo"], ["echo"]])
+
+    for name <- [MyApp.B, MyApp.C],
+        do: HostNode.scheduler(two, name: name, models: [[name: "echo", path: "/x"]])
+
+    known(one, 4)
+    stopped = for name <- [GpuSched, MyApp.B], do: {name, seen(two, name)["pid"]}
+
+    try do
+      for {_name, os_pid} <- stopped, do: TestNode.signal(os_pid, "STOP")
+      # Their models are not known any more; it takes the gauge a second to find that out.
+      for {name, _} <- stopped, do: FakePort.until(fn -> models(one, {name, two.node}) == %{} end)
+      # One after the other they would take two.
+      assert HostNode.call(one, ClusterScript, :oldest, [two.node, 16]) < 1_000
+      assert Map.keys(models(one, {MyApp.C, two.node})) == ["echo"]
+    after
+      for {_name, os_pid} <- stopped, do: TestNode.signal(os_pid, "CONT")
+    end
+  end
+
+  defp models(host, server),
+    do: Enum.find_value(list(host), &(&1["server"] == server && &1["models"]))
+
+  defp state(host, other),
+    do: Enum.find_value(list(host), &if(&1["node"] == other.node, do: &1["state"]))
 
   test "one whose time is over is not tried elsewhere" do
     hosts = hosts([["hold"], ["hold"]])

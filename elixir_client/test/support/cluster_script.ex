@@ -44,22 +44,53 @@ defmodule GpuSched.ClusterScript do
   defp ticks, do: :sys.get_state(GpuSched.Cluster.Member).ticks
 
   defp look(since) do
-    if ticks() < since + 5 do
-      receive do
-      after
-        5 -> look(since)
-      end
-    else
-      task = Task.async(fn -> GpuSched.cluster() end)
-      awaited = seen_awaited(task, [])
-      {:ok, _} = Task.await(task)
-      awaited
-    end
+    wait_ticks(since + 5)
+    task = Task.async(fn -> GpuSched.cluster() end)
+    awaited = seen_awaited(task, [])
+    {:ok, _} = Task.await(task)
+    awaited
   end
 
   defp seen_awaited(task, seen) do
     now = MapSet.to_list(:sys.get_state(GpuSched.Cluster.Member).awaited)
     if Process.alive?(task.pid), do: seen_awaited(task, now ++ seen), else: Enum.uniq(now ++ seen)
+  end
+
+  # Waits until the member here has announced itself so many times.
+  def ticks(count), do: wait_ticks(ticks() + count)
+
+  defp wait_ticks(until) do
+    if ticks() < until do
+      receive do
+      after
+        5 -> wait_ticks(until)
+      end
+    end
+  end
+
+  # Has something on the connection to a node all the time, until it is killed.
+  def chatter(node) do
+    spawn(fn -> chat(node) end)
+  end
+
+  defp chat(node) do
+    send({__MODULE__, node}, :nothing)
+
+    receive do
+    after
+      20 -> chat(node)
+    end
+  end
+
+  # How long ago a node was last heard of, at the most, while the member here ticks so many times.
+  def oldest(node, count) do
+    Enum.max(
+      for _ <- 1..count do
+        ticks(1)
+        now = GpuSched.Cluster.Table.now()
+        Enum.max(for %{node: ^node} = e <- GpuSched.Cluster.Table.all(), do: now - e.heard)
+      end
+    )
   end
 
   # As if nobody had asked for a long time.

@@ -25,16 +25,17 @@ defmodule GpuSched.Cluster.Gauge do
       :read -> :ok
     end
 
-    {schedulers, after_} =
-      Enum.map_reduce(Directory.schedulers(), %{}, fn scheduler, after_ ->
-        read(scheduler, before, after_)
-      end)
+    # At once: one that hangs does not make the others wait.
+    read =
+      Directory.schedulers()
+      |> Task.async_stream(&read(&1, before), max_concurrency: 64, timeout: :infinity)
+      |> Enum.map(fn {:ok, one} -> one end)
 
-    send(member, {:gauged, schedulers})
-    loop(member, after_)
+    send(member, {:gauged, for({scheduler, _seen} <- read, do: scheduler)})
+    loop(member, Map.new(read, fn {%{pid: pid}, seen} -> {pid, seen} end))
   end
 
-  defp read(%{pid: pid} = scheduler, before, after_) do
+  defp read(%{pid: pid} = scheduler, before) when is_map(before) do
     {in_flight, capacity} =
       case Directory.fetch(pid) do
         {:ok, ctx} ->
@@ -55,7 +56,7 @@ defmodule GpuSched.Cluster.Gauge do
        capacity: capacity,
        models: models,
        devices: devices
-     }, Map.put(after_, pid, seen)}
+     }, seen}
   end
 
   defp ask(%{state: :up, pid: pid}) do

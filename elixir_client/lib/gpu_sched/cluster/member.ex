@@ -56,7 +56,8 @@ defmodule GpuSched.Cluster.Member do
 
   # `heard` are the members that are watched, with the monitor of each, `followers` those that asked
   # to be told, `asked` the nodes that this one has asked, and `met` those it tried to connect to, with the
-  # tick; `lookers` wait for those `awaited`.
+  # tick; `lost` are members that say nothing over a connection that carries nothing; `lookers` wait
+  # for those `awaited`.
   defstruct [
     :gauge,
     gauging: false,
@@ -68,6 +69,7 @@ defmodule GpuSched.Cluster.Member do
     followers: %{},
     asked: %{},
     met: %{},
+    lost: MapSet.new(),
     lookers: [],
     awaited: MapSet.new()
   ]
@@ -96,8 +98,7 @@ defmodule GpuSched.Cluster.Member do
   def handle_info(:tick, state) do
     tick_later()
     state = %{state | ticks: state.ticks + 1}
-    state = follows(state)
-    state = if audience(state) != [] or state.follows, do: gauge(state), else: state
+    state = state |> follows() |> traffic() |> say()
 
     if rem(state.ticks, @pings_every) == 0 and (state.follows or audience(state) != []),
       do: for({member, _} <- state.heard, do: tell(member, {:gs_ping, self(), micros()}))
@@ -223,6 +224,16 @@ defmodule GpuSched.Cluster.Member do
     Enum.uniq(seen ++ Map.keys(state.followers))
   end
 
+  # What is read takes its time where a sched-port is slow: then what was read last is said, because
+  # who says nothing is avoided.
+  defp say(state) do
+    case audience(state) do
+      [] -> if state.follows, do: gauge(state), else: state
+      audience when state.gauging -> announce(state, audience)
+      _audience -> gauge(state)
+    end
+  end
+
   defp gauge(%{gauging: true} = state), do: state
 
   defp gauge(state) do
@@ -254,6 +265,39 @@ defmodule GpuSched.Cluster.Member do
     for member <- members, do: tell(member, message)
     :ok
   end
+
+  # Whether anything at all comes from those that are heard of. A large message holds up everything
+  # behind it, announcements among them, and is no reason to think that a node is lost.
+  defp traffic(state) do
+    ways = Map.new(:erlang.system_info(:dist_ctrl))
+
+    lost =
+      for {member, _} <- state.heard,
+          node = node(member),
+          way = ways[node],
+          into: MapSet.new() do
+        Table.traffic(node, received(way))
+        if Table.mute?(node), do: member
+      end
+      |> MapSet.delete(nil)
+
+    # Who hears of it through this node cannot know.
+    for member <- MapSet.difference(lost, state.lost),
+        {follower, _} <- state.followers,
+        do: tell(follower, {:gs_gone, 1, self(), node(member)})
+
+    %{state | lost: lost}
+  end
+
+  # What is not a socket, TLS for one, does not say: then it is thought to carry something.
+  defp received(way) when is_port(way) do
+    case :inet.getstat(way, [:recv_oct]) do
+      {:ok, [recv_oct: bytes]} -> bytes
+      {:error, _} -> nil
+    end
+  end
+
+  defp received(_way), do: nil
 
   defp bare(entry),
     do: Map.drop(entry, [:node, :via, :heard, :sent, :region, :further])

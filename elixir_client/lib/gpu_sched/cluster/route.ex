@@ -247,14 +247,12 @@ defmodule GpuSched.Cluster.Route do
     e in ErlangError -> {:error, Remote.from_erpc(e.original, node, opts.timeout)}
   end
 
-  # Its machine may have stopped without a word: the connection notices that in a minute or so, who
-  # announces itself several times a second is missed sooner.
-  defp lost?(entry) do
-    case Table.fetch(entry.pid) do
-      {:ok, now} -> Table.silent?(now)
-      :error -> true
-    end
-  end
+  # Its machine may have stopped without a word: the connection notices that in a minute or so. One
+  # that carries nothing at all, while whoever is there announces itself several times a second, is
+  # given up sooner; one that is busy is not, however long it keeps announcements back. Of a host behind
+  # another one, that one says when it is gone.
+  defp lost?(%{via: nil, node: node}), do: Table.mute?(node)
+  defp lost?(%{via: via, pid: pid}), do: Table.mute?(via) or Table.fetch(pid) == :error
 
   defp abandon(asked) do
     :erpc.receive_response(asked, 0)

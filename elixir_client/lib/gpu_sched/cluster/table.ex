@@ -95,6 +95,7 @@ defmodule GpuSched.Cluster.Table do
         do: :ets.delete(@table, {:scheduler, entry.pid})
 
     :ets.delete(@table, {:round_trip, node})
+    :ets.delete(@table, {:traffic, node})
     :ok
   end
 
@@ -110,6 +111,31 @@ defmodule GpuSched.Cluster.Table do
   @spec silent?(entry) :: boolean
   def silent?(%{node: node}) when node == node(), do: false
   def silent?(entry), do: now() - entry.heard > @patience * interval()
+
+  # What the connection to a node has brought so far; nil where that is not known, and then it is
+  # thought to have brought something. Counted is how often it was the same, and not for how long: a
+  # laptop that was asleep has lost nothing yet.
+  @spec traffic(node, non_neg_integer | nil) :: :ok
+  def traffic(node, bytes) do
+    case :ets.lookup(@table, {:traffic, node}) do
+      [{key, ^bytes, times}] when bytes != nil -> :ets.insert(@table, {key, bytes, times + 1})
+      _ -> :ets.insert(@table, {{:traffic, node}, bytes, 0})
+    end
+
+    :ok
+  end
+
+  # Whether nothing at all has come from a node for so long that it must have stopped. Unlike
+  # silent?/1, which large messages on the connection can bring about.
+  @spec mute?(node) :: boolean
+  def mute?(node) do
+    case :ets.lookup(@table, {:traffic, node}) do
+      [{_key, _bytes, times}] -> times > @patience
+      [] -> false
+    end
+  rescue
+    ArgumentError -> false
+  end
 
   # Smoothed. `further` is what lies behind the node that told of it.
   @spec measured(node, non_neg_integer) :: :ok
