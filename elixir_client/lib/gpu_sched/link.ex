@@ -116,10 +116,20 @@ defmodule GpuSched.Link do
     end
   end
 
-  defp patience(handle, %{every: {ms, _fun}}), do: min(ms, Local.remaining(handle.deadline))
-  defp patience(handle, _interrupts), do: Local.remaining(handle.deadline)
+  defp patience(handle, interrupts) do
+    remaining = Local.remaining(handle.deadline)
+
+    every =
+      with %{every: {ms, _fun}} <- interrupts, do: min(ms, remaining), else: (_ -> remaining)
+
+    if stuck?(handle), do: min(Bulk.retry_ms(), every), else: every
+  end
+
+  defp stuck?(handle), do: Bulk.stuck?(handle.up) or Bulk.stuck?(handle.down)
 
   defp late(handle, interrupts) do
+    handle = %{handle | up: Bulk.retry(handle.up), down: Bulk.retry(handle.down)}
+
     case {Local.remaining(handle.deadline), interrupts} do
       {0, _} ->
         give_up(handle, Local.timed_out(handle.opts.timeout))

@@ -196,11 +196,12 @@ defmodule GpuSched.LinkTest do
              HostNode.call(laptop, LinkScript, :leftovers, [server])
   end
 
-  test "small calls pass while a large one is under way" do
+  test "a small call is answered while pieces of a large one are still to be sent" do
     {host, laptop, server} = pair()
-    {small, large} = HostNode.call(laptop, LinkScript, :beside, [server, host.node, 64_000_000])
-    assert {:ok, _} = large
-    assert small > 10
+    # Its acknowledgements are kept back, so it stands still in the middle.
+    args = [server, host.node, 16_000_000]
+    assert {{:ok, _}, 1, {:ok, large}} = HostNode.call(laptop, LinkScript, :beside, args)
+    assert %{"outputs" => %{"crc" => _}} = large
   end
 
   test "async, infer_many and :any go by the link as well" do
@@ -231,6 +232,21 @@ defmodule GpuSched.LinkTest do
 
     assert {:ok, _} = infer(laptop, server, "echo")
     assert HostNode.call(laptop, LinkScript, :link, [host.node]) != before
+  end
+
+  test "uploads to a host that stops reading end at their deadline" do
+    {host, laptop, server} = pair()
+    os_pid = HostNode.os_pid(host)
+
+    try do
+      args = [server, 16, 64_000_000, os_pid, 3_000]
+      results = HostNode.call(laptop, LinkScript, :upload_stopped, args)
+      assert results == List.duplicate(:deadline_exceeded, 16)
+    after
+      TestNode.signal(os_pid, "CONT")
+    end
+
+    FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
   end
 
   describe "pieces" do

@@ -31,19 +31,58 @@ defmodule GpuSched.LinkScript do
     spawn(fn -> GpuSched.infer(server, "hold", inputs, options) end)
   end
 
-  # The times of small calls, in µs, while large ones are under way.
+  # A large call is frozen once it has sent its first piece, so that it uses no more credit; then a
+  # small one is made. Answers its result, how many at the host still waited for pieces then, and the
+  # result of the large one.
   def beside(server, node, size) do
-    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
-
-    large =
-      Task.async(fn -> GpuSched.infer(server, "crc", %{"data" => data}, timeout: 120_000) end)
-
-    {small(node, large, 0), Task.await(large, :infinity)}
+    large = upload(server, size, :infinity)
+    freeze_at_piece(large)
+    small = GpuSched.infer(server, "echo", %{"x" => ["1"]}, timeout: 30_000)
+    waiting = :erpc.call(node, __MODULE__, :helpers, [])
+    true = :erlang.resume_process(large)
+    {small, waiting, receive(do: ({^large, result} -> result))}
   end
 
-  defp small(node, large, n) do
-    _ = :erpc.call(node, :erlang, :node, [])
-    if Process.alive?(large.pid), do: small(node, large, n + 1), else: n
+  # So many uploads are under way when the host is stopped; how they end, or :late for those that don't
+  # until long after their deadline. Together they are more than any buffer on the way takes.
+  def upload_stopped(server, count, size, os_pid, timeout) do
+    uploads = for _ <- 1..count, do: freeze_at_piece(upload(server, size, timeout))
+    :os.cmd(~c"kill -STOP #{os_pid}")
+    for pid <- uploads, do: true = :erlang.resume_process(pid)
+
+    for pid <- uploads do
+      receive do
+        {^pid, {:error, error}} -> error.reason
+        {^pid, other} -> other
+      after
+        timeout + 20_000 -> :late
+      end
+    end
+  end
+
+  defp upload(server, size, timeout) do
+    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
+    to = self()
+
+    pid =
+      spawn(fn ->
+        receive do: (:go -> :ok)
+        send(to, {self(), GpuSched.infer(server, "crc", %{"data" => data}, timeout: timeout)})
+      end)
+
+    :erlang.trace(pid, true, [:send])
+    send(pid, :go)
+    pid
+  end
+
+  defp freeze_at_piece(pid) do
+    receive do
+      {:trace, ^pid, :send, {_tag, {:gs_piece, _piece}}, _to} ->
+        true = :erlang.suspend_process(pid)
+    end
+
+    :erlang.trace(pid, false, [:send])
+    pid
   end
 
   # Takes no message any more.

@@ -3,6 +3,9 @@ defmodule GpuSched.Link.Bulk do
   # A large term on its way from one process to another, in pieces under credit: so many bytes are
   # under way as keep the connection busy, and no more, because whatever else goes over it waits behind
   # them.
+  #
+  # Neither side is suspended by a connection that takes nothing any more: a caller has a deadline, and
+  # looks after it. What could not be sent is kept, and sent by retry/1, a few ms later.
   @moduledoc false
 
   @piece 256 * 1024
@@ -10,6 +13,16 @@ defmodule GpuSched.Link.Bulk do
   # through in a round trip, twice.
   @least 2 * 1_048_576
   @most 64 * 1_048_576
+
+  # After so many ms.
+  @retry_ms 5
+
+  @spec retry_ms :: pos_integer
+  def retry_ms, do: @retry_ms
+
+  # Whether the connection takes nothing more.
+  @spec busy?(pid | reference, term) :: boolean
+  defp busy?(to, message), do: :erlang.send(to, message, [:nosuspend]) == :nosuspend
 
   # ---- the sending side
 
@@ -21,6 +34,7 @@ defmodule GpuSched.Link.Bulk do
     size: 0,
     window: @least,
     flying: 0,
+    stuck?: false,
     sent: :queue.new(),
     least_us: nil,
     rate: 0.0
@@ -72,14 +86,19 @@ defmodule GpuSched.Link.Bulk do
     %{bulk | since: now, rate: rate, least_us: least, window: window |> max(@least) |> min(@most)}
   end
 
-  defp push(%{pieces: []} = bulk), do: bulk
-  defp push(%{flying: flying, window: window} = bulk) when flying >= window, do: bulk
+  defp push(%{pieces: []} = bulk), do: %{bulk | stuck?: false}
+
+  defp push(%{flying: flying, window: window} = bulk) when flying >= window,
+    do: %{bulk | stuck?: false}
 
   defp push(%{pieces: [piece | pieces]} = bulk) do
-    send(bulk.to, {bulk.tag, {:gs_piece, piece}})
-    size = byte_size(piece)
-    sent = :queue.in({size, micros()}, bulk.sent)
-    push(%{bulk | pieces: pieces, flying: bulk.flying + size, sent: sent})
+    if busy?(bulk.to, {bulk.tag, {:gs_piece, piece}}) do
+      %{bulk | stuck?: true}
+    else
+      size = byte_size(piece)
+      sent = :queue.in({size, micros()}, bulk.sent)
+      push(%{bulk | pieces: pieces, flying: bulk.flying + size, sent: sent})
+    end
   end
 
   @spec done?(t) :: boolean
@@ -87,23 +106,51 @@ defmodule GpuSched.Link.Bulk do
 
   # ---- the receiving side
 
-  @type receiver :: {to :: pid | reference, tag :: term, non_neg_integer, [binary]}
+  # What is `owed` has arrived, and could not be acknowledged yet.
+  @type receiver :: %{
+          to: pid | reference,
+          tag: term,
+          missing: integer,
+          pieces: [binary],
+          owed: [pos_integer]
+        }
 
   # What arrived is acknowledged to `to`, as {tag, {:gs_ack, bytes}}.
   @spec receiver(pid | reference, term, pos_integer) :: receiver
-  def receiver(to, tag, size), do: {to, tag, size, []}
+  def receiver(to, tag, size), do: %{to: to, tag: tag, missing: size, pieces: [], owed: []}
 
   @spec take(receiver, binary) :: {:more, receiver} | {:done, term}
-  def take({to, tag, missing, pieces}, piece) do
+  def take(%{missing: missing, pieces: pieces} = receiver, piece) do
     size = byte_size(piece)
-    send(to, {tag, {:gs_ack, size}})
+    receiver = acknowledge(%{receiver | owed: receiver.owed ++ [size]})
     pieces = [piece | pieces]
 
     if size >= missing,
       do:
         {:done, pieces |> :lists.reverse() |> IO.iodata_to_binary() |> :erlang.binary_to_term()},
-      else: {:more, {to, tag, missing - size, pieces}}
+      else: {:more, %{receiver | missing: missing - size, pieces: pieces}}
   end
+
+  defp acknowledge(%{owed: []} = receiver), do: receiver
+
+  defp acknowledge(%{owed: [size | owed]} = receiver) do
+    if busy?(receiver.to, {receiver.tag, {:gs_ack, size}}),
+      do: receiver,
+      else: acknowledge(%{receiver | owed: owed})
+  end
+
+  # ---- either side
+
+  # Whether something is to be sent again.
+  @spec stuck?(t | receiver | nil) :: boolean
+  def stuck?(nil), do: false
+  def stuck?(%__MODULE__{stuck?: stuck?}), do: stuck?
+  def stuck?(%{owed: owed}), do: owed != []
+
+  @spec retry(t | receiver | nil) :: t | receiver | nil
+  def retry(%__MODULE__{stuck?: true} = bulk), do: push(bulk)
+  def retry(%{owed: [_ | _]} = receiver), do: acknowledge(receiver)
+  def retry(other), do: other
 
   defp micros, do: :erlang.monotonic_time(:microsecond)
 end

@@ -314,8 +314,12 @@ defmodule GpuSched.Link.Far do
 
       {:DOWN, ^monitor, :process, _pid, _reason} ->
         exit(:normal)
+    after
+      pause(receiver) -> receive_bulk(Bulk.retry(receiver), ref, monitor)
     end
   end
+
+  defp pause(bulk), do: if(Bulk.stuck?(bulk), do: Bulk.retry_ms(), else: :infinity)
 
   defp send_bulk(ref, watched, term) do
     monitor = Process.monitor(watched)
@@ -329,6 +333,8 @@ defmodule GpuSched.Link.Far do
       receive do
         {^ref, {:gs_ack, bytes}} -> bulk |> Bulk.acked(bytes) |> push(ref, monitor)
         {:DOWN, ^monitor, :process, _pid, _reason} -> exit(:normal)
+      after
+        pause(bulk) -> bulk |> Bulk.retry() |> push(ref, monitor)
       end
     end
   end
