@@ -129,7 +129,7 @@ defmodule GpuSched.ConnectTest do
     assert output =~ "fly status did not work"
   end
 
-  # What `fly status --json` prints, recorded, with the values of this test in it.
+  # In the shape of what `fly status --json` prints, written by hand, with the values of this test in it.
   defp fake_fly(tmp, values) do
     bin = Path.join(tmp, "bin")
     File.mkdir_p!(bin)
@@ -247,7 +247,7 @@ defmodule GpuSched.ConnectTest do
     assert {output, 1} = run(["connect", "--cookie-file", file, "#{host.node}"], "", tmp)
     assert output =~ "the cookie is not that of #{host.node}"
 
-    assert {output, 1} = run(["connect", "nobody@127.0.0.1"], "", tmp)
+    assert {output, 1} = run(["connect", "--cookie-file", file, "nobody@127.0.0.1"], "", tmp)
     assert output =~ "no node called nobody is registered"
 
     for {args, text} <- [
@@ -279,19 +279,55 @@ defmodule GpuSched.ConnectTest do
     assert output =~ "does not have gpu_sched"
   end
 
+  test "without a cookie it says so, and makes none", %{tmp_dir: tmp} do
+    host = host()
+    assert {output, 1} = run(["connect", "#{host.node}"], "", tmp)
+    assert output =~ "there is no cookie"
+    assert output =~ "--cookie-file FILE"
+    refute File.exists?(Path.join(tmp, ".erlang.cookie"))
+
+    # The other place where OTP has it.
+    config = Path.join(tmp, "config")
+    File.mkdir_p!(Path.join(config, "erlang"))
+    place = Path.join(config, "erlang/.erlang.cookie")
+    File.write!(place, host.cookie)
+    File.chmod!(place, 0o400)
+    env = [{"XDG_CONFIG_HOME", config}]
+    assert {output, 0} = run(["connect", "#{host.node}"], show("host"), tmp, env: env)
+    assert shown(output) == [inspect(host.node)]
+  end
+
+  test "what is in the environment does not lead it astray", %{tmp_dir: tmp} do
+    host = host(host: "::1")
+    file = HostNode.cookie_file(host, tmp)
+    # A link without a slash, called from its folder: a relative path that CDPATH would look for.
+    File.ln_s!(Path.dirname(Path.dirname(ConnectScript.path())), Path.join(tmp, "client"))
+    script = "client/bin/gpu_sched"
+    args = ["connect", "--cookie-file", file, "#{host.node}"]
+    options = [cd: tmp, stderr_to_stdout: true]
+
+    env = ConnectScript.env(tmp, env: [{"CDPATH", tmp}, {"ERL_FLAGS", "-proto_dist  inet_tcp"}])
+    {output, 1} = System.cmd(ConnectScript.shell(), [script | args], [env: env] ++ options)
+    assert output =~ "speaks inet6_tcp"
+    assert output =~ "-proto_dist inet_tcp"
+
+    env = ConnectScript.env(tmp, env: [{"ERL_FLAGS", "-name other@127.0.0.1"}])
+    {output, 1} = System.cmd(ConnectScript.shell(), [script | args], [env: env] ++ options)
+    assert output =~ "-name or -sname is in ERL_AFLAGS"
+  end
+
   test "modules that another compiler wrote are not half loaded", %{tmp_dir: tmp} do
     host = host()
     # What a newer OTP's compiler writes looks no better to an older one than this.
     :ok = HostNode.call(host, :code, :add_patha, [to_charlist(broken_module(tmp))]) |> ok()
     file = HostNode.cookie_file(host, tmp)
-
-    assert {output, 0} =
-             run(["connect", "--cookie-file", file, "#{host.node}"], show("host"), tmp)
+    typed = show("host") <> show("Code.ensure_loaded?(GpuSched)")
+    assert {output, 0} = run(["connect", "--cookie-file", file, "#{host.node}"], typed, tmp)
 
     assert output =~
              "modules of gpu_sched on #{host.node} cannot be loaded here, GpuSched.Msgpack"
 
-    assert shown(output) == [inspect(host.node)]
+    assert shown(output) == [inspect(host.node), "false"]
   end
 
   defp ok(true), do: :ok
@@ -318,6 +354,7 @@ defmodule GpuSched.ConnectTest do
 
     {output, 1} =
       System.cmd(ConnectScript.shell(), [link, "connect", "nobody@127.0.0.1"],
+        env: [{"RELEASE_COOKIE", "any"}],
         stderr_to_stdout: true
       )
 

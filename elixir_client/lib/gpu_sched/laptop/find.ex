@@ -12,7 +12,10 @@ defmodule GpuSched.Laptop.Find do
     folder = System.fetch_env!("GPU_SCHED_CONNECT_FOLDER")
     target = System.fetch_env!("GPU_SCHED_CONNECT_TARGET")
 
-    case Network.reach(target, [cookie: cookie(folder)] ++ options()) do
+    case with(
+           {:ok, cookie} <- cookie(folder),
+           do: Network.reach(target, [cookie: cookie] ++ options())
+         ) do
       {:ok, found, findings} ->
         Finding.print(Enum.reject(findings, &(&1.level == :ok)), :stderr)
         File.write!(Path.join(folder, "found"), line(found))
@@ -31,16 +34,39 @@ defmodule GpuSched.Laptop.Find do
     "#{proto} #{found.node} #{Address.text(found.address)} #{Address.text(found.own)}\n"
   end
 
-  # nil where the laptop's own is to be used: OTP reads ~/.erlang.cookie.
+  # That of the script, or the laptop's own. The shell finds it in the folder either way: OTP looks in
+  # one of the two places, and makes a random one of its own where there is none.
   defp cookie(folder) do
+    own = Path.join(folder, "cookie")
     home = System.user_home() || "/"
+    config = System.get_env("XDG_CONFIG_HOME") || Path.join(home, ".config")
+    others = [Path.join(home, ".erlang.cookie"), Path.join(config, "erlang/.erlang.cookie")]
 
-    Enum.find_value([Path.join(folder, "cookie"), Path.join(home, ".erlang.cookie")], fn path ->
-      case File.read(path) do
-        {:ok, text} -> text |> String.trim() |> String.to_atom()
-        {:error, _posix} -> nil
-      end
-    end)
+    case Enum.find_value([own | others], &read/1) do
+      nil ->
+        {:error,
+         [
+           Finding.problem(
+             :cookie,
+             "there is no cookie: no --cookie-file, no RELEASE_COOKIE, and nothing in " <>
+               Enum.join(others, " or "),
+             "It is the host's: on the host, Node.get_cookie() says it. Give it by --cookie-file FILE, " <>
+               "or in the variable RELEASE_COOKIE."
+           )
+         ]}
+
+      cookie ->
+        # The folder is this user's alone.
+        File.write!(own, cookie)
+        {:ok, String.to_atom(cookie)}
+    end
+  end
+
+  defp read(path) do
+    with {:ok, text} <- File.read(path),
+         text when text != "" <- String.trim(text),
+         do: text,
+         else: (_ -> nil)
   end
 
   defp options do

@@ -63,20 +63,22 @@ defmodule GpuSched.Laptop.Modules do
   end
 
   # All in one call: a module at a time would be a round trip each. Those that this node runs from
-  # source, to get here, are replaced as well.
+  # source, to get here, are replaced as well. All of them, or none.
   defp install(host, vsn, modules) do
     code = call(host, :lists, :map, [&:code.get_object_code/1, modules])
+    absent = for {module, :error} <- Enum.zip(modules, code), do: module
+    objects = for {module, binary, file} <- code, do: {module, file, binary}
 
-    case for {module, object} <- Enum.zip(modules, code), not loaded?(module, object), do: module do
-      [] -> start(host, vsn, length(modules))
-      failed -> [not_loaded(host, failed)]
+    with [] <- absent,
+         {:ok, prepared} <- :code.prepare_loading(objects),
+         for({module, _, _} <- objects, do: :code.purge(module)),
+         :ok <- :code.finish_loading(prepared) do
+      start(host, vsn, length(modules))
+    else
+      {:error, failed} -> [not_loaded(host, for({module, _why} <- failed, do: module))]
+      absent -> [not_loaded(host, absent)]
     end
   end
-
-  defp loaded?(module, {module, binary, file}),
-    do: match?({:module, ^module}, :code.load_binary(module, file, binary))
-
-  defp loaded?(_module, _error), do: false
 
   # The compiler of a newer OTP writes what an older one does not read.
   defp not_loaded(host, failed) do

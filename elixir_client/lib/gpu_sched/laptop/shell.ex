@@ -80,9 +80,6 @@ defmodule GpuSched.Laptop.Shell do
       {:ok, _pid} ->
         :ok
 
-      {:error, {:already_started, _pid}} ->
-        :ok
-
       {:error, reason} ->
         {:error,
          Finding.problem(
