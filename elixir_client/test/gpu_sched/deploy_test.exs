@@ -13,6 +13,14 @@ defmodule GpuSched.DeployTest do
   describe "env.sh" do
     # It is a template without anything in it to be filled in.
     defp environment(variables) do
+      {output, 0} = run(variables)
+
+      for line <- String.split(output, "\n", trim: true),
+          into: %{},
+          do: List.to_tuple(String.split(line, "=", parts: 2))
+    end
+
+    defp run(variables) do
       script = """
       . #{ConnectScript.quote_word(Path.join(@deploy, "host/rel/env.sh.eex"))}
       for name in RELEASE_NODE RELEASE_DISTRIBUTION ERL_AFLAGS ERL_EPMD_ADDRESS; do
@@ -20,13 +28,10 @@ defmodule GpuSched.DeployTest do
       done
       """
 
-      cleared = for name <- ~w(ERL_AFLAGS ERL_FLAGS ERL_ZFLAGS FLY_APP_NAME), do: {name, nil}
+      names = ~w(ERL_AFLAGS ERL_FLAGS ERL_ZFLAGS FLY_APP_NAME RELEASE_COOKIE)
+      cleared = for name <- names, do: {name, nil}
       options = [env: cleared ++ variables, stderr_to_stdout: true]
-      {output, 0} = System.cmd(ConnectScript.shell(), ["-eu", "-c", script], options)
-
-      for line <- String.split(output, "\n", trim: true),
-          into: %{},
-          do: List.to_tuple(String.split(line, "=", parts: 2))
+      System.cmd(ConnectScript.shell(), ["-eu", "-c", script], options)
     end
 
     test "on Fly is what gpu_sched connect --fly looks for" do
@@ -35,20 +40,38 @@ defmodule GpuSched.DeployTest do
           {"FLY_APP_NAME", "my-gpu-app"},
           {"FLY_IMAGE_REF", "registry.fly.io/my-gpu-app:deployment-01J9ZQ5KX0"},
           {"FLY_PRIVATE_IP", "fdaa:0:1:a7b:1f60:1:2:2"},
-          {"RELEASE_COMMAND", "start"}
+          {"RELEASE_COMMAND", "start"},
+          {"RELEASE_COOKIE", "long and random"}
         ])
 
       assert env["RELEASE_NODE"] == "my-gpu-app-01J9ZQ5KX0@fdaa:0:1:a7b:1f60:1:2:2"
       assert env["RELEASE_DISTRIBUTION"] == "name"
       assert env["ERL_AFLAGS"] =~ "-proto_dist inet6_tcp"
       assert env["ERL_AFLAGS"] =~ "inet_dist_listen_min 9100 inet_dist_listen_max 9100"
+      assert env["ERL_AFLAGS"] =~ "inet_dist_use_interface {64938,0,1,2683,8032,1,2,2}"
       assert env["ERL_EPMD_ADDRESS"] == "fdaa:0:1:a7b:1f60:1:2:2"
     end
 
     test "elsewhere takes the address it is given, and gives -proto_dist once" do
-      env = environment([{"RELEASE_COMMAND", "start"}])
+      start = [{"RELEASE_COMMAND", "start"}, {"RELEASE_COOKIE", "long and random"}]
+      env = environment(start)
       assert env["RELEASE_NODE"] == "gpu@127.0.0.1"
       refute env["ERL_AFLAGS"] =~ "proto_dist"
+      assert env["ERL_AFLAGS"] =~ "inet_dist_use_interface {127,0,0,1}"
+
+      # A colon elsewhere is none of an address.
+      env = environment([{"ERL_FLAGS", "-config a:b"} | start])
+      refute env["ERL_AFLAGS"] =~ "proto_dist"
+
+      for {address, tuple} <- [
+            {"::1", "{0,0,0,0,0,0,0,1}"},
+            {"fd5c:9::2", "{64860,9,0,0,0,0,0,2}"},
+            {"1:2:3:4:5:6:7:8", "{1,2,3,4,5,6,7,8}"}
+          ] do
+        env = environment([{"GPU_SCHED_ADDRESS", address} | start])
+        assert env["ERL_AFLAGS"] =~ "inet_dist_use_interface #{tuple}"
+        assert env["ERL_AFLAGS"] =~ "-proto_dist inet6_tcp"
+      end
 
       given = [{"GPU_SCHED_ADDRESS", "fd5c:9::2"}, {"ERL_AFLAGS", "-proto_dist inet6_tcp"}]
       env = environment(given)
@@ -57,6 +80,19 @@ defmodule GpuSched.DeployTest do
       # A shell beside the node does not take its port.
       refute env["ERL_AFLAGS"] =~ "listen"
     end
+  end
+
+  test "without a cookie of its own it does not start" do
+    [_, placeholder] =
+      Regex.run(~r/RELEASE_COOKIE = "(.*)"/, File.read!(Path.join(@deploy, "fly.toml")))
+
+    for cookie <- [nil, "", placeholder] do
+      assert {output, 1} = run([{"RELEASE_COMMAND", "start"}, {"RELEASE_COOKIE", cookie}])
+      assert output =~ "RELEASE_COOKIE is not set, or is what stands in its place"
+    end
+
+    # Only what starts a node makes it reachable.
+    assert {_, 0} = run([{"RELEASE_COMMAND", "stop"}])
   end
 
   unless System.find_executable("systemd-analyze"),
