@@ -62,17 +62,19 @@ defmodule GpuSched.Async do
   # process on another node that the caller works for.
   defp remote(node, name, model, inputs, opts, {caller, owner}, stop) do
     monitors = Enum.map(Enum.uniq([caller, owner]), &Process.monitor/1)
+    deadline = Local.deadline(opts.timeout)
 
-    case Link.begin(node, name, model, inputs, opts) do
+    case Link.begin(node, name, model, inputs, opts, deadline) do
       {:ok, request} -> Link.await(request, %{stop: stop, monitors: monitors})
       {:error, error} -> {:error, error}
-      :none -> alone(node, name, model, inputs, opts, {stop, monitors})
+      :none -> alone(node, name, model, inputs, opts, deadline, {stop, monitors})
     end
   end
 
-  defp alone(node, name, model, inputs, opts, ends) do
-    with {:ok, args} <- Remote.infer_args(name, model, inputs, opts) do
-      deadline = Local.deadline(opts.timeout)
+  defp alone(node, name, model, inputs, opts, deadline, ends) do
+    left = %{opts | timeout: Local.remaining(deadline)}
+
+    with {:ok, args} <- Remote.infer_args(name, model, inputs, left) do
       request = :erpc.send_request(node, GpuSched, :infer, args)
       remote_answer(request, node, opts, deadline, ends)
     end

@@ -31,18 +31,19 @@ defmodule GpuSched.Link do
         }
 
   # Begins a request, whose owner is the calling process; :none where there is no link. `inputs` may
-  # hold Nx tensors.
-  @spec begin(node, GenServer.server(), term, term, Options.t()) ::
+  # hold Nx tensors. The deadline is the caller's, which `opts.timeout` was made into: opening a link
+  # takes its time from that.
+  @spec begin(node, GenServer.server(), term, term, Options.t(), Local.deadline()) ::
           {:ok, t} | :none | {:error, Error.t()}
-  def begin(node, name, model, inputs, opts) do
-    with {:ok, link} <- Near.fetch(node),
+  def begin(node, name, model, inputs, opts, deadline) do
+    with {:ok, link} <- Near.fetch(node, Local.remaining(deadline)),
          {:ok, request} <- Encode.request(context(), model, inputs, opts, nil, false) do
       ref = :erlang.monitor(:process, link, alias: :explicit_unalias)
 
       handle = %__MODULE__{
         link: link,
         ref: ref,
-        deadline: Local.deadline(opts.timeout),
+        deadline: deadline,
         opts: opts,
         node: node
       }
@@ -50,6 +51,9 @@ defmodule GpuSched.Link do
       if request.bytes <= @bulk_above,
         do: ask(handle, name, request, opts),
         else: ask_bulk(handle, name, model, inputs, opts)
+    else
+      :late -> {:error, Local.timed_out(opts.timeout)}
+      other -> other
     end
   end
 
@@ -59,7 +63,7 @@ defmodule GpuSched.Link do
 
     item =
       {:ask, handle.ref, self(), name, request.entries, own_share?, request.bytes, request.body,
-       opts.timeout, wait}
+       Local.remaining(handle.deadline), wait}
 
     send(handle.link, {:gs_out, request.bytes, item})
     {:ok, handle}
@@ -69,7 +73,8 @@ defmodule GpuSched.Link do
     case Remote.infer_args(name, model, inputs, opts) do
       {:ok, args} ->
         up = Bulk.new(args)
-        send(handle.link, {:gs_out, 0, {:bulk, handle.ref, self(), Bulk.size(up), opts.timeout}})
+        timeout = Local.remaining(handle.deadline)
+        send(handle.link, {:gs_out, 0, {:bulk, handle.ref, self(), Bulk.size(up), timeout}})
         {:ok, %{handle | up: up}}
 
       {:error, error} ->

@@ -35,16 +35,20 @@ defmodule GpuSched.Remote do
   end
 
   defp ask(node, name, model, inputs, opts) do
-    case Link.begin(node, name, model, inputs, opts) do
+    deadline = Local.deadline(opts.timeout)
+
+    case Link.begin(node, name, model, inputs, opts, deadline) do
       {:ok, request} -> Link.await(request)
       {:error, error} -> {:error, error}
-      :none -> ask_alone(node, name, model, inputs, opts)
+      :none -> ask_alone(node, name, model, inputs, opts, deadline)
     end
   end
 
-  defp ask_alone(node, name, model, inputs, opts) do
-    with {:ok, args} <- infer_args(name, model, inputs, opts),
-         {:ok, result} <- call(node, :infer, args, opts.timeout),
+  defp ask_alone(node, name, model, inputs, opts, deadline) do
+    left = Local.remaining(deadline)
+
+    with {:ok, args} <- infer_args(name, model, inputs, %{opts | timeout: left}),
+         {:ok, result} <- call(node, :infer, args, left),
          do: Tensor.outputs(result, opts.output)
   end
 

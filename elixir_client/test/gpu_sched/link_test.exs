@@ -234,6 +234,23 @@ defmodule GpuSched.LinkTest do
     assert HostNode.call(laptop, LinkScript, :link, [host.node]) != before
   end
 
+  test "that a link has to be opened first is a part of the time a request has" do
+    {host, laptop, server} = pair()
+    os_pid = HostNode.os_pid(host)
+    TestNode.signal(os_pid, "STOP")
+
+    try do
+      for function <- [:infer, :async] do
+        {us, result} = HostNode.call(laptop, LinkScript, :timed, [function, server, 300])
+        assert {:error, %{reason: :deadline_exceeded}} = result
+        # To open one takes five seconds where nobody answers.
+        assert us < 4_000_000
+      end
+    after
+      TestNode.signal(os_pid, "CONT")
+    end
+  end
+
   test "uploads to a host that stops reading end at their deadline" do
     {host, laptop, server} = pair()
     os_pid = HostNode.os_pid(host)

@@ -5,7 +5,7 @@ defmodule GpuSched.LinkScript do
 
   # Whether requests to that node go by a link: its process there, or nil.
   def link(node) do
-    case GpuSched.Link.Near.fetch(node) do
+    case GpuSched.Link.Near.fetch(node, 60_000) do
       {:ok, pid} -> pid
       :none -> nil
     end
@@ -83,6 +83,16 @@ defmodule GpuSched.LinkScript do
 
     :erlang.trace(pid, false, [:send])
     pid
+  end
+
+  # How long a request takes, in µs, and its result.
+  def timed(:infer, server, timeout),
+    do: :timer.tc(fn -> GpuSched.infer(server, "echo", %{}, timeout: timeout) end)
+
+  def timed(:async, server, timeout) do
+    :timer.tc(fn ->
+      server |> GpuSched.async("echo", %{}, timeout: timeout) |> GpuSched.await(:infinity)
+    end)
   end
 
   # Takes no message any more.

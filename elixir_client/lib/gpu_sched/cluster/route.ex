@@ -185,14 +185,17 @@ defmodule GpuSched.Cluster.Route do
   defp least(ms, limit), do: min(ms, limit)
 
   defp remote(request, %{via: nil} = entry, node, pid, opts) do
-    case Link.begin(node, pid, request.model, request.inputs, opts) do
+    deadline = Local.deadline(opts.timeout)
+
+    case Link.begin(node, pid, request.model, request.inputs, opts, deadline) do
       {:ok, asked} -> Link.await(asked, interrupts(request, entry, node, opts))
       {:error, error} -> {:error, error}
-      :none -> alone(request, entry, node, pid, opts)
+      :none -> alone(request, entry, node, pid, opts, deadline)
     end
   end
 
-  defp remote(request, entry, node, pid, opts), do: alone(request, entry, node, pid, opts)
+  defp remote(request, entry, node, pid, opts),
+    do: alone(request, entry, node, pid, opts, Local.deadline(opts.timeout))
 
   defp interrupts(request, entry, node, opts) do
     watch = fn -> if lost?(entry), do: {:error, lost(node, opts)}, else: :go_on end
@@ -201,10 +204,12 @@ defmodule GpuSched.Cluster.Route do
 
   defp lost(node, opts), do: Remote.from_erpc({:erpc, :noconnection}, node, opts.timeout)
 
-  defp alone(request, entry, node, pid, opts) do
-    with {:ok, args} <- Remote.infer_args(pid, request.model, request.inputs, opts) do
+  defp alone(request, entry, node, pid, opts, deadline) do
+    left = %{opts | timeout: Local.remaining(deadline)}
+
+    with {:ok, args} <- Remote.infer_args(pid, request.model, request.inputs, left) do
       asked = :erpc.send_request(node, GpuSched, :infer, args)
-      answer(asked, request, entry, node, opts, Local.deadline(opts.timeout))
+      answer(asked, request, entry, node, opts, deadline)
     end
   end
 

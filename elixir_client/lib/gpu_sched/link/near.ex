@@ -18,21 +18,23 @@ defmodule GpuSched.Link.Near do
 
   def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
-  @spec fetch(node) :: {:ok, pid} | :none
-  def fetch(node) do
+  # :late where it took longer than `patience` to open one.
+  @spec fetch(node, timeout) :: {:ok, pid} | :none | :late
+  def fetch(node, patience) do
     case :ets.lookup(@table, node) do
       [{_node, pid}] when is_pid(pid) -> {:ok, pid}
-      [{_node, until}] -> if now() < until, do: :none, else: open(node)
-      [] -> open(node)
+      [{_node, until}] -> if now() < until, do: :none, else: open(node, patience)
+      [] -> open(node, patience)
     end
   rescue
     # The application is not started.
     ArgumentError -> :none
   end
 
-  defp open(node) do
-    GenServer.call(__MODULE__, {:open, node}, @open_ms + 1_000)
+  defp open(node, patience) do
+    GenServer.call(__MODULE__, {:open, node}, min(patience, @open_ms + 1_000))
   catch
+    :exit, {:timeout, _} -> if patience < @open_ms + 1_000, do: :late, else: :none
     :exit, _ -> :none
   end
 
@@ -100,7 +102,8 @@ defmodule GpuSched.Link.Near do
       try do
         :erpc.call(node, Far, :start, [@version, self()], @open_ms)
       catch
-        :error, {:erpc, :noconnection} -> exit(:noconnection)
+        # One that does not answer in time may have it all the same.
+        :error, {:erpc, reason} when reason in [:noconnection, :timeout] -> exit(:noconnection)
         _kind, _reason -> exit(:unsupported)
       end
 
