@@ -257,7 +257,8 @@ defmodule GpuSched.ConnectTest do
           {["connect", "--port", "x", "h"], "take a number"},
           {["connect", "--what", "h"], "unknown option --what"},
           {["connect", "a", "b"], "one host at a time"},
-          {["connect", "--fly", "a", "b"], "not both"}
+          {["connect", "--fly", "a", "b"], "not both"},
+          {["connect", "--visible", "--port", "1", "h"], "--visible or --port"}
         ] do
       assert {output, 64} = run(args, "", tmp)
       assert output =~ text

@@ -87,10 +87,18 @@ defmodule GpuSched.Doctor.Network do
   def names(address, timeout) do
     options = [Address.family(address), :binary, active: false]
 
-    with {:ok, socket} <- :gen_tcp.connect(address, epmd_port(), options, timeout),
-         :ok <- :gen_tcp.send(socket, <<1::16, ?n>>),
+    with {:ok, socket} <- :gen_tcp.connect(address, epmd_port(), options, timeout) do
+      try do
+        ask_names(socket, timeout)
+      after
+        :gen_tcp.close(socket)
+      end
+    end
+  end
+
+  defp ask_names(socket, timeout) do
+    with :ok <- :gen_tcp.send(socket, <<1::16, ?n>>),
          {:ok, <<_port::32, text::binary>>} <- everything(socket, "", timeout) do
-      :gen_tcp.close(socket)
       lines = Regex.scan(~r/^name (\S+) at port (\d{1,5})$/m, text, capture: :all_but_first)
       {:ok, Map.new(lines, fn [name, port] -> {name, String.to_integer(port)} end)}
     else

@@ -68,7 +68,7 @@ defmodule GpuSched.Laptop.Shell do
   # Hidden, it listens on nothing, and needs no epmd. Two laptops must not have the same name.
   defp start(found, visible?) do
     long? = DoctorNode.long?(found.node)
-    if visible?, do: System.cmd("epmd", ["-daemon"], stderr_to_stdout: true)
+    if visible?, do: start_epmd()
 
     options = %{
       name_domain: if(long?, do: :longnames, else: :shortnames),
@@ -88,6 +88,13 @@ defmodule GpuSched.Laptop.Shell do
            "A visible node needs epmd; without --visible it needs none."
          )}
     end
+  end
+
+  # That of Erlang itself where none is on the path.
+  defp start_epmd do
+    own = "#{:code.root_dir()}/erts-#{:erlang.system_info(:version)}/bin/epmd"
+    epmd = System.find_executable("epmd") || System.find_executable(own)
+    if epmd, do: System.cmd(epmd, ["-daemon"], stderr_to_stdout: true)
   end
 
   defp name(found, long?) do
