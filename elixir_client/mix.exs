@@ -32,7 +32,7 @@ defmodule GpuSched.MixProject do
   defp package do
     [
       licenses: ["Apache-2.0"],
-      files: ~w(lib guides mix.exs README.md .formatter.exs),
+      files: ~w(bin lib guides mix.exs README.md .formatter.exs),
       links: %{}
     ]
   end

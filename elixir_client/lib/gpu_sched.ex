@@ -58,6 +58,9 @@ defmodule GpuSched do
   The first argument of every function names the scheduler: the `:name` it was started with, its
   pid, or `{name, node}` for one on another node. The last needs this library on both nodes.
 
+  `:any` is whichever host of the cluster answers first, as far as can be foreseen: see
+  `GpuSched.Cluster`.
+
   ## From a node that has none of our code
 
       iex> host = node() # on a laptop: :"gpu@10.0.0.2"
@@ -152,7 +155,7 @@ defmodule GpuSched do
   alias GpuSched.{Admin, Async, Error, Events, Jobs, Local, Many, Options}
   alias GpuSched.{Remote, Request, Resolve, Server}
 
-  @typedoc "A scheduler: its name, its pid, or `{name, node}`."
+  @typedoc "A scheduler: its name, its pid, or `{name, node}`; `:any` where that is said."
   @type server :: GenServer.server()
 
   @typedoc "The name of a model."
@@ -256,7 +259,12 @@ defmodule GpuSched do
   The options are those of the section "Options of a request" above.
   """
   @spec infer(server, model, inputs, [infer_option]) :: {:ok, result} | {:error, Error.t()}
-  def infer(server, model, inputs, opts \\ []) do
+  def infer(server, model, inputs, opts \\ [])
+
+  def infer(:any, model, inputs, opts),
+    do: :any |> async(model, inputs, opts) |> await()
+
+  def infer(server, model, inputs, opts) do
     opts = Options.infer!(opts)
 
     case Resolve.server(server) do
@@ -686,6 +694,43 @@ defmodule GpuSched do
   @spec top(server, [{:interval, pos_integer} | {:frames, pos_integer | :infinity}]) ::
           :ok | {:error, Error.t()}
   def top(server, opts \\ []), do: GpuSched.Top.run(server, opts)
+
+  @doc """
+  The schedulers of all hosts that this node knows of, its own among them: a list of maps.
+
+      {:ok, hosts} = GpuSched.cluster()
+
+  | key | |
+  |---|---|
+  | `"server"` | `{name, node}`, for the first argument of the other functions |
+  | `"node"`, `"region"` | where it is; the region is nil unless the host says one |
+  | `"state"` | `"up"`, `"starting"`, `"down"`, `"closing"`, or `"silent"`: not heard of for a while |
+  | `"round_trip_us"` | to it and back; nil where it has not been measured yet |
+  | `"via"` | the host that told of it, where this node is not connected to it; else nil |
+  | `"in_flight"`, `"capacity"` | requests that are in flight there, and that may be |
+  | `"models"` | name → state |
+  | `"devices"` | the names of those that can be used |
+
+  `GpuSched.Cluster` says how they know each other. `:timeout` is 5000 ms unless given.
+  """
+  @spec cluster([{:timeout, timeout}]) :: {:ok, [map]} | {:error, Error.t()}
+  def cluster(opts \\ []),
+    do: GpuSched.Cluster.list(Options.admin!(:cluster, opts)[:timeout])
+
+  @doc """
+  Prints what is wrong between this node and a host, and what to do about it; measures the round trip
+  and the bandwidth where all is well. Takes a node or `{scheduler, node}`. Answers `:ok`, or the
+  checks that failed, as `{:error, [:cookie]}`.
+
+      GpuSched.doctor(:"gpu@10.0.0.2")
+        WRONG  there is no route to 10.0.0.2 (no route to host)
+               Is the machine up, and the VPN, if it is behind one? …
+      {:error, [:route]}
+
+  `GpuSched.Doctor.examine/2` answers the same as a list, for programs.
+  """
+  @spec doctor(node | {atom, node}) :: :ok | {:error, [atom]}
+  def doctor(target), do: GpuSched.Doctor.print(target)
 
   @doc """
   Loads a model and waits until it is ready.

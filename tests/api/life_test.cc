@@ -344,7 +344,9 @@ TEST_P(Life, ListsGpusWhereThereIsNoCuda)
         GTEST_SKIP() << path << " is not here: set GPU_SCHED_SHARED_DATA";
     setenv("HWLOC_XMLFILE", path.c_str(), 1);
     setenv("HWLOC_THISSYSTEM", "1", 1);
-    auto opened = std::make_unique<Scheduler>(GetParam());
+    auto opened = std::make_unique<Scheduler>(GetParam(), [](libsched_options &options) {
+        options.plugin_path = PLUGIN_FOLDER; // where that of CUDA is not
+    });
     unsetenv("HWLOC_XMLFILE");
     unsetenv("HWLOC_THISSYSTEM");
     Scheduler &s = *opened;

@@ -33,6 +33,14 @@ defmodule GpuSched.Admission do
   @spec new :: ref
   def new, do: :atomics.new(@slots, signed: true)
 
+  # For what is encoded here and admitted elsewhere.
+  @spec unlimited :: ref
+  def unlimited do
+    ref = new()
+    for slot <- [@max_frame, @max_values], do: :atomics.put(ref, slot, Bitwise.bsl(1, 60))
+    ref
+  end
+
   for {name, value} <- @states do
     defp state_value(unquote(name)), do: unquote(value)
     defp state_name(unquote(value)), do: unquote(name)
@@ -56,6 +64,7 @@ defmodule GpuSched.Admission do
   # 0: there are no leases.
   def lease_min(ref), do: :atomics.get(ref, @lease_min)
   def lease_max(ref), do: :atomics.get(ref, @lease_max)
+  def max_requests(ref), do: :atomics.get(ref, @max_requests)
   def max_frame(ref), do: :atomics.get(ref, @max_frame)
   def max_values(ref), do: :atomics.get(ref, @max_values)
   def generation(ref), do: :atomics.get(ref, @generation)

@@ -7,7 +7,8 @@ defmodule GpuSched.Async do
   # monitor with an alias: the first answer ends both, and nothing can come after it.
   @moduledoc false
 
-  alias GpuSched.{Error, Local, Options, Owner, Remote, Request, Resolve, Tensor}
+  alias GpuSched.Cluster.Route
+  alias GpuSched.{Error, Link, Local, Options, Owner, Remote, Request, Resolve, Telemetry, Tensor}
 
   @spec start(GenServer.server(), term, term, Options.t()) :: Request.t()
   def start(server, model, inputs, opts) do
@@ -41,39 +42,64 @@ defmodule GpuSched.Async do
     end
   end
 
+  defp run(:any, model, inputs, opts, owner, caller, ref) do
+    monitors = Enum.map(Enum.uniq([caller, owner]), &Process.monitor/1)
+
+    Telemetry.span(:any, model, fn ->
+      Route.infer(model, inputs, opts, owner, ref, monitors)
+    end)
+  end
+
   defp run(server, model, inputs, opts, owner, caller, ref) do
     case Resolve.server(server) do
       {:local, ctx} -> Local.infer(ctx, model, inputs, opts, owner, ref)
-      {:remote, node, name} -> remote(node, name, model, inputs, opts, caller, ref)
+      {:remote, node, name} -> remote(node, name, model, inputs, opts, {caller, owner}, ref)
       {:error, error} -> {:error, error}
     end
   end
 
-  # This process is the owner over there: it ends when it is stopped, and when the caller dies.
-  defp remote(node, name, model, inputs, opts, caller, stop) do
-    with {:ok, args} <- Remote.infer_args(name, model, inputs, opts) do
-      Process.monitor(caller)
-      deadline = Local.deadline(opts.timeout)
-      request = :erpc.send_request(node, GpuSched, :infer, args)
-      remote_answer(request, node, opts, deadline, stop)
+  # This process is the owner over there: it ends when it is stopped, and when the caller dies, or the
+  # process on another node that the caller works for.
+  defp remote(node, name, model, inputs, opts, {caller, owner}, stop) do
+    monitors = Enum.map(Enum.uniq([caller, owner]), &Process.monitor/1)
+    deadline = Local.deadline(opts.timeout)
+
+    case Link.begin(node, name, model, inputs, opts, deadline) do
+      {:ok, request} -> Link.await(request, %{stop: stop, monitors: monitors})
+      {:error, error} -> {:error, error}
+      :none -> alone(node, name, model, inputs, opts, deadline, {stop, monitors})
     end
   end
 
-  defp remote_answer(request, node, opts, deadline, stop) do
+  defp alone(node, name, model, inputs, opts, deadline, ends) do
+    left = %{opts | timeout: Local.remaining(deadline)}
+
+    with {:ok, args} <- Remote.infer_args(name, model, inputs, left) do
+      request = :erpc.send_request(node, GpuSched, :infer, args)
+      remote_answer(request, node, opts, deadline, ends)
+    end
+  end
+
+  defp remote_answer(request, node, opts, deadline, {stop, monitors} = ends) do
     receive do
-      {:gpu_sched_stop, ^stop} -> exit(:normal)
-      {:DOWN, _monitor, :process, pid, _reason} when node(pid) == node() -> exit(:normal)
-      message -> remote_answer(message, request, node, opts, deadline, stop)
+      {:gpu_sched_stop, ^stop} ->
+        exit(:normal)
+
+      message ->
+        if is_tuple(message) and elem(message, 0) == :DOWN and elem(message, 1) in monitors,
+          do: exit(:normal)
+
+        remote_answer(message, request, node, opts, deadline, ends)
     after
       Local.remaining(deadline) -> {:error, Local.timed_out(opts.timeout)}
     end
   end
 
-  defp remote_answer(message, request, node, opts, deadline, stop) do
+  defp remote_answer(message, request, node, opts, deadline, ends) do
     case :erpc.check_response(message, request) do
       {:response, {:ok, result}} -> Tensor.outputs(result, opts.output)
       {:response, {:error, error}} -> {:error, error}
-      :no_response -> remote_answer(request, node, opts, deadline, stop)
+      :no_response -> remote_answer(request, node, opts, deadline, ends)
     end
   rescue
     e in ErlangError -> {:error, Remote.from_erpc(e.original, node, opts.timeout)}

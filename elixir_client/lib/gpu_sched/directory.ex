@@ -6,7 +6,7 @@ defmodule GpuSched.Directory do
   @moduledoc false
   use GenServer
 
-  alias GpuSched.{Context, OsProcess}
+  alias GpuSched.{Admission, Context, OsProcess}
   alias GpuSched.Server.State
 
   # From the end of the scheduler on.
@@ -29,6 +29,12 @@ defmodule GpuSched.Directory do
       nil -> :error
       pid -> fetch(pid)
     end
+  end
+
+  # Those that run on this node.
+  @spec schedulers :: [%{pid: pid, name: term, label: String.t(), state: atom}]
+  def schedulers do
+    if Process.whereis(__MODULE__), do: GenServer.call(__MODULE__, :schedulers), else: []
   end
 
   # Where the jobs of the schedulers that were called so are counted, the next one's too.
@@ -77,6 +83,23 @@ defmodule GpuSched.Directory do
   def handle_call({:counter, label}, _from, state) do
     counters = Map.put_new_lazy(state.counters, label, fn -> :atomics.new(1, []) end)
     {:reply, {:ok, counters[label]}, %{state | counters: counters}}
+  end
+
+  def handle_call(:schedulers, _from, state) do
+    schedulers =
+      for {pid, label} <- state.labels, {:ok, ctx} <- [fetch(pid)] do
+        %{pid: pid, name: name(pid), label: label, state: Admission.state(ctx.counters)}
+      end
+
+    {:reply, Enum.sort_by(schedulers, & &1.label), state}
+  end
+
+  # nil where it is registered as nothing, or elsewhere than here.
+  defp name(pid) do
+    case Process.info(pid, :registered_name) do
+      {:registered_name, name} -> name
+      _ -> nil
+    end
   end
 
   @impl true

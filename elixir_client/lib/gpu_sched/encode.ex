@@ -29,11 +29,12 @@ defmodule GpuSched.Encode do
           upload_bytes: non_neg_integer
         }
 
-  @spec request(Context.t(), term, term, Options.t(), pid, boolean) ::
+  # Without an owner it does not say whose share it is, unless the options do.
+  @spec request(Context.t(), term, term, Options.t(), pid | nil, boolean) ::
           {:ok, t} | {:error, Error.t()}
   def request(%Context{} = ctx, model, inputs, opts, owner, leases? \\ true) do
     lease_min = if leases?, do: Admission.lease_min(ctx.counters), else: 0
-    {n, head} = head(model, opts, opts.client || ctx.client || share(node(owner)))
+    {n, head} = head(model, opts, opts.client || ctx.client || (owner && share(node(owner))))
     {body, uploads, size} = inputs(inputs, lease_min)
 
     request =
@@ -140,7 +141,8 @@ defmodule GpuSched.Encode do
     name = model_name(model)
 
     {n, acc} =
-      {2, [<<0xA5, "model">>, Msgpack.str(name), <<0xA6, "client">>, Msgpack.str(client)]}
+      {1, [<<0xA5, "model">>, Msgpack.str(name)]}
+      |> entry(client, "client", &Msgpack.str/1)
       |> entry(opts.priority, "priority", &Msgpack.int/1)
       |> entry(opts.credit, "parts", &Msgpack.int/1)
       |> entry(opts.parameters, "parameters", &Models.parameters(&1, ["parameters"]))

@@ -54,6 +54,9 @@ defmodule GpuSched.Many do
     end
   end
 
+  defp start(%{server: :any, model: model, opts: opts}, inputs),
+    do: {:ok, Async.start(:any, model, inputs, opts)}
+
   defp start(%{server: server, model: model, opts: opts}, inputs) do
     case Resolve.server(server) do
       {:local, ctx} -> Local.begin(ctx, model, inputs, opts)

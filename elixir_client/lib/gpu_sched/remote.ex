@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Remote do
-  # A scheduler on another node: its façade is called there by :erpc, so the payload crosses once,
-  # the work over there is done by a process of its own, and the calling process is the owner.
+  # A scheduler on another node. A request goes by the link to that node; everything else, and what
+  # has no link, by :erpc: the façade is called there, so the payload crosses once, the work over there
+  # is done by a process of its own, and the calling process is the owner.
   @moduledoc false
 
-  alias GpuSched.{Encode, Error, Local, Msgpack, Options, Telemetry, Tensor}
+  alias GpuSched.{Async, Encode, Error, Link, Local, Msgpack, Options, Owner, Telemetry, Tensor}
 
   @spec call(node, atom, list, timeout) :: term
   def call(node, function, args, timeout) do
@@ -28,9 +29,34 @@ defmodule GpuSched.Remote do
   end
 
   defp run(node, name, model, inputs, opts) do
-    with {:ok, args} <- infer_args(name, model, inputs, opts),
-         {:ok, result} <- call(node, :infer, args, opts.timeout),
+    if Owner.current() == self(),
+      do: ask(node, name, model, inputs, opts),
+      else: pass_on(node, name, model, inputs, opts)
+  end
+
+  defp ask(node, name, model, inputs, opts) do
+    deadline = Local.deadline(opts.timeout)
+
+    case Link.begin(node, name, model, inputs, opts, deadline) do
+      {:ok, request} -> Link.await(request)
+      {:error, error} -> {:error, error}
+      :none -> ask_alone(node, name, model, inputs, opts, deadline)
+    end
+  end
+
+  defp ask_alone(node, name, model, inputs, opts, deadline) do
+    left = Local.remaining(deadline)
+
+    with {:ok, args} <- infer_args(name, model, inputs, %{opts | timeout: left}),
+         {:ok, result} <- call(node, :infer, args, left),
          do: Tensor.outputs(result, opts.output)
+  end
+
+  # For a process of yet another node: should that die, this one is not told, and the owner over there
+  # would be this one. So there is a process that watches both.
+  defp pass_on(node, name, model, inputs, opts) do
+    server = if is_pid(name), do: name, else: {name, node}
+    server |> Async.start(model, inputs, opts) |> Async.await(:infinity)
   end
 
   # The arguments for the other node: Nx tensors are converted here, on both ways, because only here

@@ -8,6 +8,12 @@ defmodule GpuSched.Resolve do
   @type t :: {:local, Context.t()} | {:remote, node, GenServer.server()} | {:error, Error.t()}
 
   @spec server(GenServer.server()) :: t
+  def server(:any) do
+    raise ArgumentError,
+          "infer, async and infer_many take :any; this function needs one scheduler, as " <>
+            "GpuSched.cluster/0 lists them"
+  end
+
   def server(pid) when is_pid(pid) and node(pid) == node(), do: local(pid, pid)
   def server(pid) when is_pid(pid), do: {:remote, node(pid), pid}
 

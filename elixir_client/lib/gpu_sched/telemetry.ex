@@ -41,6 +41,11 @@ defmodule GpuSched.Telemetry do
     :ok
   end
 
+  # Around `fun`, where there is telemetry.
+  @doc false
+  def span(server, model, fun),
+    do: if(available?(), do: infer(server, model, fun), else: fun.())
+
   @doc false
   def infer(server, model, fun) do
     about = %{server: server, model: model}

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Link do
+  # The way to the schedulers of another node that has this library too: a process here and one over
+  # there for all callers, which gather what is asked and answered while they were busy. A request by
+  # :erpc takes a process over there, and two messages that travel alone.
+  #
+  # The caller encodes, and decodes the answer: over there nothing is done but what a local caller's
+  # message would be. What is larger than a megabyte goes in pieces, from process to process, so that
+  # the next small one need not wait for all of it (see GpuSched.Link.Bulk).
+  #
+  # Where there is no such process, because the application is not started on both nodes or the other
+  # one is older, :erpc is what is left.
+  @moduledoc false
+
+  alias GpuSched.{Context, Encode, Error, Local, Options, Remote, Tensor}
+  alias GpuSched.Link.{Bulk, Near}
+
+  # What is larger goes in pieces.
+  @bulk_above 1_048_576
+
+  @enforce_keys [:link, :ref, :deadline, :opts, :node]
+  defstruct [:link, :ref, :deadline, :opts, :node, :up, :down]
+
+  @type t :: %__MODULE__{}
+
+  # What a caller may be interrupted by while it waits.
+  @type interrupts :: %{
+          optional(:stop) => reference,
+          optional(:monitors) => [reference],
+          optional(:every) => {ms :: pos_integer, (() -> :go_on | {:error, Error.t()})}
+        }
+
+  # Begins a request, whose owner is the calling process; :none where there is no link. `inputs` may
+  # hold Nx tensors. The deadline is the caller's, which `opts.timeout` was made into: opening a link
+  # takes its time from that.
+  @spec begin(node, GenServer.server(), term, term, Options.t(), Local.deadline()) ::
+          {:ok, t} | :none | {:error, Error.t()}
+  def begin(node, name, model, inputs, opts, deadline) do
+    with {:ok, link} <- Near.fetch(node, Local.remaining(deadline)),
+         {:ok, request} <- Encode.request(context(), model, inputs, opts, nil, false) do
+      ref = :erlang.monitor(:process, link, alias: :explicit_unalias)
+
+      handle = %__MODULE__{
+        link: link,
+        ref: ref,
+        deadline: deadline,
+        opts: opts,
+        node: node
+      }
+
+      if request.bytes <= @bulk_above,
+        do: ask(handle, name, request, opts),
+        else: ask_bulk(handle, name, model, inputs, opts)
+    else
+      :late -> {:error, Local.timed_out(opts.timeout)}
+      other -> other
+    end
+  end
+
+  defp ask(handle, name, request, opts) do
+    wait = {opts.overload == :wait, opts.unavailable == :wait}
+    own_share? = opts.client != nil
+
+    item =
+      {:ask, handle.ref, self(), name, request.entries, own_share?, request.bytes, request.body,
+       Local.remaining(handle.deadline), wait}
+
+    send(handle.link, {:gs_out, request.bytes, item})
+    {:ok, handle}
+  end
+
+  defp ask_bulk(handle, name, model, inputs, opts) do
+    case Remote.infer_args(name, model, inputs, opts) do
+      {:ok, args} ->
+        up = Bulk.new(args)
+        timeout = Local.remaining(handle.deadline)
+        send(handle.link, {:gs_out, 0, {:bulk, handle.ref, self(), Bulk.size(up), timeout}})
+        {:ok, %{handle | up: up}}
+
+      {:error, error} ->
+        close(handle)
+        {:error, error}
+    end
+  end
+
+  # Limits are the other side's, and checked there.
+  defp context do
+    case :persistent_term.get({__MODULE__, :context}, nil) do
+      nil ->
+        ctx = %Context{counters: GpuSched.Admission.unlimited()}
+        :persistent_term.put({__MODULE__, :context}, ctx)
+        ctx
+
+      ctx ->
+        ctx
+    end
+  end
+
+  # Waits for the answer. `exit(:normal)` on an interrupt, as in GpuSched.Async: that this process ends
+  # cancels the request.
+  @spec await(t, interrupts) :: {:ok, map} | {:error, Error.t()}
+  def await(handle, interrupts \\ %{}) do
+    stop = Map.get(interrupts, :stop, :none)
+    %{ref: ref} = handle
+
+    receive do
+      {^ref, message} ->
+        handle |> take(message) |> go_on(interrupts)
+
+      {:DOWN, ^ref, :process, _pid, _reason} ->
+        close(handle)
+        {:error, Remote.from_erpc({:erpc, :noconnection}, handle.node, handle.opts.timeout)}
+
+      {:gpu_sched_stop, ^stop} ->
+        exit(:normal)
+
+      {:DOWN, monitor, :process, _pid, _reason} when is_map_key(interrupts, :monitors) ->
+        if monitor in interrupts.monitors, do: exit(:normal), else: await(handle, interrupts)
+    after
+      patience(handle, interrupts) -> late(handle, interrupts)
+    end
+  end
+
+  defp patience(handle, interrupts) do
+    remaining = Local.remaining(handle.deadline)
+
+    every =
+      with %{every: {ms, _fun}} <- interrupts, do: min(ms, remaining), else: (_ -> remaining)
+
+    if stuck?(handle), do: min(Bulk.retry_ms(), every), else: every
+  end
+
+  defp stuck?(handle), do: Bulk.stuck?(handle.up) or Bulk.stuck?(handle.down)
+
+  defp late(handle, interrupts) do
+    handle = %{handle | up: Bulk.retry(handle.up), down: Bulk.retry(handle.down)}
+
+    case {Local.remaining(handle.deadline), interrupts} do
+      {0, _} ->
+        give_up(handle, Local.timed_out(handle.opts.timeout))
+
+      {_, %{every: {_ms, fun}}} ->
+        case fun.() do
+          :go_on -> await(handle, interrupts)
+          {:error, error} -> give_up(handle, error)
+        end
+
+      _ ->
+        await(handle, interrupts)
+    end
+  end
+
+  defp give_up(handle, error) do
+    send(handle.link, {:gs_out, 0, {:drop, handle.ref}})
+    close(handle)
+    {:error, error}
+  end
+
+  defp go_on({:done, handle, answer}, _interrupts) do
+    close(handle)
+    answer
+  end
+
+  defp go_on(handle, interrupts), do: await(handle, interrupts)
+
+  # What comes of a request: pieces of it are wanted, pieces of the answer, the answer.
+  defp take(handle, payload) when is_binary(payload),
+    do: {:done, handle, Local.finish(payload, handle.opts.output)}
+
+  defp take(handle, {:error, error}), do: {:done, handle, {:error, error}}
+  defp take(handle, {:gs_ready, pid}), do: %{handle | up: Bulk.start(handle.up, pid, handle.ref)}
+  defp take(handle, {:gs_ack, bytes}), do: %{handle | up: Bulk.acked(handle.up, bytes)}
+
+  defp take(handle, {:gs_bulk, pid, size}),
+    do: %{handle | down: Bulk.receiver(pid, handle.ref, size)}
+
+  defp take(handle, {:gs_piece, piece}) do
+    case Bulk.take(handle.down, piece) do
+      {:more, down} -> %{handle | down: down}
+      {:done, answer} -> {:done, handle, decode(answer, handle.opts)}
+    end
+  end
+
+  defp decode({:payload, payload}, opts), do: Local.finish(payload, opts.output)
+  defp decode({:ok, result}, opts), do: Tensor.outputs(result, opts.output)
+  defp decode({:error, error}, _opts), do: {:error, error}
+
+  # No message of it is in the mailbox, or comes later.
+  defp close(%{ref: ref}) do
+    :erlang.unalias(ref)
+    Local.forget(ref)
+  end
+end

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.Link.Far do
+  # The other side of a link, on the node that has the scheduler: what comes is handed to the owner of
+  # the port as a local caller would, and answered in the order in which it is done.
+  #
+  # It is the only process here that sends to that node for its small requests; should that stop
+  # reading, it is suspended, and nobody else.
+  @moduledoc false
+
+  alias GpuSched.{Admission, Encode, Error, Local, Msgpack, Options, Protocol, Resolve, Server}
+  alias GpuSched.Link.Bulk
+
+  @version 1
+  # What is gathered into one message.
+  @answers 256
+  @bytes 256 * 1024
+  # An answer that is larger goes in pieces.
+  @bulk_above 1_048_576
+
+  # Called by the near side through :erpc.
+  @spec start(pos_integer, pid) :: {:ok, pid} | {:error, :version}
+  def start(@version, near) when is_pid(near) do
+    pid =
+      spawn(fn ->
+        Process.flag(:message_queue_data, :off_heap)
+        Process.monitor(near)
+        share = Encode.share(node(near))
+
+        loop(%{
+          near: near,
+          share: share,
+          servers: %{},
+          asked: %{},
+          refs: %{},
+          helpers: %{},
+          out: [],
+          bytes: 0,
+          n: 0
+        })
+      end)
+
+    {:ok, pid}
+  end
+
+  def start(_version, _near), do: {:error, :version}
+
+  # `servers`: name → {ctx, the entry of the client}, and the pid → its monitor and names.
+  # `asked`: alias → {ref, owner, ctx, id, ticket or nil, request to post when granted}.
+  # `refs`: ref of the caller → alias, or the pid of a process that deals with a large one; `helpers`
+  # has those pids.
+  defp loop(state) do
+    state =
+      receive do
+        message -> state |> handle(message) |> more(@answers)
+      end
+
+    loop(flush(state))
+  end
+
+  defp more(state, 0), do: state
+
+  defp more(state, n) do
+    receive do
+      message -> state |> handle(message) |> more(n - 1)
+    after
+      0 -> state
+    end
+  end
+
+  defp flush(%{out: []} = state), do: state
+
+  defp flush(state) do
+    send(state.near, {:gs_answers, :lists.reverse(state.out)})
+    %{state | out: [], bytes: 0, n: 0}
+  end
+
+  # ---- from the near side
+
+  defp handle(state, {:gs_items, items}), do: Enum.reduce(items, state, &item/2)
+
+  # ---- from the owner of the port
+
+  defp handle(state, {to, what}) when is_reference(to) and is_map_key(state.asked, to) do
+    {{ref, owner, ctx, _id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
+    state = %{state | asked: asked}
+
+    case {what, waiting} do
+      {:granted, request} when request != nil -> post(state, ctx, request, ticket)
+      {answer, _} -> answer(%{state | refs: Map.delete(state.refs, ref)}, ref, owner, answer)
+    end
+  end
+
+  defp handle(%{near: near}, {:DOWN, _monitor, :process, near, _reason}), do: exit(:normal)
+
+  defp handle(state, {:DOWN, _monitor, :process, pid, reason}) do
+    cond do
+      # A scheduler.
+      Enum.any?(state.servers, fn {_name, {ctx, _entry}} -> ctx.server == pid end) ->
+        error = {:error, Local.server_down(reason)}
+        servers = Map.reject(state.servers, fn {_name, {ctx, _entry}} -> ctx.server == pid end)
+
+        for {to, {ref, owner, %{server: ^pid}, _id, _ticket, _waiting}} <- state.asked,
+            reduce: %{state | servers: servers} do
+          state ->
+            state = %{
+              state
+              | asked: Map.delete(state.asked, to),
+                refs: Map.delete(state.refs, ref)
+            }
+
+            answer(state, ref, owner, error)
+        end
+
+      true ->
+        {ref, helpers} = Map.pop(state.helpers, pid)
+        %{state | helpers: helpers, refs: Map.delete(state.refs, ref)}
+    end
+  end
+
+  defp handle(state, _other), do: state
+
+  # ---- what is asked
+
+  defp item({:ask, ref, owner, name, entries, own_share?, bytes, body, timeout, wait}, state) do
+    case server(state, name) do
+      {{:ok, ctx, entry}, state} ->
+        {entries, body, more} =
+          if own_share?,
+            do: {entries, body, 0},
+            else: {entries + 1, [entry | body], byte_size(entry)}
+
+        request = {ref, owner, entries, body, bytes + more, Local.deadline(timeout)}
+        begin(state, ctx, request, wait)
+
+      {{:error, error}, state} ->
+        answer(state, ref, owner, {:error, error})
+    end
+  end
+
+  # It is in the way of nobody else: a process of its own takes it apart, and waits.
+  defp item({:bulk, ref, owner, size, timeout}, state) do
+    help(state, ref, fn -> serve_bulk(ref, owner, size, timeout) end)
+  end
+
+  defp item({:drop, ref}, state) do
+    case Map.pop(state.refs, ref) do
+      {nil, _refs} ->
+        state
+
+      {pid, refs} when is_pid(pid) ->
+        Process.exit(pid, :kill)
+        %{state | refs: refs}
+
+      {to, refs} ->
+        {{_ref, _owner, ctx, id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
+        :erlang.unalias(to)
+
+        if waiting,
+          do: send(ctx.server, {:gs_give_up, ticket, nil}),
+          else: Server.cancel(ctx, id, to)
+
+        %{state | asked: asked, refs: refs}
+    end
+  end
+
+  defp server(state, name) do
+    case state.servers do
+      %{^name => {ctx, entry}} ->
+        {{:ok, ctx, entry}, state}
+
+      _ ->
+        case Resolve.server(name) do
+          {:local, ctx} ->
+            Process.monitor(ctx.server)
+
+            entry =
+              IO.iodata_to_binary([Msgpack.str("client"), Msgpack.str(ctx.client || state.share)])
+
+            {{:ok, ctx, entry}, put_in(state.servers[name], {ctx, entry})}
+
+          {:error, error} ->
+            {{:error, error}, state}
+
+          {:remote, node, _name} ->
+            message = "#{inspect(name, limit: 5)} is on #{node}, and not on #{node()}"
+            {{:error, Error.exception(reason: :unavailable, message: message)}, state}
+        end
+    end
+  end
+
+  # More than the head of a message takes, as in GpuSched.Encode.
+  @head 64
+
+  defp begin(state, ctx, {ref, owner, _entries, _body, bytes, _deadline} = request, wait) do
+    limit = min(Admission.max_frame(ctx.counters), Admission.max_values(ctx.counters))
+
+    with true <- bytes + @head <= limit || :too_large,
+         :ok <- Admission.take(ctx.counters, bytes) do
+      post(state, ctx, request, nil)
+    else
+      :too_large ->
+        message = "the request is #{bytes} bytes long, and a frame takes #{limit}"
+        answer(state, ref, owner, {:error, Error.exception(reason: :too_large, message: message)})
+
+      {:error, error} ->
+        if patient?(error, wait),
+          do: queue(state, ctx, request),
+          else: answer(state, ref, owner, {:error, GpuSched.Telemetry.refused(error)})
+    end
+  end
+
+  defp patient?(%{reason: :overloaded}, {overload, _unavailable}), do: overload
+  defp patient?(%{reason: :unavailable}, {_overload, unavailable}), do: unavailable
+  defp patient?(_error, _wait), do: false
+
+  defp post(state, ctx, {ref, owner, entries, body, bytes, deadline}, ticket) do
+    id = Admission.next_id(ctx.counters)
+    head = Protocol.infer_head(id, entries, port_time(ctx, deadline))
+    message = if bytes < 16_384, do: IO.iodata_to_binary([head | body]), else: [head | body]
+    to = :erlang.alias([:reply])
+    send(ctx.server, {:gs_send, id, to, owner, bytes, message, ticket})
+    remember(state, to, {ref, owner, ctx, id, nil, nil})
+  end
+
+  defp port_time(_ctx, :infinity), do: nil
+  defp port_time(ctx, deadline), do: Admission.port_time(ctx.counters, deadline)
+
+  # The server takes the credit when there is some, and says so.
+  defp queue(state, ctx, {ref, owner, _entries, _body, bytes, _deadline} = request) do
+    ticket = make_ref()
+    to = :erlang.alias([:reply])
+    send(ctx.server, {:gs_wait, to, ticket, owner, bytes})
+    remember(state, to, {ref, owner, ctx, nil, ticket, request})
+  end
+
+  defp remember(state, to, {ref, _, _, _, _, _} = what),
+    do: %{state | asked: Map.put(state.asked, to, what), refs: Map.put(state.refs, ref, to)}
+
+  # ---- what is answered
+
+  defp answer(state, ref, owner, payload)
+       when is_binary(payload) and byte_size(payload) > @bulk_above do
+    help(state, ref, fn -> send_bulk(ref, owner, {:payload, payload}) end)
+  end
+
+  defp answer(state, ref, _owner, answer) do
+    bytes = if is_binary(answer), do: byte_size(answer), else: 256
+
+    state = %{
+      state
+      | out: [{ref, answer} | state.out],
+        bytes: state.bytes + bytes,
+        n: state.n + 1
+    }
+
+    if state.bytes > @bytes or state.n >= @answers, do: flush(state), else: state
+  end
+
+  # ---- large ones, each in a process of its own
+
+  defp help(state, ref, fun) do
+    {pid, _monitor} = spawn_monitor(fun)
+    %{state | refs: Map.put(state.refs, ref, pid), helpers: Map.put(state.helpers, pid, ref)}
+  end
+
+  # It is the owner here; when the caller dies, or drops the request, so does this.
+  defp serve_bulk(ref, owner, size, timeout) do
+    monitor = Process.monitor(owner)
+    deadline = Local.deadline(timeout)
+    send(ref, {ref, {:gs_ready, self()}})
+    [name, model, inputs, opts] = receive_bulk(Bulk.receiver(ref, ref, size), ref, monitor)
+    opts = Keyword.put(opts, :timeout, Local.remaining(deadline))
+    watcher = watch(owner)
+
+    case infer(name, model, inputs, opts) do
+      {:ok, _result} = ok -> send_bulk(ref, owner, ok)
+      {:error, error} -> send(ref, {ref, {:error, error}})
+    end
+
+    send(watcher, :done)
+  end
+
+  defp infer(name, model, inputs, opts) do
+    case Resolve.server(name) do
+      {:local, ctx} -> Local.infer(ctx, model, inputs, Options.infer!(opts), self())
+      {:remote, _node, _name} -> {:error, Error.exception(reason: :unavailable)}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  # Ends this process with its caller while it waits for the result.
+  defp watch(owner) do
+    helper = self()
+
+    spawn(fn ->
+      caller = Process.monitor(owner)
+      done = Process.monitor(helper)
+
+      receive do
+        :done -> :ok
+        {:DOWN, ^caller, _, _, _} -> Process.exit(helper, :kill)
+        {:DOWN, ^done, _, _, _} -> :ok
+      end
+    end)
+  end
+
+  defp receive_bulk(receiver, ref, monitor) do
+    receive do
+      {^ref, {:gs_piece, piece}} ->
+        case Bulk.take(receiver, piece) do
+          {:done, term} -> term
+          {:more, receiver} -> receive_bulk(receiver, ref, monitor)
+        end
+
+      {:DOWN, ^monitor, :process, _pid, _reason} ->
+        exit(:normal)
+    after
+      pause(receiver) -> receive_bulk(Bulk.retry(receiver), ref, monitor)
+    end
+  end
+
+  defp pause(bulk), do: if(Bulk.stuck?(bulk), do: Bulk.retry_ms(), else: :infinity)
+
+  defp send_bulk(ref, watched, term) do
+    monitor = Process.monitor(watched)
+    bulk = Bulk.new(term)
+    send(ref, {ref, {:gs_bulk, self(), Bulk.size(bulk)}})
+    push(Bulk.start(bulk, ref, ref), ref, monitor)
+  end
+
+  defp push(bulk, ref, monitor) do
+    unless Bulk.done?(bulk) do
+      receive do
+        {^ref, {:gs_ack, bytes}} -> bulk |> Bulk.acked(bytes) |> push(ref, monitor)
+        {:DOWN, ^monitor, :process, _pid, _reason} -> exit(:normal)
+      after
+        pause(bulk) -> bulk |> Bulk.retry() |> push(ref, monitor)
+      end
+    end
+  end
+end

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.LinkTest do
+  # Requests from another node that has this library: gathered, and in pieces where they are large.
+  use ExUnit.Case, async: false
+
+  alias GpuSched.{FakePort, HostNode, LinkScript, TestNode}
+  alias GpuSched.Link.Bulk
+
+  if reason = TestNode.missing() || FakePort.missing(), do: @moduletag(skip: reason)
+  @moduletag capture_log: true, timeout: 120_000
+
+  defp pair(port_options \\ [], options \\ []) do
+    host = HostNode.start()
+    HostNode.scheduler(host, [port_options: port_options] ++ options)
+    laptop = HostNode.start(name: "laptop", cookie: host.cookie, hidden: true)
+    true = HostNode.call(laptop, Node, :connect, [host.node])
+    {host, laptop, {GpuSched, host.node}}
+  end
+
+  defp infer(laptop, server, model, inputs \\ %{}, options \\ []),
+    do: HostNode.call(laptop, GpuSched, :infer, [server, model, inputs, options])
+
+  defp seen(host) do
+    {:ok, seen} = HostNode.call(host, GpuSched, :stats, [GpuSched, [timeout: 60_000]])
+    seen
+  end
+
+  # Credit that is taken at the host.
+  defp taken(host), do: HostNode.call(host, FakePort, :taken, [GpuSched])
+
+  defp bytes(n),
+    do: %{"datatype" => "UINT8", "shape" => [n], "data" => :crypto.strong_rand_bytes(n)}
+
+  test "answers come to those who asked, from many processes" do
+    {host, laptop, server} = pair()
+    assert HostNode.call(laptop, LinkScript, :echo, [server, 64, 50]) == []
+    assert is_pid(HostNode.call(laptop, LinkScript, :link, [host.node]))
+    assert seen(host)["infers"] == 64 * 50
+    # Their share is that of their node, and they were gathered.
+    assert seen(host)["clients"] |> Enum.uniq() == [Atom.to_string(laptop.node)]
+    assert length(Enum.uniq(seen(host)["frames"])) < 64 * 50
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+  end
+
+  test "options and errors are those of a local request" do
+    {host, laptop, server} = pair([], client: "the scheduler's")
+    assert {:ok, _} = infer(laptop, server, "echo", %{}, priority: 3)
+    assert {:ok, _} = infer(laptop, server, "echo", %{}, client: "mine", parameters: [a: 1])
+    assert seen(host)["clients"] == ["the scheduler's", "mine"]
+    assert seen(host)["order"] == [3, nil]
+
+    assert {:error, %{reason: :unknown_model}} = infer(laptop, server, "nothing")
+
+    assert {:error, %{reason: :invalid_argument, message: text}} =
+             infer(laptop, server, "echo", %{"x" => self()})
+
+    assert text =~ "a pid"
+
+    assert {:error, %{reason: :unavailable, message: text}} =
+             infer(laptop, {MyApp.Other, host.node}, "echo")
+
+    assert text =~ "no scheduler is running as MyApp.Other on #{host.node}"
+    # It comes late, and is found then.
+    HostNode.scheduler(host, name: MyApp.Other)
+    assert {:ok, _} = infer(laptop, {MyApp.Other, host.node}, "echo")
+  end
+
+  test "a deadline is kept on both sides" do
+    {host, laptop, server} = pair()
+
+    assert {:error, %{reason: :deadline_exceeded}} =
+             infer(laptop, server, "hold", %{}, timeout: 50)
+
+    FakePort.until(fn -> seen(host)["held"] == 0 and taken(host) == {0, 0} end)
+    assert [deadline] = seen(host)["deadlines"]
+    assert is_integer(deadline)
+    assert HostNode.call(laptop, GpuSched, :infer, [server, "echo", %{}, [timeout: :infinity]])
+    assert List.last(seen(host)["deadlines"]) == nil
+  end
+
+  test "a caller that dies takes its request along, and so does its node" do
+    {host, laptop, server} = pair()
+    large = %{"x" => bytes(2_000_000)}
+
+    for inputs <- [%{}, large] do
+      pid = HostNode.call(laptop, LinkScript, :hold, [server, inputs, [timeout: :infinity]])
+      FakePort.until(fn -> seen(host)["held"] == 1 end)
+      HostNode.call(laptop, Process, :exit, [pid, :kill])
+      FakePort.until(fn -> seen(host)["held"] == 0 and taken(host) == {0, 0} end)
+    end
+
+    for inputs <- [%{}, large],
+        do: HostNode.call(laptop, LinkScript, :hold, [server, inputs, [timeout: :infinity]])
+
+    FakePort.until(fn -> seen(host)["held"] == 2 end)
+    laptop |> HostNode.os_pid() |> TestNode.signal("KILL")
+    FakePort.until(fn -> seen(host)["held"] == 0 and taken(host) == {0, 0} end)
+  end
+
+  test "credit that is used up is refused at once, or waited for" do
+    {host, laptop, server} = pair(requests: 1)
+    holder = HostNode.call(laptop, LinkScript, :hold, [server, %{}, [timeout: :infinity]])
+    FakePort.until(fn -> seen(host)["held"] == 1 end)
+    assert {:error, %{reason: :overloaded, retry_after_ms: ms}} = infer(laptop, server, "echo")
+    assert ms > 0
+
+    wait = [overload: :wait, timeout: 50]
+    assert {:error, %{reason: :deadline_exceeded}} = infer(laptop, server, "echo", %{}, wait)
+
+    waiting =
+      Task.async(fn -> infer(laptop, server, "echo", %{}, overload: :wait, timeout: 60_000) end)
+
+    FakePort.until(fn -> waiting(host) == 1 end)
+    HostNode.call(laptop, Process, :exit, [holder, :kill])
+    assert {:ok, _} = Task.await(waiting, 60_000)
+    FakePort.until(fn -> taken(host) == {0, 0} and waiting(host) == 0 end)
+  end
+
+  defp waiting(host) do
+    pid = HostNode.call(host, Process, :whereis, [GpuSched])
+    map_size(HostNode.call(host, :sys, :get_state, [pid]).waiting)
+  end
+
+  test "sched-port dies, and what was in flight is sent again; the scheduler ends, and it is said" do
+    {host, laptop, server} = pair()
+    held = Task.async(fn -> infer(laptop, server, "hold", %{}, timeout: 60_000) end)
+    FakePort.until(fn -> seen(host)["held"] == 1 end)
+    TestNode.signal(seen(host)["pid"], "KILL")
+
+    FakePort.until(fn ->
+      match?({:ok, %{"held" => 1}}, HostNode.call(host, GpuSched, :stats, [GpuSched]))
+    end)
+
+    {:ok, _} = infer(laptop, server, "release")
+    assert {:ok, _} = Task.await(held)
+
+    held = Task.async(fn -> infer(laptop, server, "hold", %{}, timeout: 60_000) end)
+    FakePort.until(fn -> seen(host)["held"] == 1 end)
+    pid = HostNode.call(host, Process, :whereis, [GpuSched])
+    HostNode.call(host, Process, :exit, [pid, :kill])
+    assert {:error, %{reason: :unavailable, message: text}} = Task.await(held)
+    assert text =~ "ended while the request was in flight"
+  end
+
+  test "large inputs and large results arrive as they were" do
+    {host, laptop, server} = pair()
+
+    for size <- [1_048_577, 5_000_000] do
+      tensor = bytes(size)
+      assert {:ok, result} = infer(laptop, server, "crc", %{"data" => tensor})
+      <<crc::little-32>> = result["outputs"]["crc"]["data"]
+      assert crc == :erlang.crc32(tensor["data"])
+    end
+
+    # A result of four megabytes to a small question, and to a large one.
+    for inputs <- [%{}, %{"x" => bytes(2_000_000)}] do
+      assert {:ok, result} = infer(laptop, server, "big", inputs, parameters: [bytes: 4_000_000])
+      assert result["outputs"]["data"]["data"] == :binary.copy(<<5>>, 4_000_000)
+    end
+
+    # Inputs that are large without a large binary in them.
+    many = for n <- 1..200_000, do: "text #{n}"
+
+    assert {:ok, result} =
+             infer(laptop, server, "echo", %{"x" => many}, output: :list, timeout: 60_000)
+
+    assert result["outputs"]["x"] == many
+
+    assert {:error, %{reason: :unknown_model}} =
+             infer(laptop, server, "nothing", %{"x" => bytes(2_000_000)})
+
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+  end
+
+  test "a caller that dies with half of a large result leaves nothing behind" do
+    {host, laptop, server} = pair()
+    options = [parameters: [bytes: 16_000_000], timeout: :infinity]
+    pid = HostNode.call(laptop, LinkScript, :hold, [server, %{}, options])
+    FakePort.until(fn -> seen(host)["held"] == 1 end)
+    HostNode.call(laptop, LinkScript, :freeze, [pid])
+
+    FakePort.until(fn ->
+      HostNode.call(laptop, Process, :info, [pid, :status]) == {:status, :suspended}
+    end)
+
+    {:ok, _} = infer(laptop, server, "release")
+    FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 1 end)
+    HostNode.call(laptop, Process, :exit, [pid, :kill])
+    FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
+  end
+
+  test "nothing is left in a caller's mailbox, and no monitor" do
+    {_host, laptop, server} = pair()
+
+    assert {[message_queue_len: 0, monitors: []], _} =
+             HostNode.call(laptop, LinkScript, :leftovers, [server])
+  end
+
+  test "a small call is answered while pieces of a large one are still to be sent" do
+    {host, laptop, server} = pair()
+    # Its acknowledgements are kept back, so it stands still in the middle.
+    args = [server, host.node, 16_000_000]
+    assert {{:ok, _}, 1, {:ok, large}} = HostNode.call(laptop, LinkScript, :beside, args)
+    assert %{"outputs" => %{"crc" => _}} = large
+  end
+
+  test "async, infer_many and :any go by the link as well" do
+    {host, laptop, server} = pair()
+    inputs = for n <- 1..100, do: %{x: [n]}
+    many = [server, "echo", inputs, [max_concurrency: 16]]
+    assert HostNode.call(laptop, LinkScript, :many, many) == 100
+    HostNode.scheduler(host, name: MyApp.Any, models: [[name: "echo", path: "/x"]])
+    assert HostNode.call(laptop, LinkScript, :many, [:any | tl(many)]) == 100
+  end
+
+  test "a node that has no link is called by :erpc" do
+    {host, laptop, server} = pair()
+    :ok = HostNode.call(laptop, Application, :stop, [:gpu_sched])
+    assert HostNode.call(laptop, LinkScript, :link, [host.node]) == nil
+    assert {:ok, _} = infer(laptop, server, "echo")
+    assert {:ok, _} = infer(laptop, server, "crc", %{"data" => bytes(2_000_000)})
+  end
+
+  test "the connection is lost, and found again" do
+    {host, laptop, server} = pair()
+    held = Task.async(fn -> infer(laptop, server, "hold", %{}, timeout: 60_000) end)
+    FakePort.until(fn -> seen(host)["held"] == 1 end)
+    before = HostNode.call(laptop, LinkScript, :link, [host.node])
+    true = HostNode.call(laptop, :erlang, :disconnect_node, [host.node])
+    assert {:error, %{reason: :unavailable}} = Task.await(held)
+    FakePort.until(fn -> seen(host)["held"] == 0 and taken(host) == {0, 0} end)
+
+    assert {:ok, _} = infer(laptop, server, "echo")
+    assert HostNode.call(laptop, LinkScript, :link, [host.node]) != before
+  end
+
+  test "that a link has to be opened first is a part of the time a request has" do
+    {host, laptop, server} = pair()
+    os_pid = HostNode.os_pid(host)
+    TestNode.signal(os_pid, "STOP")
+
+    try do
+      for function <- [:infer, :async] do
+        {us, result} = HostNode.call(laptop, LinkScript, :timed, [function, server, 300])
+        assert {:error, %{reason: :deadline_exceeded}} = result
+        # To open one takes five seconds where nobody answers.
+        assert us < 4_000_000
+      end
+    after
+      TestNode.signal(os_pid, "CONT")
+    end
+  end
+
+  test "uploads to a host that stops reading end at their deadline" do
+    {host, laptop, server} = pair()
+    os_pid = HostNode.os_pid(host)
+
+    try do
+      args = [server, 16, 64_000_000, os_pid, 3_000]
+      results = HostNode.call(laptop, LinkScript, :upload_stopped, args)
+      assert results == List.duplicate(:deadline_exceeded, 16)
+    after
+      TestNode.signal(os_pid, "CONT")
+    end
+
+    FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
+  end
+
+  describe "pieces" do
+    # Sends to this process, and acknowledges nothing by itself.
+    defp begin(term), do: term |> Bulk.new() |> Bulk.start(self(), :tag)
+
+    defp pieces(acc \\ []) do
+      receive do
+        {:tag, {:gs_piece, piece}} -> pieces([piece | acc])
+      after
+        0 -> Enum.reverse(acc)
+      end
+    end
+
+    test "no more are sent than the credit allows" do
+      data = :crypto.strong_rand_bytes(10_000_000)
+      bulk = begin(data)
+      first = pieces()
+      sent = first |> Enum.map(&byte_size/1) |> Enum.sum()
+      assert sent >= 2 * 1_048_576 and sent < 3 * 1_048_576
+      assert Enum.all?(first, &(byte_size(&1) <= 256 * 1024))
+
+      # What has arrived is made up for, and no more: the way is short.
+      bulk = Bulk.acked(bulk, byte_size(hd(first)))
+      assert pieces() |> Enum.map(&byte_size/1) |> Enum.sum() <= 2 * 256 * 1024
+      refute Bulk.done?(bulk)
+    end
+
+    test "they are put together as they were" do
+      term = {:ok, %{"a" => :crypto.strong_rand_bytes(3_000_000), b: [1, 2, "x"]}}
+      bulk = Bulk.new(term)
+      run(Bulk.start(bulk, self(), :tag), Bulk.receiver(self(), :tag, Bulk.size(bulk)), term)
+    end
+
+    defp run(bulk, receiver, term) do
+      receive do
+        {:tag, {:gs_ack, bytes}} ->
+          run(Bulk.acked(bulk, bytes), receiver, term)
+
+        {:tag, {:gs_piece, piece}} ->
+          case Bulk.take(receiver, piece) do
+            {:more, receiver} -> run(bulk, receiver, term)
+            {:done, result} -> assert result == term
+          end
+      end
+    end
+  end
+end

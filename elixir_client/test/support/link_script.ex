@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule GpuSched.LinkScript do
+  # What the tests of links run on a laptop.
+  @moduledoc false
+
+  # Whether requests to that node go by a link: its process there, or nil.
+  def link(node) do
+    case GpuSched.Link.Near.fetch(node, 60_000) do
+      {:ok, pid} -> pid
+      :none -> nil
+    end
+  end
+
+  # So many processes at once, each with so many requests; the answers that were not its own.
+  def echo(server, callers, each) do
+    1..callers
+    |> Enum.map(fn caller ->
+      Task.async(fn ->
+        for n <- 1..each,
+            text = "#{caller}/#{n}",
+            answer = GpuSched.infer(server, "echo", %{x: [text]}, output: :list, timeout: 60_000),
+            not match?({:ok, %{"outputs" => %{"x" => [^text]}}}, answer),
+            do: answer
+      end)
+    end)
+    |> Task.await_many(:infinity)
+    |> Enum.concat()
+  end
+
+  def hold(server, inputs, options) do
+    spawn(fn -> GpuSched.infer(server, "hold", inputs, options) end)
+  end
+
+  # A large call is frozen once it has sent its first piece, so that it uses no more credit; then a
+  # small one is made. Answers its result, how many at the host still waited for pieces then, and the
+  # result of the large one.
+  def beside(server, node, size) do
+    large = upload(server, size, :infinity)
+    freeze_at_piece(large)
+    small = GpuSched.infer(server, "echo", %{"x" => ["1"]}, timeout: 30_000)
+    waiting = :erpc.call(node, __MODULE__, :helpers, [])
+    true = :erlang.resume_process(large)
+    {small, waiting, receive(do: ({^large, result} -> result))}
+  end
+
+  # So many uploads are under way when the host is stopped; how they end, or :late for those that don't
+  # until long after their deadline. Together they are more than any buffer on the way takes.
+  def upload_stopped(server, count, size, os_pid, timeout) do
+    uploads = for _ <- 1..count, do: freeze_at_piece(upload(server, size, timeout))
+    :os.cmd(~c"kill -STOP #{os_pid}")
+    for pid <- uploads, do: true = :erlang.resume_process(pid)
+
+    for pid <- uploads do
+      receive do
+        {^pid, {:error, error}} -> error.reason
+        {^pid, other} -> other
+      after
+        timeout + 20_000 -> :late
+      end
+    end
+  end
+
+  defp upload(server, size, timeout) do
+    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
+    to = self()
+
+    pid =
+      spawn(fn ->
+        receive do: (:go -> :ok)
+        send(to, {self(), GpuSched.infer(server, "crc", %{"data" => data}, timeout: timeout)})
+      end)
+
+    :erlang.trace(pid, true, [:send])
+    send(pid, :go)
+    pid
+  end
+
+  defp freeze_at_piece(pid) do
+    receive do
+      {:trace, ^pid, :send, {_tag, {:gs_piece, _piece}}, _to} ->
+        true = :erlang.suspend_process(pid)
+    end
+
+    :erlang.trace(pid, false, [:send])
+    pid
+  end
+
+  # How long a request takes, in µs, and its result.
+  def timed(:infer, server, timeout),
+    do: :timer.tc(fn -> GpuSched.infer(server, "echo", %{}, timeout: timeout) end)
+
+  def timed(:async, server, timeout) do
+    :timer.tc(fn ->
+      server |> GpuSched.async("echo", %{}, timeout: timeout) |> GpuSched.await(:infinity)
+    end)
+  end
+
+  # Takes no message any more.
+  def freeze(pid) do
+    spawn(fn ->
+      true = :erlang.suspend_process(pid)
+      Process.sleep(:infinity)
+    end)
+  end
+
+  # Processes on a host that deal with a large request or result.
+  def helpers do
+    Enum.count(Process.list(), fn pid ->
+      match?(
+        {:current_function, {GpuSched.Link.Far, function, _}}
+        when function in [:push, :receive_bulk],
+        Process.info(pid, :current_function)
+      )
+    end)
+  end
+
+  # How many answers are good.
+  def many(server, model, inputs, options) do
+    server |> GpuSched.infer_many(model, inputs, options) |> Enum.count(&match?({:ok, _}, &1))
+  end
+
+  # What is left in this process after requests of all kinds.
+  def leftovers(server) do
+    big = %{
+      "datatype" => "UINT8",
+      "shape" => [3_000_000],
+      "data" => :binary.copy(<<1>>, 3_000_000)
+    }
+
+    {:ok, _} = GpuSched.infer(server, "echo", %{x: ["1"]})
+    {:ok, _} = GpuSched.infer(server, "echo", %{"x" => big})
+    {:ok, _} = GpuSched.infer(server, "big", %{}, parameters: [bytes: 3_000_000])
+    {:error, _} = GpuSched.infer(server, "nothing", %{})
+    {:error, _} = GpuSched.infer(server, "hold", %{}, timeout: 20)
+    {:error, _} = GpuSched.infer(server, "hold", %{"x" => big}, timeout: 100)
+
+    {Process.info(self(), [:message_queue_len, :monitors]), Process.info(self(), :messages)}
+  end
+end
