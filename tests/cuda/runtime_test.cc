@@ -96,10 +96,10 @@ class OnGpus : public testing::Test
             << s.model("bert").error.message;
     }
 
-    static const Done &embed(Scheduler &s, const std::string &text)
+    static const Done &embed(Scheduler &s, const char *text)
     {
         std::string data(4, '\0');
-        const uint32_t length = (uint32_t)text.size();
+        const uint32_t length = (uint32_t)strlen(text);
         memcpy(data.data(), &length, 4);
         data += text;
         libsched_tensor input = {};
