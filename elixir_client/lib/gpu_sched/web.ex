@@ -29,6 +29,7 @@ defmodule GpuSched.Web do
     * `:server` - the scheduler, as the first argument of `GpuSched.infer/4`; required;
     * `:port` - 9464; 0 takes one that is free, see `port/1`;
     * `:ip` - the address to listen on, as a tuple; `{127, 0, 0, 1}`;
+    * `:fresh_ms` - whoever asks for the page's numbers again so soon gets the last ones; 500.
     * `:hosts` - names by which it may be called, as strings, beside `localhost` and addresses; `[]`.
       A page on the web can have a name of its own point to this server, and would then read all that
       it shows (DNS rebinding); so a request for any other name is refused. A Prometheus that scrapes
@@ -59,9 +60,10 @@ defmodule GpuSched.Web do
           :server -> true
           :port -> is_integer(value) and value in 0..65_535
           :ip -> is_tuple(value) and tuple_size(value) in [4, 8]
+          :fresh_ms -> is_integer(value) and value >= 0
           :hosts -> is_list(value) and Enum.all?(value, &is_binary/1)
           :name -> is_atom(value) or is_tuple(value)
-          _ -> GpuSched.Options.unknown!(key, [:server, :port, :ip, :hosts, :name])
+          _ -> GpuSched.Options.unknown!(key, [:server, :port, :ip, :hosts, :fresh_ms, :name])
         end
 
       unless ok?,
@@ -75,7 +77,7 @@ defmodule GpuSched.Web do
     unless opts[:server],
       do: raise(ArgumentError, "GpuSched.Web needs server:, the scheduler to show")
 
-    Keyword.merge([port: 9464, ip: {127, 0, 0, 1}, hosts: []], opts)
+    Keyword.merge([port: 9464, ip: {127, 0, 0, 1}, hosts: [], fresh_ms: 500], opts)
   end
 
   @impl true
@@ -127,7 +129,7 @@ defmodule GpuSched.Web do
       keep_alive_timeout: 30,
       max_keep_alive_request: 1_000,
       gpu_sched: opts[:server],
-      gpu_sched_cache: GpuSched.Web.Cache.new(),
+      gpu_sched_cache: GpuSched.Web.Cache.new(opts[:fresh_ms]),
       gpu_sched_hosts: Enum.map(opts[:hosts], &String.downcase/1)
     ]
 
