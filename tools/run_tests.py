@@ -371,7 +371,6 @@ class PrivateEpmd:
 
     def __enter__(self):
         os.environ["ERL_EPMD_PORT"] = str(20000 + os.getpid() % 12000)
-        os.environ["ERL_EPMD_ADDRESS"] = "127.0.0.1"
 
     def __exit__(self, *_):
         epmd = shutil.which("epmd")

@@ -34,7 +34,8 @@ defmodule GpuSched.DoctorTest do
 
   # A node that somebody registers with epmd, though none is there. Lasts as long as the test.
   defp register(name, port) do
-    {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, 4369, [:binary, active: false])
+    epmd = String.to_integer(System.get_env("ERL_EPMD_PORT") || "4369")
+    {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, epmd, [:binary, active: false])
     request = <<120, port::16, 77, 0, 6::16, 5::16, byte_size(name)::16, name::binary, 0::16>>
     :ok = :gen_tcp.send(socket, [<<byte_size(request)::16>>, request])
     {:ok, <<118, 0, _creation::32>>} = :gen_tcp.recv(socket, 0)
