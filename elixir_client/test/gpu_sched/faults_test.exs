@@ -259,6 +259,11 @@ defmodule GpuSched.FaultsTest do
     end
 
     test "one that has nothing to say is left alone" do
+      # Which asks every scheduler of a node that has been in a cluster how it is.
+      member = Process.whereis(GpuSched.Cluster.Member)
+      :ok = :sys.suspend(member)
+      on_exit(fn -> :sys.resume(member) end)
+
       {server, pid} = start([], watchdog: 3_000)
       os_pid = seen(server)["pid"]
       # Its answers to the pings of the watchdog are all that comes.
