@@ -275,7 +275,6 @@ static uint32_t gather(struct core *core, uint32_t device, struct core_candidate
     bool ahead = d->in_flight > 0, led = d->config.lead_ns > 0;
     uint32_t n = 0;
 
-    *passed = (struct passed){.blocked = NULL};
     for (uint32_t word = 0; word < CORE_MAX_MODELS / 64; word++) {
         for (uint64_t bits = core->waiting_models[word]; bits != 0; bits &= bits - 1) {
             uint32_t model = word * 64 + (uint32_t)__builtin_ctzll(bits);

@@ -72,13 +72,19 @@ uint64_t core_device_begins(const struct core *core, const struct core_device_st
     return at > core->now && at != CORE_NEVER ? at : core->now;
 }
 
+/* Whether a further step may be given ahead, when those under way are nearly done. Beside a job,
+ * what requests are owed is known only when a step has ended. */
+static bool gives_ahead(const struct core_device_state *d)
+{
+    return d->config.lead_ns != 0 && d->in_flight > 0 && d->in_flight < d->config.depth &&
+           d->gang == CORE_NONE && d->n_unknown == 0;
+}
+
 bool core_device_bears(const struct core *core, const struct core_device_state *d)
 {
-    if (d->in_flight == 0 || d->config.lead_ns == 0 || d->in_flight >= d->config.depth)
+    if (d->in_flight == 0 || d->config.lead_ns == 0)
         return d->in_flight < d->config.depth;
-    /* Beside a job, what requests are owed is known when a step has ended. */
-    return d->gang == CORE_NONE && d->n_unknown == 0 &&
-           expected_at(d) <= core_add(core->now, d->config.lead_ns);
+    return gives_ahead(d) && expected_at(d) <= core_add(core->now, d->config.lead_ns);
 }
 
 void core_device_begin(const struct core *core, struct core_device_state *d,
@@ -113,8 +119,7 @@ void core_device_await_lead(struct core *core, uint32_t device)
     uint64_t waiting = d->parked_head != UINT16_MAX;
 
     core->leads &= ~core_bit(device);
-    if (d->in_flight == 0 || d->in_flight >= d->config.depth || d->n_unknown > 0 ||
-        d->gang != CORE_NONE || core_device_bears(core, d))
+    if (!gives_ahead(d) || core_device_bears(core, d))
         return;
     for (uint32_t i = 0; i < CORE_MAX_MODELS / 64; i++)
         waiting |= core->waiting_models[i];
