@@ -28,7 +28,8 @@ struct tally {
         uint32_t n, n_hard, users, flows;
         uint64_t units;
         uint32_t classes[CORE_PRIORITIES];
-    } lanes[CORE_MAX_LANES];
+    } * lanes; /* as far as models have any */
+    uint32_t n_lanes;
     uint32_t *flows;  /* requests that name each */
     uint32_t *shares; /* requests that wait, of each client in each class */
 };
@@ -239,6 +240,7 @@ static bool check_place(const struct core *core, uint32_t slot, struct tally *ta
 
     CHECK(placed == (r->flow != CORE_NONE), "slot %" PRIu32 " is in a flow, or isn't", slot);
     if (r->lane != UINT16_MAX) {
+        CHECK(r->lane < tally->n_lanes, "slot %" PRIu32 " is in a lane of no model", slot);
         const struct core_lane *lane = &core->lanes[r->lane];
         CHECK(lane->model == r->model, "slot %" PRIu32 " is in another model's lane", slot);
         tally->lanes[r->lane].users++;
@@ -466,6 +468,23 @@ static bool check_all(const struct core *core, struct tally *tally, libsched_err
            check_counts(core, tally, err) && check_actions(core, err) && core_gang_check(core, err);
 }
 
+/* One more than the highest lane of any model. */
+static uint32_t count_lanes(const struct core *core)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++) {
+        const struct core_model_state *m = core_model_get(core, i);
+        uint32_t walked = 0;
+        if (m == NULL)
+            continue;
+        for (uint16_t j = m->lanes; j < CORE_MAX_LANES && walked++ < CORE_MAX_LANES;
+             j = core->lanes[j].next)
+            n = j >= n ? j + 1u : n;
+    }
+    return n;
+}
+
 bool core_check(const struct core *core, libsched_error *err)
 {
     struct tally *tally = calloc(1, sizeof(*tally));
@@ -473,11 +492,14 @@ bool core_check(const struct core *core, libsched_error *err)
 
     if (tally == NULL)
         goto no_memory;
+    tally->n_lanes = count_lanes(core);
+    tally->lanes = calloc((size_t)tally->n_lanes + 1, sizeof(tally->lanes[0]));
     tally->seen = calloc(core->config.max_requests, 1);
     tally->flows = calloc((size_t)core->flows_used + 1, sizeof(tally->flows[0]));
     tally->shares =
         calloc(((size_t)core->config.max_clients + 1) * CORE_PRIORITIES, sizeof(tally->shares[0]));
-    if (tally->seen == NULL || tally->flows == NULL || tally->shares == NULL)
+    if (tally->lanes == NULL || tally->seen == NULL || tally->flows == NULL ||
+        tally->shares == NULL)
         goto no_memory;
     right = check_all(core, tally, err);
     goto done;
@@ -485,6 +507,7 @@ no_memory:
     libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to check with");
 done:
     if (tally != NULL) {
+        free(tally->lanes);
         free(tally->seen);
         free(tally->flows);
         free(tally->shares);
