@@ -191,6 +191,16 @@ static bool lane_learnt(const struct core *core, struct plan_lane *l, uint32_t d
     return true;
 }
 
+/* Whether another device can begin with a model's sooner: its first are not for this one to give
+ * up, ahead of what is under way. */
+static bool sooner_elsewhere(const struct core_plan *plan, uint64_t devices)
+{
+    for (uint32_t i = 1; i < plan->n_devices; i++)
+        if ((devices & core_bit(plan->device[i])) && plan->free_at[i] < plan->begin)
+            return true;
+    return false;
+}
+
 /* Adds a lane whose cost was learnt into the plan's next place. */
 static void plan_lane(struct core *core, struct core_plan *plan, uint32_t device,
                       const struct core_candidate *candidate)
@@ -210,7 +220,7 @@ static void plan_lane(struct core *core, struct core_plan *plan, uint32_t device
     uint64_t within = l->slack == NEVER ? l->typical : cost_units(l, l->slack) / l->each;
     l->window = within > 0 && within < l->typical ? (uint32_t)within : l->typical;
     l->n = core_lane_list(core, candidate->lane, plan->slots, CORE_LANE_LIST);
-    l->droppable = l->n;
+    l->droppable = sooner_elsewhere(plan, l->devices) ? 0 : l->n;
     l->units[0] = 0;
     for (uint32_t i = 0; i < l->n; i++) {
         const struct core_request *r = &core->requests[plan->slots[i]];
@@ -317,7 +327,8 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
             const struct plan_lane *l = &plan->lanes[i];
             if (!(l->devices & core_bit(plan->device[device])))
                 continue;
-            uint32_t n = lane_waiting(plan, l, from[i], at);
+            /* Who comes between now and the first's begin can't be in it: it is given now. */
+            uint32_t n = lane_waiting(plan, l, from[i], begun ? at : plan->now);
             while (n > 0 &&
                    lane_deadline(plan, l, from[i]) < at + lane_cost(l, device, from[i], 1)) {
                 from[i]++;

@@ -147,6 +147,18 @@ TEST(Overload, WithStepsGivenAheadAsMuchIsServed)
     }
 }
 
+/* Who comes before a batch begins that is given long ahead is not in it, and nobody is given up for
+ * their sake. */
+TEST(Overload, ABatchGivenLongAheadCountsOnThoseWhoAreThere)
+{
+    Busy b({.lead = 4 * ms});
+    b.run(500 * ms, 4500, 0);
+    b.run(300 * ms, 10, 0);
+    b.served = 0;
+    b.run(2000 * ms, 9000, 10 * ms);
+    EXPECT_GT(b.served, 8700u);
+}
+
 /* Out of the order in which they came, and of several clients. */
 TEST(Overload, ThePlanKnowsWhoIsNext)
 {
