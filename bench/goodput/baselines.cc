@@ -201,7 +201,7 @@ std::unique_ptr<Policy> make_policy(const PolicyName &name, const World &world)
         return std::make_unique<Timeout>(world, name);
     if (name.name == "window")
         return std::make_unique<Window>(world);
-    return make_core_policy(world);
+    return make_core_policy(world, name.name == "ahead");
 }
 
 } // namespace goodput

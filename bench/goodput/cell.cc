@@ -140,7 +140,7 @@ void run_cell(Cell *cell, const std::vector<std::string> &policies, const Extent
         all.push_back(std::move(chosen));
     }
     for (const Runs &runs : all)
-        if (runs.policy != "default" && (best == nullptr || runs.mean() > best->mean()))
+        if (!PolicyName{runs.policy}.core() && (best == nullptr || runs.mean() > best->mean()))
             best = &runs;
     double bound = place.trace.empty() ? bound_of(place, rate, extent) : 0;
     for (const Runs &runs : all) {
@@ -198,7 +198,7 @@ double in_time_at(const Place &place, const PolicyName &name, double rate, const
 double greatest_rate(const Place &place, const PolicyName &name, const Extent &extent)
 {
     double low = 0, high = bound_u1(place.setup.place()) * 1.05;
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 12; i++) {
         double middle = (low + high) / 2;
         if (in_time_at(place, name, middle, extent) >= 0.99)
             low = middle;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* "default": the core that ships. It is told nothing of what batches cost; it learns that. */
+/* "default" and "ahead": the core that ships. It is told nothing of what batches cost; it learns
+ * that. */
 #include "policy.h"
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 
 #include "core/core.h"
 
@@ -14,6 +16,7 @@ namespace
 {
 
 constexpr uint32_t max_requests = 1u << 15;
+constexpr uint64_t lead_ns = 250000; /* as sched-port has it */
 
 void die(const char *why)
 {
@@ -24,7 +27,8 @@ void die(const char *why)
 class CorePolicy : public Policy
 {
   public:
-    explicit CorePolicy(const World &world) : slots(max_requests), under_way(world.devices)
+    CorePolicy(const World &world, bool steps_ahead)
+        : ahead(steps_ahead), slots(max_requests), under_way(world.devices)
     {
         core_config config = {};
         config.max_requests = max_requests;
@@ -35,6 +39,8 @@ class CorePolicy : public Policy
         for (uint32_t i = 0; i < world.devices; i++) {
             core_device device = {};
             device.kind = CORE_COMPUTE;
+            device.depth = depth();
+            device.lead_ns = ahead ? lead_ns : 0;
             if (core_add_device(core, i, &device) != LIBSCHED_OK)
                 die("the core refuses a device");
         }
@@ -71,6 +77,11 @@ class CorePolicy : public Policy
     CorePolicy(const CorePolicy &) = delete;
     CorePolicy &operator=(const CorePolicy &) = delete;
 
+    uint32_t depth() const override
+    {
+        return ahead ? 2 : 1;
+    }
+
     void arrive(World &world, uint32_t id) override
     {
         const Request &r = world.requests[id];
@@ -88,7 +99,8 @@ class CorePolicy : public Policy
 
     void end(World &world, uint32_t device, const std::vector<uint32_t> &, uint64_t began) override
     {
-        UnderWay &u = under_way[device];
+        const UnderWay u = std::move(under_way[device].front());
+        under_way[device].pop_front();
         for (uint64_t id : u.ids) {
             core_event event = from(CORE_ITEM_DONE, device);
             event.u.item_done.id = id;
@@ -100,7 +112,6 @@ class CorePolicy : public Policy
         event.u.step_done.step = u.step;
         event.u.step_done.begin = began;
         event.u.step_done.end = world.now;
-        u.ids.clear();
         handle(world.now, event);
     }
 
@@ -116,9 +127,8 @@ class CorePolicy : public Policy
         while (core_next_action(core, &action)) {
             switch (action.type) {
             case CORE_DISPATCH: {
-                UnderWay &u = under_way[action.device];
-                u.batch = action.batch;
-                u.step = action.step;
+                under_way[action.device].push_back({action.batch, action.step, {}});
+                UnderWay &u = under_way[action.device].back();
                 batch.clear();
                 for (uint32_t i = 0; i < action.n_items; i++) {
                     u.ids.push_back(action.items[i].id);
@@ -143,8 +153,8 @@ class CorePolicy : public Policy
 
   private:
     struct UnderWay {
-        uint64_t batch = 0;
-        uint32_t step = 0;
+        uint64_t batch;
+        uint32_t step;
         std::vector<uint64_t> ids;
     };
 
@@ -166,18 +176,19 @@ class CorePolicy : public Policy
             die("the core refuses an event");
     }
 
+    const bool ahead;
     ::core *core;
     uint64_t timer = UINT64_MAX;
-    std::vector<uint32_t> slots; /* whose they are */
-    std::vector<UnderWay> under_way;
+    std::vector<uint32_t> slots;                 /* whose they are */
+    std::vector<std::deque<UnderWay>> under_way; /* on each device */
     std::vector<uint32_t> batch;
 };
 
 } // namespace
 
-std::unique_ptr<Policy> make_core_policy(const World &world)
+std::unique_ptr<Policy> make_core_policy(const World &world, bool ahead)
 {
-    return std::make_unique<CorePolicy>(world);
+    return std::make_unique<CorePolicy>(world, ahead);
 }
 
 } // namespace goodput

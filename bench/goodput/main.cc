@@ -138,7 +138,7 @@ std::vector<std::string> policies_of(const Options &o)
 {
     if (!o.policies.empty())
         return o.policies;
-    return {"default", "eager", "timeout", "window"};
+    return {"default", "ahead", "eager", "timeout", "window"};
 }
 
 int run_trace(const Options &o)

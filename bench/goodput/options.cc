@@ -21,7 +21,8 @@ const char usage[] =
     "\n"
     "A batch of n units takes alpha n + beta. Without --trace: the grid, or those of its cells "
     "that\n"
-    "are named; policies are default, eager, timeout, window. --scale 0.5: the trace twice as "
+    "are named; policies are default, ahead, eager, timeout, window. --scale 0.5: the trace twice "
+    "as "
     "fast.\n"
     "--log writes what became of every request (with a grid, of one cell and its first seed).\n";
 
@@ -102,7 +103,7 @@ Options read_options(int argc, char **argv)
             o.traces = value == "traces";
         } else if (option == "--policy") {
             o.policies = list(value);
-            check(option, o.policies, {"default", "eager", "timeout", "window"});
+            check(option, o.policies, {"default", "ahead", "eager", "timeout", "window"});
         } else if (option == "--arrivals") {
             o.arrivals = list(value);
             check(option, o.arrivals, {"poisson", "cv3"});

@@ -60,14 +60,13 @@ void Output::note(const Cell &cell)
     std::snprintf(load, sizeof(load), " load %.2f", cell.load);
     std::string where = name_of(*cell.place) + load;
     for (const Score &s : cell.scores) {
-        if (s.policy != "default")
+        if (!PolicyName{s.policy}.core())
             continue;
-        if (s.vs_best > 0 && s.vs_best < best_baseline.value)
-            best_baseline = {s.vs_best, where};
-        if (s.vs_fluid > 0 && s.vs_fluid < fluid.value && cell.load >= 1.5)
-            fluid = {s.vs_fluid, where};
-        if (s.vs_optimum > 0 && s.vs_optimum < optimum.value)
-            optimum = {s.vs_optimum, where};
+        Worsts &w = worsts[s.policy];
+        w.best_baseline.note(s.vs_best, where);
+        if (cell.load >= 1.5)
+            w.fluid.note(s.vs_fluid, where);
+        w.optimum.note(s.vs_optimum, where);
     }
 }
 
@@ -107,7 +106,7 @@ void Output::cell(const Cell &cell)
         if (s.vs_optimum > 0)
             report_add(report, "goodput_vs_optimum", params_of(cell, s.policy), s.vs_optimum,
                        "ratio", 1);
-        if (s.vs_best > 0 && s.policy == "default")
+        if (s.vs_best > 0 && PolicyName{s.policy}.core())
             report_add(report, "goodput_vs_best_baseline", params_of(cell, s.policy), s.vs_best,
                        "ratio", 1);
         report_add(report, "mean_ms", params_of(cell, s.policy), s.mean_ms, "ms",
@@ -120,8 +119,8 @@ void Output::cell(const Cell &cell)
 void Output::rate(const RateCell &cell)
 {
     for (const RateScore &s : cell.scores)
-        if (s.policy == "default" && s.vs_u2 < u2.value)
-            u2 = {s.vs_u2, name_of(*cell.place)};
+        if (PolicyName{s.policy}.core())
+            worsts[s.policy].u2.note(s.vs_u2, name_of(*cell.place));
     if (report == nullptr) {
         if (!rates_began)
             std::printf("\nthe greatest rate with 99 %% in time, beside U2:\n");
@@ -143,17 +142,19 @@ void Output::close()
         report_close(report);
         return;
     }
-    const struct {
-        const char *what;
-        const Worst *worst;
-    } all[] = {{"beside the best baseline", &best_baseline},
-               {"beside the fluid estimate, load 1.5", &fluid},
-               {"beside the optimum", &optimum},
-               {"the greatest rate beside U2", &u2}};
-    for (const auto &a : all)
-        if (a.worst->value < 1e9)
-            std::printf("worst of default, %s: %.4f (%s)\n", a.what, a.worst->value,
-                        a.worst->where.c_str());
+    for (const auto &[policy, w] : worsts) {
+        const struct {
+            const char *what;
+            const Worst *worst;
+        } all[] = {{"beside the best baseline", &w.best_baseline},
+                   {"beside the fluid estimate, load 1.5", &w.fluid},
+                   {"beside the optimum", &w.optimum},
+                   {"the greatest rate beside U2", &w.u2}};
+        for (const auto &a : all)
+            if (a.worst->value < 1e9)
+                std::printf("worst of %s, %s: %.4f (%s)\n", policy.c_str(), a.what, a.worst->value,
+                            a.worst->where.c_str());
+    }
 }
 
 } // namespace goodput

@@ -3,6 +3,9 @@
 #ifndef GOODPUT_OUTPUT_H
 #define GOODPUT_OUTPUT_H
 
+#include <map>
+#include <string>
+
 #include "cell.h"
 
 struct report;
@@ -24,11 +27,23 @@ class Output
     struct Worst {
         double value = 1e9;
         std::string where;
+
+        /* A value of 0 is not known. */
+        void note(double other, const std::string &there)
+        {
+            if (other > 0 && other < value) {
+                value = other;
+                where = there;
+            }
+        }
+    };
+    struct Worsts {
+        Worst best_baseline, fluid, optimum, u2;
     };
 
     struct report *report = nullptr; /* with JSON */
     bool began = false, rates_began = false;
-    Worst best_baseline, fluid, optimum, u2;
+    std::map<std::string, Worsts> worsts; /* of the core's policies */
 };
 
 /* Every request's arrival, dispatch, batch, device, end and outcome. */

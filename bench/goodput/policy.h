@@ -48,6 +48,11 @@ class Policy
 {
   public:
     virtual ~Policy() = default;
+    /* So many batches of a device it may have under way, the second behind the first. */
+    virtual uint32_t depth() const
+    {
+        return 1;
+    }
     virtual void arrive(World &world, uint32_t id) = 0;
     virtual void end(World &world, uint32_t device, const std::vector<uint32_t> &ids,
                      uint64_t began) = 0;
@@ -55,15 +60,22 @@ class Policy
     virtual uint64_t decide(World &world) = 0;
 };
 
-/* "default" (the core), "eager", "timeout" and "window". The timeout policy has settings: so many
- * parts of a thousand of the largest batch, and of the deadline. */
+/* "default" (the core), "ahead" (the core that gives the next batch before the one under way has
+ * ended, as sched-port has it), "eager", "timeout" and "window". The timeout policy has settings:
+ * so many parts of a thousand of the largest batch, and of the deadline. */
 struct PolicyName {
     std::string name;
     uint32_t size_permille = 0, wait_permille = 0;
+
+    /* A baseline otherwise. */
+    bool core() const
+    {
+        return name == "default" || name == "ahead";
+    }
 };
 
 std::unique_ptr<Policy> make_policy(const PolicyName &name, const World &world);
-std::unique_ptr<Policy> make_core_policy(const World &world);
+std::unique_ptr<Policy> make_core_policy(const World &world, bool ahead);
 
 /* The timeout policy is given the best of these. */
 extern const std::vector<PolicyName> timeout_settings;

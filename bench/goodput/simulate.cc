@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 
 #include "sim/events.h"
 
@@ -57,18 +58,12 @@ class Simulation : public World
 
     void dispatch(uint32_t device, const uint32_t *ids, uint32_t n) override
     {
-        Running &r = running[device];
-        uint64_t units = 0;
-        if (r.busy || n == 0)
-            die("a device is given two batches, or an empty one");
-        r.ids.assign(ids, ids + n);
-        r.busy = true;
-        r.began = now;
+        std::deque<Batch> &given = running[device];
+        if (given.size() >= policy->depth() || n == 0)
+            die("a device is given too many batches, or an empty one");
+        given.push_back({{ids, ids + n}, 0});
         batches++;
-        for (uint32_t id : r.ids)
-            units += requests[id].units;
-        uint64_t ends_at = now + cost.of(units);
-        for (uint32_t id : r.ids) {
+        for (uint32_t id : given.back().ids) {
             Request &q = requests[id];
             if (q.outcome != Outcome::waiting)
                 die("a request is dispatched twice");
@@ -77,7 +72,8 @@ class Simulation : public World
             q.device = device;
             q.batch = batches;
         }
-        ends.add(ends_at, device);
+        if (given.size() == 1)
+            begin(device);
     }
 
     void drop(uint32_t id) override
@@ -91,10 +87,9 @@ class Simulation : public World
     uint64_t batches = 0;
 
   private:
-    struct Running {
-        bool busy = false;
-        uint64_t began = 0;
+    struct Batch {
         std::vector<uint32_t> ids;
+        uint64_t began;
     };
 
     [[noreturn]] static void die(const char *why)
@@ -103,21 +98,33 @@ class Simulation : public World
         std::exit(1);
     }
 
+    void begin(uint32_t device)
+    {
+        Batch &batch = running[device].front();
+        uint64_t units = 0;
+        for (uint32_t id : batch.ids)
+            units += requests[id].units;
+        batch.began = now;
+        ends.add(now + cost.of(units), device);
+    }
+
     void end(uint32_t device)
     {
-        Running &r = running[device];
-        r.busy = false;
-        for (uint32_t id : r.ids) {
+        const Batch batch = std::move(running[device].front());
+        running[device].pop_front();
+        for (uint32_t id : batch.ids) {
             Request &q = requests[id];
             q.end = now;
             q.outcome = now <= q.deadline ? Outcome::in_time : Outcome::late;
         }
-        policy->end(*this, device, r.ids, r.began);
+        if (!running[device].empty())
+            begin(device);
+        policy->end(*this, device, batch.ids, batch.began);
     }
 
     std::unique_ptr<Policy> policy;
-    sim::Events<uint32_t> ends; /* devices */
-    std::vector<Running> running;
+    sim::Events<uint32_t> ends;             /* devices */
+    std::vector<std::deque<Batch>> running; /* of each device, the first under way */
 };
 
 } // namespace
