@@ -364,13 +364,12 @@ static uint32_t leave_ahead(const struct core *core, struct core_candidate *cand
     return kept == 0 ? n : kept;
 }
 
-/* The lanes that another is preferred to are passed over once more. */
-static void note_passed(struct core *core, const struct core_candidate *candidates, uint32_t n,
-                        uint16_t chosen)
+/* The most urgent lane is passed over once more where another is preferred to it. */
+static void note_passed(struct core *core, const struct core_choice *choice)
 {
-    for (uint32_t i = 0; i < n; i++)
-        core->lanes[candidates[i].lane].passed++;
-    core->lanes[chosen].passed = 0;
+    if (choice->urgent != choice->lane)
+        core->lanes[choice->urgent].passed++;
+    core->lanes[choice->lane].passed = 0;
 }
 
 /* Those who are given up for the sake of the batch: they are told at once. */
@@ -453,7 +452,7 @@ void core_batch_schedule(struct core *core, uint32_t device)
             if (s == NULL)
                 break;
             if (behind == NULL)
-                note_passed(core, candidates, n, choice.lane);
+                note_passed(core, &choice);
             give_up(core, choice.lane, choice.drop);
         }
         d->had_new = !go_on;

@@ -161,7 +161,7 @@ struct core_lane {
     uint32_t n, n_hard; /* waiting; with a deadline */
     uint32_t flows;
     uint32_t users;  /* requests that name it */
-    uint32_t passed; /* batches that others were given since it was served, those waiting */
+    uint32_t passed; /* times that another was given a batch while this one was the most urgent */
     uint16_t model;
     uint16_t next; /* of its model, or free */
     bool prepare;
@@ -576,8 +576,9 @@ struct core_candidate {
 struct core_choice {
     struct core_request *next; /* of its lane; NULL: nothing */
     uint16_t lane;
-    uint32_t drop; /* so many of the first are given up */
-    uint32_t n;    /* so many are taken at most; 0: as many as fit */
+    uint16_t urgent; /* the lane of the most urgent of all */
+    uint32_t drop;   /* so many of the first are given up */
+    uint32_t n;      /* so many are taken at most; 0: as many as fit */
 };
 
 /* Chooses among lanes, one at least. */

@@ -23,7 +23,7 @@
 #define PLAN_LANES 16     /* so many are looked at, that of the most urgent first */
 #define PLAN_BATCHES 32   /* so far a plan looks */
 #define PLAN_LEAST 200000 /* ns: a batch that is shorter is not worth one */
-#define PASSED_MOST 16    /* batches of others before a lane has its turn, however small it is */
+#define PASSED_MOST 4 /* times that the most urgent lane is passed over, its batch being small */
 #define NEVER (UINT64_MAX / 4)
 #define TIME_MOST (UINT64_C(1) << 46) /* ns: so that products stay within 64 bits */
 
@@ -365,7 +365,10 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
         }
         if (!begun) {
             const struct plan_lane *l = &plan->lanes[best];
-            *first = (struct core_choice){l->next, l->lane, chosen.drop, chosen.n};
+            first->next = l->next;
+            first->lane = l->lane;
+            first->drop = chosen.drop;
+            first->n = chosen.n;
             begun = true;
         }
         from[best] += chosen.drop + chosen.n;
@@ -430,42 +433,38 @@ struct core_choice core_plan_choose(struct core *core, uint32_t device,
 {
     struct core_plan *plan = core->planner;
     const struct core_candidate *urgent = most_urgent(core, device, candidates, n);
-    struct core_choice choice = {urgent->next, urgent->lane, 0, 0};
+    struct core_choice choice = {urgent->next, urgent->lane, urgent->lane, 0, 0};
     const struct core_model_state *m = core->models[urgent->next->model];
 
     if (core->lanes[urgent->lane].prepare || (m->config.flags & CORE_MODEL_STEPS) ||
         (urgent->next->flags & CORE_ALONE))
         return choice;
-    uint32_t hard = 0, passed = PASSED_MOST - 1;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct core_lane *lane = &core->lanes[candidates[i].lane];
-        hard += lane->n_hard;
-        /* Nobody is passed over for ever because others have the larger batches. */
-        if (lane->passed > passed) {
-            passed = lane->passed;
-            choice.next = candidates[i].next;
-            choice.lane = candidates[i].lane;
-        }
-    }
-    if (hard == 0 || choice.lane != urgent->lane)
+    const struct core_lane *lane = &core->lanes[urgent->lane];
+    uint32_t hard = 0;
+    for (uint32_t i = 0; i < n && hard == 0; i++)
+        hard = core->lanes[candidates[i].lane].n_hard;
+    if (hard == 0)
         return choice;
+    /* Nobody is passed over for ever because others have the larger batches; and as what its own
+     * cost is learnt from these turns alone, they are for batches as large as can be. */
+    bool turn = lane->passed >= PASSED_MOST;
 
     struct plan_lane *l = &plan->lanes[0];
-    const struct core_lane *lane = &core->lanes[urgent->lane];
     if (!lane_learnt(core, l, device, lane))
         return choice;
     uint64_t largest = units_cost(l, lane->units < l->most ? lane->units : l->most);
     uint64_t begin = core_device_begins(core, core->devices[device]);
     /* Where the first has time for the largest batch, that is what every policy begins with. */
-    if ((n == 1 || largest < PLAN_LEAST) &&
+    bool alone = n == 1 || turn;
+    if ((alone || largest < PLAN_LEAST) &&
         (urgent->next->deadline == 0 || begin + largest <= urgent->next->deadline))
         return choice;
     plan_reset(plan, core->now, begin);
     plan_devices(core, plan, device);
     plan_lane(core, plan, device, urgent);
-    if (n == 1 && fits_at_once(plan, l))
+    if (alone && fits_at_once(plan, l))
         return choice;
-    if (largest < PLAN_LEAST) {
+    if (turn || largest < PLAN_LEAST) {
         struct batch b = choose_batch(plan, l, 0, 0, l->n, plan->begin, RULE_LARGE, l->droppable);
         choice.drop = b.drop;
         choice.n = b.n;

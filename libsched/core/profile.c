@@ -167,6 +167,17 @@ void profile_device_init(struct profile_device *d)
     *d = (struct profile_device){.factor = PROFILE_ONE, .margin.ratio = PROFILE_ONE};
 }
 
+/* The first sample of a device for long: what was known of it is not how it is now, and if it took
+ * less than half of what it was expected to, that is believed at once. */
+static void seen_again(struct profile_device *d, uint64_t expected, uint64_t ns)
+{
+    d->margin = (struct profile_margin){.ratio = PROFILE_ONE};
+    if (d->factor > PROFILE_ONE && ns < expected / 2) {
+        uint64_t factor = d->factor * ((ns << 16) / expected) >> 16;
+        d->factor = factor > PROFILE_ONE ? (uint32_t)factor : PROFILE_ONE;
+    }
+}
+
 void profile_refresh(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
                      uint64_t ns)
 {
@@ -207,6 +218,8 @@ void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t no
         add(p, units, ns);
         return;
     }
+    if (d->margin.samples > 0 && now > d->last && now - d->last >= PROFILE_STALE)
+        seen_again(d, profile_expect(p, d, units), ns);
     /* What a prior expects says nothing of how reliable the times are. */
     if (p->samples >= PRIOR) {
         uint32_t ratio = ratio_of(ns, profile_expect(p, d, units));
