@@ -78,9 +78,8 @@ static uint64_t done_in(const struct core *core, const struct core_model_state *
     return ns == 0 ? 0 : core_device_begins(core, core->devices[device]) - core->now + ns;
 }
 
-/* Whether a device can't serve somebody in time, and another could: it is left to that one. Behind
- * steps that are under way that may be the same one: it is then told as soon as that can't either.
- */
+/* Whether a device can't serve somebody in time: it is left to others. Behind steps that are under
+ * way that may be the same one; and where none can, it is told so when the clock gets there. */
 static bool too_slow(const struct core *core, uint32_t device, const struct core_request *r)
 {
     const struct core_model_state *m = core->models[r->model];
@@ -90,8 +89,7 @@ static bool too_slow(const struct core *core, uint32_t device, const struct core
         ((m->resident & m->config.devices) == core_bit(device) &&
          core_device_begins(core, core->devices[device]) == core->now))
         return false;
-    return core->now + done_in(core, m, device, r->units) > r->deadline &&
-           core->now + core_model_least(core, m, r->units) <= r->deadline;
+    return core->now + done_in(core, m, device, r->units) > r->deadline;
 }
 
 /* The next who may join a session, or NULL. */

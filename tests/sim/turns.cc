@@ -32,13 +32,8 @@ class Turns : public Watch
         hungry[s.model] = never;
         if (!alternates || s.prepare)
             return;
-        bool others = false;
-        for (uint32_t m = 0; m < world.models.size(); m++)
-            others =
-                others || (m != s.model && (world.models[m].config.flags & CORE_MODEL_STEPS) == 0 &&
-                           world.requests.ready_of_model(m) > 0 && workers[s.device]->resident(m));
         uint32_t &n = in_a_row[s.device];
-        n = s.step > 1 && others ? n + 1 : 0;
+        n = s.step > 1 && others_wait(s.device, s.model) ? n + 1 : 0;
         if (n > 2)
             violate("turns", "%u steps of sessions on device %u, and others wait", n, s.device);
     }
@@ -57,6 +52,29 @@ class Turns : public Watch
     }
 
   private:
+    /* For another model, which the device has, and with time for it: who has little is left to
+     * devices that are faster. */
+    bool others_wait(uint32_t device, uint32_t model)
+    {
+        std::vector<bool> is_other(world.models.size());
+        bool any = false;
+        for (uint32_t m = 0; m < world.models.size(); m++) {
+            is_other[m] = m != model && (world.models[m].config.flags & CORE_MODEL_STEPS) == 0 &&
+                          world.requests.ready_of_model(m) > 0 && workers[device]->resident(m);
+            any = any || is_other[m];
+        }
+        if (!any)
+            return false;
+        bool found = false;
+        world.requests.each([&](const Request &r) {
+            found = found ||
+                    (r.where == Where::queued && (r.prepared || !r.prepares) && is_other[r.model] &&
+                     (r.deadline == 0 ||
+                      r.deadline > world.now + 4 * world.cost(r.model, device, r.real_units)));
+        });
+        return found;
+    }
+
     World &world;
     const Workers &workers;
     std::vector<uint32_t> in_a_row;
