@@ -20,8 +20,9 @@ SEEDS = 180
 EVENTS = 30000
 TIMEOUT_S = 60
 
-# What is said of jobs, or of deadlines, is shown best in worlds that are made for it.
+# What is said of jobs, of deadlines or of shares is shown best in worlds that are made for it.
 GANGS = ["--profile", "gangs"]
+FAIR = ["--profile", "fair"]
 EXACT = ["--profile", "exact"]
 
 # name, file, what is there once, what is put in its place, options of the simulator
@@ -30,9 +31,9 @@ MUTATIONS = [
      "core_request_retry(core, r, LIBSCHED_EDEVICELOST);", "(void)r;"),
     ("forget the lift of a client", "client.c",
      "    if (s->waiting++ > 0)\n        return;\n    if (s->time < c->least)\n        s->time = c->least;\n",
-     "    if (s->waiting++ > 0)\n        return;\n"),
+     "    if (s->waiting++ > 0)\n        return;\n", FAIR),
     ("forget what a batch costs its client", "client.c",
-     "s->time += ns / core_client_weight(core, client);", "s->time += 0 * ns;"),
+     "s->time += ns / core_client_weight(core, client);", "s->time += 0 * ns;", FAIR),
     ("one request too many in a batch", "batch.c", "room->n >= max_n", "room->n > max_n"),
     ("one unit too many in a batch", "batch.c", "units > room->max_units", "units > room->max_units + 1"),
     ("one request too many in a queue", "request.c",
