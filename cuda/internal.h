@@ -57,6 +57,14 @@ struct cuda_ring {
 
 struct cuda_plan;
 
+/* NVML's, of the thread that reads it (readings.c). */
+struct cuda_instruments {
+    struct nvml_device *handle; /* NULL: not found yet */
+    struct nvml_events *events; /* NULL: Xids are not told */
+    uint64_t xid_count;
+    uint32_t last_xid;
+};
+
 struct cuda_device {
     libsched_device base;
     int ordinal;
@@ -73,6 +81,8 @@ struct cuda_device {
     struct cuda_span workspace;
     struct cuda_plan **plans; /* a hash table of PLAN_BUCKETS chains */
     uint32_t n_plans;
+
+    struct cuda_instruments instruments;
 
     /* The communicator whose operations may be under way on the compute stream; NULL: none. */
     libsched_device_communicator *collective;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "open.h"
+#include "readings.h"
 
 /* bf16 products on tensor cores, and copies to shared memory that go on by themselves. */
 #define MIN_CAPABILITY 80
@@ -123,6 +124,7 @@ void cuda_close(libsched_device *base)
     struct cuda_device *device = cuda_device_of(base);
     const bool usable = cuda_enter(device, NULL) == LIBSCHED_OK;
 
+    cuda_readings_close(device);
     cuda_products_close(device);
     if (usable && device->lanes[CUDA_COMPUTE].stream != NULL)
         (void)cuda_synchronize(base, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The plugin's table. */
 #include "open.h"
+#include "readings.h"
 
 const libsched_device_driver *libsched_device_entry(uint32_t abi)
 {
@@ -35,6 +36,7 @@ const libsched_device_driver *libsched_device_entry(uint32_t abi)
         .all_gather = cuda_all_gather,
         .reduce_scatter = cuda_reduce_scatter,
         .barrier = cuda_barrier,
+        .readings = cuda_readings,
     };
 
     return abi == LIBSCHED_DEVICE_ABI ? &driver : NULL;

@@ -20,14 +20,20 @@ static bool valid_name(const char *name)
 
 /* Collectives came later than the rest. */
 #define SIZE_WITHOUT_COLLECTIVES offsetof(libsched_device_driver, communicator_id)
+#define SIZE_WITH_COLLECTIVES offsetof(libsched_device_driver, readings)
 
 bool device_has_collectives(const libsched_device_driver *driver)
 {
-    return driver->struct_size >= sizeof(libsched_device_driver) &&
-           driver->communicator_create != NULL && driver->communicator_destroy != NULL &&
-           driver->communicator_abort != NULL && driver->all_reduce != NULL &&
-           driver->broadcast != NULL && driver->all_gather != NULL &&
+    return driver->struct_size >= SIZE_WITH_COLLECTIVES && driver->communicator_create != NULL &&
+           driver->communicator_destroy != NULL && driver->communicator_abort != NULL &&
+           driver->all_reduce != NULL && driver->broadcast != NULL && driver->all_gather != NULL &&
            driver->reduce_scatter != NULL && driver->barrier != NULL;
+}
+
+bool device_has_readings(const libsched_device_driver *driver)
+{
+    return driver->struct_size >= SIZE_WITH_COLLECTIVES + sizeof(driver->readings) &&
+           driver->readings != NULL;
 }
 
 /* The plugin's table, once it is known to be one that we can use. */

@@ -23,6 +23,9 @@ int device_find_driver(const libsched_device_driver **out, const char *name,
 /* Whether a driver has all collectives but communicator_id(), which it need not have. */
 bool device_has_collectives(const libsched_device_driver *driver);
 
+/* Whether the instruments of its devices can be read. */
+bool device_has_readings(const libsched_device_driver *driver);
+
 #ifdef __cplusplus
 }
 #endif

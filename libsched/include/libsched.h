@@ -45,6 +45,7 @@
 #ifndef LIBSCHED_H
 #define LIBSCHED_H
 
+#include <libsched/readings.h>
 #include <libsched/status.h>
 #include <libsched/tensor.h>
 
@@ -213,6 +214,16 @@ LIBSCHED_API uint32_t libsched_device_count(const libsched *s);
 /* Fills `out`, the caller's, for device `index`. LIBSCHED_ENODEVICE: there is none;
  * LIBSCHED_EINVAL: `out` does not begin with its size. */
 LIBSCHED_API int libsched_device_get(libsched *s, uint32_t index, libsched_device_info *out);
+
+#define LIBSCHED_DEVICE_READINGS_INIT LIBSCHED_INIT_OF(libsched_device_readings)
+
+/* Fills `out` with what the instruments of device `index` showed last (libsched/readings.h). Its
+ * worker reads them about once a second; this looks at what it left, and waits for nothing. Where
+ * there is nothing `has` is 0, and `reason` says why: a CPU device, no worker that runs, no library
+ * to read them with. Errors (`xid_count`) are those since the scheduler was opened, also of workers
+ * that they ended. Statuses as above. */
+LIBSCHED_API int libsched_device_get_readings(libsched *s, uint32_t index,
+                                              libsched_device_readings *out);
 
 /* -------------------------------------------------------------------------------------- models */
 

@@ -289,6 +289,8 @@ struct runtime_device {
     uint64_t restart_at; /* 0: no restart is due */
     uint32_t spin_us;    /* as the worker was told */
     uint64_t busy_ns, batches;
+    uint64_t xid_count; /* that its workers saw which are gone */
+    uint32_t last_xid;
     struct list running; /* requests that its worker has */
     uint64_t job;        /* the core's id of the job that has a rank in its worker; 0: none */
     bool rank_closes;    /* that was told to end */
@@ -430,6 +432,9 @@ bool runtime_device_usable(const struct runtime_device *device);
 /* The bits of the devices of some names, all of which can be used; of none: of all that can be. */
 int runtime_devices_choose(libsched *s, const char *const *names, uint32_t n, uint64_t *out,
                            libsched_error *err);
+
+/* readings.c. A worker has gone: what is remembered of what it saw. */
+void runtime_readings_keep(libsched *s, struct runtime_device *device);
 
 /* distance.c. Tells the core how far the devices are from each other. */
 int runtime_distances_set(libsched *s, libsched_error *err);

@@ -243,6 +243,7 @@ static void is_down(libsched *s, struct runtime_device *device, const struct wor
     for (uint32_t i = 0; i < CORE_MAX_MODELS; i++)
         if (s->by_index[i] != NULL)
             s->by_index[i]->loads[device->index] = RUNTIME_NOT_LOADED;
+    runtime_readings_keep(s, device);
     free_worker(s, device);
     if (asked)
         was_stopped(device);

@@ -12,6 +12,9 @@
 #include "device/loader.h"
 #include "worker/affinity.h"
 
+/* So long a worker that has lost its device waits for its instruments, at most. */
+#define LAST_LOOK_NS UINT64_C(200000000)
+
 uint64_t agent_now(void)
 {
     struct timespec now;
@@ -132,6 +135,9 @@ static int set_up(struct agent *agent, struct wire_reader *reader)
         if (status < 0)
             return status;
     }
+    if (agent->device != NULL &&
+        monitor_start(&agent->monitor, agent->device, &agent->channel, &err) < 0)
+        agent_log(agent, "%s", err.message);
     wire_reset(&agent->out);
     agent_send(agent, EVENT_UP);
     return LIBSCHED_OK;
@@ -216,6 +222,7 @@ static void release(struct agent *agent)
     agent_rank_end(agent);
     agent_items_drop_all(agent);
     agent_models_close(agent);
+    monitor_stop(agent->monitor);
     if (agent->device != NULL)
         agent->device->driver->close(agent->device);
     control_stop(agent->control);
@@ -251,6 +258,9 @@ int agent_run(const struct agent_descriptors *descriptors, libsched_error *err)
             channel_speak(&agent.channel, status, err->message);
     } else {
         status = serve(&agent);
+        /* What NVIDIA's driver has to say of it is told to nobody who asks later. */
+        if (status == LIBSCHED_EDEVICELOST)
+            monitor_look(agent.monitor, LAST_LOOK_NS);
         if (status < 0)
             channel_read_last_words(&agent.channel, err);
     }

@@ -4,10 +4,10 @@
  * and sends events.
  *
  * One thread does all of it, in a process of its own (sched-worker) or in the host's; a second
- * one listens meanwhile (control.h). The files: agent.c the loop, agent_models.c loading,
- * agent_items.c the items of sessions, agent_step.c running a step, agent_host.c what an engine
- * may call, agent_results.c its result memory, agent_events.c what is sent, agent_rank.c the rank
- * of a job and agent_rank_host.c what a program may call.
+ * one listens meanwhile (control.h), a third one watches the device (monitor.h). The files: agent.c
+ * the loop, agent_models.c loading, agent_items.c the items of sessions, agent_step.c running a
+ * step, agent_host.c what an engine may call, agent_results.c its result memory, agent_events.c
+ * what is sent, agent_rank.c the rank of a job and agent_rank_host.c what a program may call.
  */
 #ifndef WORKER_AGENT_H
 #define WORKER_AGENT_H
@@ -23,6 +23,7 @@
 #include "worker/control.h"
 #include "worker/heap.h"
 #include "worker/id_map.h"
+#include "worker/monitor.h"
 #include "worker/protocol.h"
 #include "worker/ring.h"
 #include "worker/wire.h"
@@ -99,8 +100,9 @@ struct agent {
     struct control *control;
     struct control_segment *last_segment; /* most tensors lie where the one before did */
     libsched_device *device;
-    struct id_map models; /* key to struct agent_model */
-    struct id_map items;  /* id to struct agent_item */
+    struct monitor *monitor; /* NULL: it has no instruments */
+    struct id_map models;    /* key to struct agent_model */
+    struct id_map items;     /* id to struct agent_item */
     struct agent_item *first_item;
     uint32_t cancellations; /* seen */
 

@@ -176,6 +176,52 @@ bool channel_read_last_words(const struct channel *channel, libsched_error *out)
     return true;
 }
 
+/* A sequence lock, of which each part is atomic: what is stored after the odd version is not seen
+ * before it, and what was loaded before the second look at the version is not newer than it. */
+void channel_put_readings(struct channel *channel, const libsched_device_readings *readings,
+                          uint64_t now)
+{
+    struct channel_readings *to = &channel->header->readings;
+    uint64_t words[CHANNEL_READING_WORDS] = {0};
+    uint64_t version = __atomic_load_n(&to->version, __ATOMIC_RELAXED) | 1;
+
+    memcpy(words, readings, sizeof(*readings));
+    __atomic_store_n(&to->version, version, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->read_at, now, __ATOMIC_RELEASE);
+    for (size_t i = 0; i < CHANNEL_READING_WORDS; i++)
+        __atomic_store_n(&to->words[i], words[i], __ATOMIC_RELEASE);
+    __atomic_store_n(&to->version, version + 1, __ATOMIC_RELEASE);
+}
+
+/* A writer needs less than a microsecond once a second. */
+#define READ_TRIES 16
+
+bool channel_get_readings(const struct channel *channel, libsched_device_readings *out,
+                          uint64_t *read_at)
+{
+    const struct channel_readings *from = &channel->header->readings;
+    uint64_t words[CHANNEL_READING_WORDS];
+
+    for (int tries = 0; tries < READ_TRIES; tries++) {
+        uint64_t version = __atomic_load_n(&from->version, __ATOMIC_ACQUIRE);
+
+        if (version == 0)
+            return false;
+        if (version % 2 != 0)
+            continue;
+        *read_at = __atomic_load_n(&from->read_at, __ATOMIC_ACQUIRE);
+        for (size_t i = 0; i < CHANNEL_READING_WORDS; i++)
+            words[i] = __atomic_load_n(&from->words[i], __ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&from->version, __ATOMIC_RELAXED) != version)
+            continue;
+        memcpy(out, words, sizeof(*out));
+        out->uuid[sizeof(out->uuid) - 1] = '\0';
+        out->reason[sizeof(out->reason) - 1] = '\0';
+        return true;
+    }
+    return false;
+}
+
 void channel_wake(int eventfd)
 {
     const uint64_t one = 1;

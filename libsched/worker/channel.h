@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include <libsched/engine.h>
+#include <libsched/readings.h>
 #include <libsched/status.h>
 
 #include "worker/ring.h"
@@ -29,7 +30,7 @@ extern "C" {
 
 #define CHANNEL_MAGIC UINT64_C(0x31304B5257444853)
 /* Raised with any change to the header or to the records. */
-#define CHANNEL_ABI 2
+#define CHANNEL_ABI 3
 
 enum channel_descriptor {
     CHANNEL_FD_CONTROL = 3,
@@ -66,6 +67,16 @@ struct channel_last_words {
     char text[LIBSCHED_MESSAGE_SIZE];
 };
 
+#define CHANNEL_READING_WORDS ((sizeof(libsched_device_readings) + 7) / 8)
+
+/* What the device's instruments showed last: written by the worker as it likes, read by the host
+ * when somebody asks, and neither waits for the other. */
+struct channel_readings {
+    uint64_t version; /* odd while they are written; 0: there are none yet */
+    uint64_t read_at;
+    uint64_t words[CHANNEL_READING_WORDS];
+};
+
 struct channel_header {
     /* The beginning is laid out alike in every version. */
     struct channel_identity host;
@@ -85,6 +96,8 @@ struct channel_header {
     uint32_t spin_us;
     uint32_t stop;      /* end after the command under way */
     uint32_t cancelled; /* counts cancellations */
+
+    struct channel_readings readings __attribute__((aligned(64)));
 };
 
 struct channel {
@@ -114,6 +127,14 @@ void channel_detach(struct channel *channel);
 void channel_speak(struct channel *channel, int status, const char *text);
 /* Copies it; false where there is none. The status is one of libsched_status. */
 bool channel_read_last_words(const struct channel *channel, libsched_error *out);
+
+/* The worker's side; one thread's. */
+void channel_put_readings(struct channel *channel, const libsched_device_readings *readings,
+                          uint64_t now);
+/* The host's: a copy, in which every number is what the worker wrote and every string ends. False
+ * where there is none, or the worker never lets go of it. */
+bool channel_get_readings(const struct channel *channel, libsched_device_readings *out,
+                          uint64_t *read_at);
 
 /* Writes to an eventfd. */
 void channel_wake(int eventfd);

@@ -76,6 +76,9 @@ void worker_free(struct worker *worker);
 int worker_fd(const struct worker *worker);
 /* Asks for worker_fd() to become readable at the next event. True: one is waiting already. */
 bool worker_arm(struct worker *worker);
+/* What the instruments of its device showed last, with its age; false where it has not said yet.
+ * Also after its exit. */
+bool worker_readings(const struct worker *worker, libsched_device_readings *out);
 /* From now on the worker's spinning before it sleeps; 0: never. */
 void worker_set_spin(struct worker *worker, uint32_t spin_us);
 /* 0 for a thread, or once it has exited. */

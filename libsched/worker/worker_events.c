@@ -166,6 +166,32 @@ static bool read_event(struct worker *worker, uint32_t type, struct wire_reader 
     return false;
 }
 
+static uint32_t percent(uint32_t value)
+{
+    return value <= 100 ? value : 100;
+}
+
+bool worker_readings(const struct worker *worker, libsched_device_readings *out)
+{
+    libsched_device_readings readings;
+    uint64_t read_at, now = now_ns();
+    libsched_error text;
+    if (!channel_get_readings(&worker->incarnation->channel, &readings, &read_at))
+        return false;
+    readings.struct_size = sizeof(readings);
+    readings.age_ns = read_at < now ? now - read_at : 0;
+    readings.utilization_percent = percent(readings.utilization_percent);
+    readings.memory_busy_percent = percent(readings.memory_busy_percent);
+    /* UTF-8, whoever wrote it. */
+    libsched_error_set(&text, LIBSCHED_OK, "%s", readings.reason);
+    memcpy(readings.reason, text.message, sizeof(readings.reason));
+    libsched_error_set(&text, LIBSCHED_OK, "%s", readings.uuid);
+    snprintf(readings.uuid, sizeof(readings.uuid), "%.*s", (int)sizeof(readings.uuid) - 1,
+             text.message);
+    *out = readings;
+    return true;
+}
+
 /* ----------------------------------------------------------------------------------- the stream */
 
 static bool copy_record(struct worker *worker, const struct ring_record *record)

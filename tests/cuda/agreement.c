@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Compiled against the toolkit's own headers: the numbers that the fake of CUDA, and the plugin's
- * declarations of NCCL, have of their own.
+ * declarations of NCCL and NVML, have of their own.
  */
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -102,4 +102,35 @@ SAME_FIELD(min_ctas, minCTAs);
 SAME_FIELD(max_ctas, maxCTAs);
 SAME_FIELD(network, netName);
 SAME_FIELD(split_share, splitShare);
+#endif
+
+/* NVML's header is a part of the toolkit that one may leave out. */
+#if __has_include(<nvml.h>)
+#include <nvml.h>
+
+#include "../../cuda/nvml.h"
+
+SAME(NVML_SUCCESS, NVML_OK);
+SAME(NVML_ERROR_NOT_SUPPORTED, NVML_NOT_SUPPORTED);
+SAME(NVML_ERROR_TIMEOUT, NVML_TIMEOUT);
+SAME(NVML_TEMPERATURE_GPU, NVML_ON_DIE);
+SAME(NVML_MEMORY_ERROR_TYPE_CORRECTED, NVML_CORRECTED);
+SAME(NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_UNCORRECTED);
+SAME(NVML_VOLATILE_ECC, NVML_VOLATILE);
+SAME(nvmlEventTypeXidCriticalError, NVML_XID_EVENT);
+SAME(nvmlClocksThrottleReasonApplicationsClocksSetting, NVML_CLOCK_SETTING);
+SAME(nvmlClocksThrottleReasonSwPowerCap, NVML_CLOCK_POWER_CAP);
+SAME(nvmlClocksThrottleReasonHwSlowdown, NVML_CLOCK_HARDWARE);
+SAME(nvmlClocksThrottleReasonSyncBoost, NVML_CLOCK_SYNC);
+SAME(nvmlClocksThrottleReasonSwThermalSlowdown, NVML_CLOCK_THERMAL);
+SAME(nvmlClocksThrottleReasonHwThermalSlowdown, NVML_CLOCK_HARDWARE_THERMAL);
+SAME(nvmlClocksThrottleReasonHwPowerBrakeSlowdown, NVML_CLOCK_BRAKE);
+SAME(nvmlClocksThrottleReasonDisplayClockSetting, NVML_CLOCK_DISPLAY);
+SAME(sizeof(nvmlMemory_t), sizeof(struct nvml_memory));
+SAME(offsetof(nvmlMemory_t, used), offsetof(struct nvml_memory, used));
+SAME(sizeof(nvmlUtilization_t), sizeof(struct nvml_utilization));
+SAME(offsetof(nvmlUtilization_t, memory), offsetof(struct nvml_utilization, memory));
+SAME(sizeof(nvmlEventData_t), sizeof(struct nvml_event));
+SAME(offsetof(nvmlEventData_t, eventType), offsetof(struct nvml_event, type));
+SAME(offsetof(nvmlEventData_t, eventData), offsetof(struct nvml_event, data));
 #endif

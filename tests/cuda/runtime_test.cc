@@ -7,6 +7,7 @@
 #include "../api/scheduler.h"
 #include "../engine/tiny_bert.h"
 #include "../support/folder.h"
+#include "instruments.h"
 
 using namespace api_test;
 
@@ -191,6 +192,99 @@ TEST_F(OnGpus, AGpuCanBeSeveralDevices)
     EXPECT_EQ(end.status(), LIBSCHED_OK) << end.message;
 }
 
+/* What a device's instruments show, once it is what is waited for: nobody is woken by them. */
+libsched_device_readings readings(Scheduler &s, uint32_t index,
+                                  const std::function<bool(const libsched_device_readings &)> &ok)
+{
+    libsched_device_readings now = LIBSCHED_DEVICE_READINGS_INIT;
+    const uint64_t end = libsched_now() + 20000000000;
+    while (true) {
+        EXPECT_EQ(libsched_device_get_readings(s.get(), index, &now), LIBSCHED_OK);
+        if (ok(now))
+            return now;
+        if (libsched_now() > end) {
+            ADD_FAILURE() << "not seen in 20 s; the last reason: " << now.reason;
+            return now;
+        }
+        s.turn(5);
+    }
+}
+
+constexpr const char *shown = "0000:01:00.0 uuid GPU-00000001\n"
+                              "0000:01:00.0 temperature 61\n"
+                              "0000:02:00.0 uuid GPU-00000002\n"
+                              "0000:02:00.0 utilization 37 12\n";
+
+TEST_F(OnGpus, TheirInstrumentsAreTold)
+{
+    gpu_sched_test::instruments instruments;
+    instruments.show(shown);
+    Scheduler s(Workers::process, emulated);
+    auto any = [](const libsched_device_readings &r) { return r.uuid[0] != '\0'; };
+    // Two devices: the CPU is the first.
+    libsched_device_readings first = readings(s, 1, any), second = readings(s, 2, any);
+    EXPECT_STREQ(first.uuid, "GPU-00000001");
+    EXPECT_EQ(first.has, uint32_t(LIBSCHED_READING_TEMPERATURE | LIBSCHED_READING_XID));
+    EXPECT_EQ(first.temperature_c, 61);
+    EXPECT_STREQ(second.uuid, "GPU-00000002");
+    EXPECT_EQ(second.utilization_percent, 37u);
+    EXPECT_STREQ(first.reason, "");
+    // They are read again and again.
+    instruments.add("0000:02:00.0 temperature 44\n");
+    second = readings(s, 2, [](const libsched_device_readings &r) {
+        return (r.has & LIBSCHED_READING_TEMPERATURE) != 0;
+    });
+    EXPECT_EQ(second.temperature_c, 44);
+    EXPECT_LT(second.age_ns, UINT64_C(20000000000));
+
+    libsched_device_readings cpu = readings(s, 0, [](const libsched_device_readings &r) {
+        return std::string(r.reason) == "the device has no instruments";
+    });
+    EXPECT_EQ(cpu.has, 0u);
+    EXPECT_EQ(libsched_device_get_readings(s.get(), 3, &cpu), LIBSCHED_ENODEVICE);
+    cpu.struct_size = 0;
+    EXPECT_EQ(libsched_device_get_readings(s.get(), 0, &cpu), LIBSCHED_EINVAL);
+}
+
+// The driver says why a card failed in the moment in which the worker ends of it: it looks once
+// more, and what it saw is remembered.
+TEST_F(OnGpus, TheErrorThatEndedAWorkerIsRemembered)
+{
+    gpu_sched_test::tiny_bert bert;
+    bert.write();
+    gpu_sched_test::instruments instruments;
+    instruments.show(shown);
+    const std::string trap = folder.path() + "/trap";
+    setenv("FAKE_CUDA_FAIL_FILE", trap.c_str(), 1);
+    Scheduler s(Workers::process, emulated);
+    load(s, bert.folder, "gpu:0");
+    auto listens = [](const libsched_device_readings &r) {
+        return (r.has & LIBSCHED_READING_TEMPERATURE) != 0;
+    };
+    EXPECT_EQ(readings(s, 1, listens).xid_count, 0u);
+    instruments.add("0000:01:00.0 xid 31\n");
+    std::ofstream(trap) << "the next kernel fails";
+    const Done &done = embed(s, "c b a");
+    ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
+    EXPECT_EQ(s.stats().worker_deaths, 1u);
+    const libsched_device_readings after = readings(s, 1, listens);
+    EXPECT_EQ(after.xid_count, 1u);
+    EXPECT_EQ(after.last_xid, 31u);
+    EXPECT_EQ(readings(s, 2, [](auto &r) { return r.uuid[0] != '\0'; }).xid_count, 0u);
+}
+
+TEST_F(OnGpus, WithoutNvmlTheyAreServedAllTheSame)
+{
+    setenv("GPU_SCHED_NVML", "/nowhere/libnvidia-ml.so.1", 1);
+    Scheduler s(Workers::process, emulated);
+    const libsched_device_readings none = readings(s, 1, [](const libsched_device_readings &r) {
+        return std::string(r.reason).find("/nowhere/libnvidia-ml.so.1") != std::string::npos;
+    });
+    EXPECT_EQ(none.has, 0u);
+    await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+    unsetenv("GPU_SCHED_NVML");
+}
+
 // What can't be used says why, at once and once.
 TEST_F(OnGpus, OneThatCannotBeUsedSaysWhy)
 {
@@ -203,6 +297,9 @@ TEST_F(OnGpus, OneThatCannotBeUsedSaysWhy)
                   std::string::npos)
             << device(s, "gpu:1").reason;
         EXPECT_EQ(device(s, "gpu:1").restarts, 0u);
+        libsched_device_readings none =
+            readings(s, 2, [](const libsched_device_readings &) { return true; });
+        EXPECT_STREQ(none.reason, "the device can't be used");
     }
     setenv("FAKE_CUDA_FAIL", "cudaGetDeviceCount:0:35", 1);
     {

@@ -81,7 +81,7 @@ TEST_F(Installed, HasEverythingInItsPlace)
     for (const char *file :
          {"/bin/sched-port", "/libexec/gpu_sched/sched-worker", "/include/libsched.h",
           "/include/libsched/engine.h", "/include/libsched/device.h", "/include/libsched/status.h",
-          "/include/libsched/tensor.h"})
+          "/include/libsched/readings.h", "/include/libsched/tensor.h"})
         EXPECT_TRUE(fs::exists(prefix() + file)) << file;
     for (const char *file : {"/libsched.so", "/libsched.so.0", "/pkgconfig/libsched.pc",
                              "/cmake/libsched/libschedConfig.cmake"})

@@ -391,6 +391,22 @@ TEST_F(Hostile, CannotHarmItsHostByScribbling)
     }
 }
 
+TEST_F(Hostile, CannotMakeReadingsOfItsDeviceThatHarm)
+{
+    auto w = start("readings");
+    w->wait(WORKER_LOG);
+    libsched_device_readings now;
+    ASSERT_TRUE(worker_readings(w->raw, &now));
+    EXPECT_EQ(now.struct_size, sizeof(now));
+    EXPECT_EQ(now.age_ns, 0u);
+    EXPECT_EQ(now.utilization_percent, 100u);
+    EXPECT_EQ(now.memory_busy_percent, 100u);
+    // Strings that end, of UTF-8.
+    EXPECT_LT(strnlen(now.uuid, sizeof(now.uuid)), sizeof(now.uuid));
+    EXPECT_EQ(std::string(now.reason).find('\xff'), std::string::npos);
+    EXPECT_EQ(std::string(now.uuid).find('\xff'), std::string::npos);
+}
+
 TEST_F(Hostile, CannotWriteInputsOrResizeWhatIsShared)
 {
     auto w = start("tamper");

@@ -22,6 +22,7 @@
 #ifndef LIBSCHED_DEVICE_H
 #define LIBSCHED_DEVICE_H
 
+#include <libsched/readings.h>
 #include <libsched/status.h>
 #include <libsched/tensor.h>
 
@@ -302,6 +303,14 @@ typedef struct libsched_device_driver {
     /* Waits, also on the host, until every rank has come here. */
     int (*barrier)(libsched_device *device, libsched_device_communicator *communicator,
                    libsched_error *err);
+
+    /* -------------------------------------------------------------------------- instruments */
+    /* Came later too. NULL: it has none. */
+
+    /* What its instruments show now; `out` begins with its size. Called about once a second by a
+     * thread of its own, beside all other calls but close(), and also after the device was lost;
+     * it may take its time. LIBSCHED_ENOTSUP: there will never be any, for the reason in `err`. */
+    int (*readings)(libsched_device *device, libsched_device_readings *out, libsched_error *err);
 } libsched_device_driver;
 
 /*
