@@ -160,10 +160,11 @@ void describe_devices(struct port *p)
     for (uint32_t i = 0; i < n; i++) {
         libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
         libsched_device_get(p->sched, i, &info);
+        const bool gpu = info.kind == LIBSCHED_DEVICE_GPU;
         bool usable = info.state != LIBSCHED_DEVICE_ABSENT && info.state != LIBSCHED_DEVICE_DOWN;
-        encode_map(w, info.pci[0] != '\0' ? 15 : 14);
+        encode_map(w, 14 + (info.pci[0] != '\0') + gpu);
         PUT_STR(w, "name", info.name);
-        PUT_STR(w, "kind", info.kind == LIBSCHED_DEVICE_GPU ? "gpu" : "cpu");
+        PUT_STR(w, "kind", gpu ? "gpu" : "cpu");
         encode_key(w, "model");
         encode_words(w, info.model);
         encode_key(w, "usable");
@@ -182,5 +183,9 @@ void describe_devices(struct port *p)
         PUT_UINT(w, "restarts", info.restarts);
         PUT_UINT(w, "busy_us", info.busy_ns / 1000);
         PUT_UINT(w, "batches", info.batches);
+        if (gpu) {
+            encode_key(w, "readings");
+            describe_readings(p, i);
+        }
     }
 }

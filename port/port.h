@@ -135,6 +135,10 @@ const char *describe_device_state(uint32_t state);
 void describe_device_name(struct port *p, uint32_t index);
 void describe_device_names(struct port *p, uint64_t bits);
 
+/* ------------------------------------------------------------------------- describe_readings.c */
+
+void describe_readings(struct port *p, uint32_t device);
+
 /* ------------------------------------------------------------------------------ describe_job.c */
 
 void describe_job(struct port *p, const libsched_job_info *info);

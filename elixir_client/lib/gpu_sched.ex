@@ -637,7 +637,10 @@ defmodule GpuSched do
 
   @doc """
   The devices of the machine: a list of maps with `"name"`, `"kind"`, `"usable"` (and `"reason"`,
-  where it is not), `"state"`, `"numa_node"`, `"memory_bytes"` and more.
+  where it is not), `"state"`, `"numa_node"`, `"memory_bytes"` and more. A GPU's `"readings"` are what
+  its instruments showed within the last second or so, as `docs/protocol.md` has them: load, memory in
+  use, temperature, power, why its clock is low, NVLinks, ECC errors and Xids; or the `"reason"` for
+  which there are none.
 
       iex> {:ok, devices} = GpuSched.devices(MyApp.Gpu)
       iex> Enum.find(devices, &(&1["name"] == "cpu:0"))["kind"]

@@ -290,17 +290,31 @@ void fake_set_spin_budget(uint64_t ns)
 /* --------------------------------------------------------------------------------------- devices
  */
 
+static libsched_device_readings gpu_readings;
+
+void fake_add_gpu(const libsched_device_readings *readings)
+{
+    gpu_readings = *readings;
+}
+
 uint32_t libsched_device_count(const libsched *s)
 {
     (void)s;
-    return 1;
+    return gpu_readings.struct_size == 0 ? 1 : 2;
 }
 
 int libsched_device_get(libsched *s, uint32_t index, libsched_device_info *out)
 {
     (void)s;
-    if (index > 0)
+    if (index >= libsched_device_count(s))
         return LIBSCHED_ENODEVICE;
+    if (index == 1) {
+        out->kind = LIBSCHED_DEVICE_GPU;
+        out->state = LIBSCHED_DEVICE_UP;
+        strcpy(out->name, "gpu:0");
+        strcpy(out->pci, "0000:01:00.0");
+        return LIBSCHED_OK;
+    }
     out->kind = LIBSCHED_DEVICE_CPU;
     out->state = LIBSCHED_DEVICE_UP;
     strcpy(out->name, "cpu:0");
@@ -308,6 +322,15 @@ int libsched_device_get(libsched *s, uint32_t index, libsched_device_info *out)
     strcpy(out->cpus, "0-1");
     out->numa_node = -1;
     out->cores = 2;
+    return LIBSCHED_OK;
+}
+
+int libsched_device_get_readings(libsched *s, uint32_t index, libsched_device_readings *out)
+{
+    if (index >= libsched_device_count(s))
+        return LIBSCHED_ENODEVICE;
+    if (index == 1)
+        *out = gpu_readings;
     return LIBSCHED_OK;
 }
 

@@ -38,6 +38,9 @@ int fake_completions(void);
 /* What libsched_spin_budget() answers; 20 us if nothing was set. */
 void fake_set_spin_budget(uint64_t ns);
 
+/* There is a GPU "gpu:0" too, whose instruments show that; with struct_size 0 there is none. */
+void fake_add_gpu(const libsched_device_readings *readings);
+
 /* How many inputs of the last request were given in place (in a buffer). */
 int fake_inputs_in_place(void);
 

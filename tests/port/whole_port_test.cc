@@ -82,6 +82,71 @@ TEST_F(WholePort, EndsWithItsInputWhileARequestRuns)
     EXPECT_EQ(Stop(), 0);
 }
 
+/* ------------------------------------------------------------------------------------- devices */
+
+class Gpu
+{
+  public:
+    libsched_device_readings shows = LIBSCHED_DEVICE_READINGS_INIT;
+    void Show()
+    {
+        fake_add_gpu(&shows);
+    }
+    ~Gpu()
+    {
+        shows.struct_size = 0;
+        fake_add_gpu(&shows);
+    }
+};
+
+TEST_F(WholePort, TellsWhatTheInstrumentsOfAGpuShow)
+{
+    Gpu gpu;
+    EXPECT_THAT(Call(R"([0, 1, "devices", []])"), Not(HasSubstr("readings")));
+    gpu.shows.has = (1u << 10) - 1;
+    gpu.shows.age_ns = 250000000;
+    gpu.shows.utilization_percent = 97;
+    gpu.shows.memory_busy_percent = 41;
+    gpu.shows.memory_total = UINT64_C(85899345920);
+    gpu.shows.memory_used = UINT64_C(1073741824);
+    gpu.shows.temperature_c = -3;
+    gpu.shows.power_mw = 350000;
+    gpu.shows.power_limit_mw = 700000;
+    gpu.shows.energy_mj = 5;
+    gpu.shows.throttle = LIBSCHED_THROTTLE_POWER | LIBSCHED_THROTTLE_BRAKE | 1u << 31;
+    gpu.shows.links = 18;
+    gpu.shows.links_up = 17;
+    gpu.shows.ecc_corrected = 2;
+    gpu.shows.ecc_uncorrected = 1;
+    gpu.shows.xid_count = 4;
+    gpu.shows.last_xid = 31;
+    strcpy(gpu.shows.uuid, "GPU-1");
+    gpu.Show();
+    EXPECT_THAT(
+        Call(R"([0, 2, "devices", []])"),
+        HasSubstr(
+            R"("readings"=>{"reason"=>"", "age_ms"=>250, "uuid"=>"GPU-1", "temperature_c"=>-3, )"
+            R"("throttle"=>["power", "brake"], "utilization_percent"=>97, )"
+            R"("memory_busy_percent"=>41, "memory_total_bytes"=>85899345920, )"
+            R"("memory_used_bytes"=>1073741824, "power_mw"=>350000, "power_limit_mw"=>700000, )"
+            R"("energy_mj"=>5, "links"=>18, "links_up"=>17, "ecc_corrected"=>2, )"
+            R"("ecc_uncorrected"=>1, "xid_count"=>4, "last_xid"=>31})"));
+}
+
+TEST_F(WholePort, LeavesOutWhatAGpuHasNoInstrumentFor)
+{
+    Gpu gpu;
+    strcpy(gpu.shows.reason, "no NVML");
+    gpu.Show();
+    EXPECT_THAT(Call(R"([0, 1, "devices", []])"),
+                HasSubstr(R"("readings"=>{"reason"=>"no NVML"}})"));
+    gpu.shows.has = LIBSCHED_READING_TEMPERATURE;
+    gpu.shows.temperature_c = 61;
+    gpu.Show();
+    EXPECT_THAT(Call(R"([0, 2, "devices", []])"),
+                HasSubstr(R"({"reason"=>"no NVML", "age_ms"=>0, "temperature_c"=>61})"));
+}
+
 /* ------------------------------------------------------------------------------------ requests */
 
 TEST_F(WholePort, AnswersAPingWithItsTerm)

@@ -23,6 +23,13 @@ DEVICE = {
 }
 
 
+READINGS = {
+    "reason", "age_ms", "uuid", "utilization_percent", "memory_busy_percent", "memory_total_bytes",
+    "memory_used_bytes", "temperature_c", "power_mw", "power_limit_mw", "energy_mj", "throttle",
+    "links", "links_up", "ecc_corrected", "ecc_uncorrected", "xid_count", "last_xid",
+}
+
+
 def read(*path):
     with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
         return file.read()
@@ -47,7 +54,15 @@ class Document(PortCase):
         self.assert_keys(hello["credit"], {"requests", "bytes"})
         self.assert_keys(hello["lease_bytes"], {"min", "max"})
         for device in hello["devices"]:
-            self.assert_keys(device, DEVICE | ({"pci"} if device["kind"] == "gpu" else set()))
+            gpu = {"pci", "readings"} if device["kind"] == "gpu" else set()
+            self.assert_keys(device, DEVICE | gpu)
+
+    def test_readings(self):
+        # What there is no GPU to show is in the source.
+        sent = re.findall(r'"([a-z_]+)"', read("port", "describe_readings.c"))
+        throttle = {"power", "thermal", "hardware", "brake", "setting", "sync"}
+        self.assertEqual(set(sent), READINGS | throttle)
+        self.assertEqual((READINGS | throttle) - self.words, set())
 
     def test_results(self):
         self.assert_keys(self.client.load("m", engine="synthetic"), MODEL)

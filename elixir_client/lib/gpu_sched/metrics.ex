@@ -22,9 +22,14 @@ defmodule GpuSched.Metrics do
   | `nv_inference_request_duration_us` | | in the queue and in the batch, summed over those answered |
   | `nv_inference_queue_duration_us` | | in the queue |
   | `nv_inference_compute_infer_duration_us` | | in the batch |
+  | `nv_gpu_utilization` | `gpu_uuid`, `device` | in how much of the last moment the GPU computed anything, 0 to 1 |
+  | `nv_gpu_memory_total_bytes`, `nv_gpu_memory_used_bytes` | | by whomever |
+  | `nv_gpu_power_usage`, `nv_gpu_power_limit` | | watts |
+  | `nv_energy_consumption` | | joules, since the driver was loaded |
 
   `version` is always `1`. Triton's `compute_input` and `compute_output` durations are part of `infer`
-  here, and there is nothing of `nv_gpu_*`, which NVIDIA's DCGM exporter has.
+  here. A GPU that is several devices is told once, as the first of them; one whose instruments can't
+  be read, not at all (`GpuSched.devices/1` says why).
 
   The rest is `gpu_sched_*`: as histograms, whose buckets double, of those that were answered,
 
@@ -37,6 +42,10 @@ defmodule GpuSched.Metrics do
       `gpu_sched_requests_retried_total`, `gpu_sched_units_total`, by `model`;
     * `gpu_sched_device_up`, `gpu_sched_device_busy_seconds_total`, `gpu_sched_device_batches_total`,
       `gpu_sched_device_restarts_total`, by `device`;
+    * by `gpu_uuid` and `device`: `gpu_sched_gpu_temperature_celsius`, `gpu_sched_gpu_memory_busy_ratio`,
+      `gpu_sched_gpu_throttled` (0 or 1, by `reason`: why its clock is below what it could be),
+      `gpu_sched_gpu_nvlinks` (by `state`), `gpu_sched_gpu_ecc_errors_total` (by `kind`),
+      `gpu_sched_gpu_xid_errors_total` and `gpu_sched_gpu_last_xid`;
     * `gpu_sched_refused_total`, by `at`: `port`, and `credit`, where callers were refused before they
       sent anything, which no model knows of;
     * `gpu_sched_jobs`, by `state`;
@@ -63,6 +72,7 @@ defmodule GpuSched.Metrics do
          models(stats["models"]),
          histograms(stats["models"], histograms),
          devices(devices),
+         gpus(devices),
          whole(stats, jobs)
        ]}
     end
@@ -238,6 +248,104 @@ defmodule GpuSched.Metrics do
       )
     ]
   end
+
+  @throttle ~w(power thermal hardware brake setting sync)
+
+  defp gpus(devices) do
+    gpus =
+      devices
+      |> Enum.filter(& &1["readings"]["uuid"])
+      |> Enum.uniq_by(& &1["readings"]["uuid"])
+
+    of = fn name, help, type, value ->
+      family(name, help, type, for(d <- gpus, do: {gpu(d), value.(d["readings"])}))
+    end
+
+    by = fn name, help, type, label, values ->
+      family(
+        name,
+        help,
+        type,
+        for(d <- gpus, {what, n} <- values.(d["readings"]), do: {gpu(d) ++ [{label, what}], n})
+      )
+    end
+
+    [
+      of.(
+        "nv_gpu_utilization",
+        "In how much of the last moment something was computed.",
+        "gauge",
+        &divided(&1["utilization_percent"], 100)
+      ),
+      of.(
+        "nv_gpu_memory_total_bytes",
+        "Memory of the GPU.",
+        "gauge",
+        & &1["memory_total_bytes"]
+      ),
+      of.(
+        "nv_gpu_memory_used_bytes",
+        "What of it is in use.",
+        "gauge",
+        & &1["memory_used_bytes"]
+      ),
+      of.("nv_gpu_power_usage", "Watts.", "gauge", &divided(&1["power_mw"], 1_000)),
+      of.(
+        "nv_gpu_power_limit",
+        "Watts it may take.",
+        "gauge",
+        &divided(&1["power_limit_mw"], 1_000)
+      ),
+      of.(
+        "nv_energy_consumption",
+        "Joules since the driver was loaded.",
+        "counter",
+        &divided(&1["energy_mj"], 1_000)
+      ),
+      of.("gpu_sched_gpu_temperature_celsius", "Of the chip.", "gauge", & &1["temperature_c"]),
+      of.(
+        "gpu_sched_gpu_memory_busy_ratio",
+        "In how much of the last moment memory was accessed.",
+        "gauge",
+        &divided(&1["memory_busy_percent"], 100)
+      ),
+      by.(
+        "gpu_sched_gpu_throttled",
+        "Why the clock is below what it could be.",
+        "gauge",
+        :reason,
+        fn readings ->
+          for why <- @throttle, now = readings["throttle"] do
+            {why, if(why in now, do: 1, else: 0)}
+          end
+        end
+      ),
+      by.("gpu_sched_gpu_nvlinks", "NVLinks.", "gauge", :state, fn readings ->
+        for all <- List.wrap(readings["links"]),
+            {state, n} <- [{"up", readings["links_up"]}, {"down", all - readings["links_up"]}],
+            do: {state, n}
+      end),
+      by.(
+        "gpu_sched_gpu_ecc_errors_total",
+        "Errors of memory since the driver was loaded.",
+        "counter",
+        :kind,
+        &for(kind <- ["corrected", "uncorrected"], do: {kind, &1["ecc_" <> kind]})
+      ),
+      of.(
+        "gpu_sched_gpu_xid_errors_total",
+        "Errors that the driver told.",
+        "counter",
+        & &1["xid_count"]
+      ),
+      of.("gpu_sched_gpu_last_xid", "The number of the last of them.", "gauge", & &1["last_xid"])
+    ]
+  end
+
+  defp gpu(device), do: [gpu_uuid: device["readings"]["uuid"], device: device["name"]]
+
+  defp divided(nil, _by), do: nil
+  defp divided(n, by), do: n / by
 
   defp whole(stats, jobs) do
     port = stats["port"] || %{}

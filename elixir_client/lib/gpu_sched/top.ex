@@ -132,6 +132,11 @@ defmodule GpuSched.Top do
         devices(now, between)
       ),
       section(
+        "GPU",
+        ["COMPUTES", "", "MEMORY GiB", "TEMP", "POWER W", "NVLINKS", "ERRORS", ""],
+        gpus(now)
+      ),
+      section(
         "MODEL",
         [
           "STATE",
@@ -206,6 +211,45 @@ defmodule GpuSched.Top do
       ]
     end
   end
+
+  # One that is several devices is told once. What is amiss stands at the end.
+  defp gpus(now) do
+    gpus = for %{"readings" => readings} = device <- now["devices"], do: {device, readings}
+
+    for {device, r} <- Enum.uniq_by(gpus, fn {device, r} -> r["uuid"] || device["name"] end),
+        map_size(r) > 1 or device["state"] == "up" do
+      [
+        device["name"],
+        if(r["utilization_percent"], do: bar(r["utilization_percent"] / 100), else: ""),
+        with_unit(r["utilization_percent"], " %"),
+        of(r["memory_used_bytes"], r["memory_total_bytes"], &Float.round(&1 / 1_073_741_824, 1)),
+        with_unit(r["temperature_c"], " °C"),
+        of(r["power_mw"], r["power_limit_mw"], &round(&1 / 1_000)),
+        of(r["links_up"], r["links"], & &1),
+        errors(r),
+        Enum.join(slow(r["throttle"]) ++ List.wrap(r["reason"]), " ")
+      ]
+    end
+  end
+
+  defp with_unit(nil, _unit), do: ""
+  defp with_unit(n, unit), do: "#{n}#{unit}"
+
+  defp of(nil, _all, _fun), do: ""
+  defp of(some, nil, fun), do: "#{fun.(some)}"
+  defp of(some, all, fun), do: "#{fun.(some)}/#{fun.(all)}"
+
+  defp errors(r) do
+    xids =
+      if (r["xid_count"] || 0) > 0, do: ["#{r["xid_count"]} (Xid #{r["last_xid"]})"], else: []
+
+    ecc = if (r["ecc_uncorrected"] || 0) > 0, do: ["#{r["ecc_uncorrected"]} ECC"], else: []
+    Enum.join(xids ++ ecc, ", ")
+  end
+
+  defp slow(nil), do: []
+  defp slow([]), do: []
+  defp slow(why), do: ["slowed down: " <> Enum.join(why, ", ")]
 
   defp bar(share) do
     full = round(share * @bar)
