@@ -323,7 +323,7 @@ int main(int argc, char **argv)
 
     const char *folder = getenv("GPU_SCHED_MINILM");
     uint32_t threads = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    libsched_device_properties info;
+    libsched_device_properties info = {.struct_size = sizeof(info)};
     libsched_device *device;
     libsched_error err;
     struct report *report;

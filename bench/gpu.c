@@ -348,7 +348,7 @@ int main(int argc, char **argv)
     static const uint32_t lengths[] = {16, 128, 512};
     const char *plugins = getenv("GPU_SCHED_PLUGINS");
     const libsched_device_open_args args = {.struct_size = sizeof(args), .threads = 1};
-    libsched_device_properties info;
+    libsched_device_properties info = {.struct_size = sizeof(info)};
     libsched_error err = {0};
     struct report *report;
     struct gpu_bare *bare;

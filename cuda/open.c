@@ -12,6 +12,8 @@
 /* bf16 products on tensor cores, and copies to shared memory that go on by themselves. */
 #define MIN_CAPABILITY 80
 #define RING_SIZE (UINT64_C(16) << 20)
+/* What properties always had. */
+#define MIN_PROPERTIES offsetof(libsched_device_properties, text)
 
 /* The scheduler knows a GPU by its place in the machine; CUDA's order is another, and so are its
  * numbers where CUDA_VISIBLE_DEVICES hides some. */
@@ -187,23 +189,27 @@ int cuda_open(libsched_device **out, const libsched_device_open_args *args, libs
 int cuda_info(libsched_device *base, libsched_device_properties *out, libsched_error *err)
 {
     struct cuda_device *device = cuda_device_of(base);
+    libsched_device_properties info = {.struct_size = out->struct_size};
     int runtime = 0, driver = 0;
     int status = cuda_enter(device, err);
 
-    memset(out, 0, sizeof(*out));
+    if (status == LIBSCHED_OK && out->struct_size < MIN_PROPERTIES)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "properties of %" PRIu32 " bytes are too few", out->struct_size);
     if (status == LIBSCHED_OK)
-        status = cuda_memory(device, &out->memory_total, &out->memory_free, err);
+        status = cuda_memory(device, &info.memory_total, &info.memory_free, err);
     if (status == LIBSCHED_OK)
         status = cuda_check(device, cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion", err);
     if (status == LIBSCHED_OK)
         status = cuda_check(device, cudaDriverGetVersion(&driver), "cudaDriverGetVersion", err);
     if (status != LIBSCHED_OK)
         return status;
-    out->flags = LIBSCHED_DEVICE_BF16;
-    out->threads = device->threads;
-    snprintf(out->text, sizeof(out->text),
+    info.flags = LIBSCHED_DEVICE_BF16;
+    info.threads = device->threads;
+    snprintf(info.text, sizeof(info.text),
              "%s at %s, compute capability %d.%d, CUDA %d.%d (driver %d.%d)", device->name,
              device->pci, device->capability / 10, device->capability % 10, runtime / 1000,
              runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    memcpy(out, &info, out->struct_size < sizeof(info) ? out->struct_size : sizeof(info));
     return LIBSCHED_OK;
 }

@@ -12,6 +12,9 @@
 #include "device/cpu_memory.h"
 #include "device/cpu_products.h"
 
+/* What properties always had. */
+#define MIN_PROPERTIES offsetof(libsched_device_properties, text)
+
 static void cpu_close(libsched_device *base)
 {
     struct cpu_device *device = (struct cpu_device *)base;
@@ -73,17 +76,20 @@ static void read_meminfo(uint64_t *total, uint64_t *available)
 static int cpu_info(libsched_device *base, libsched_device_properties *out, libsched_error *err)
 {
     struct cpu_device *device = (struct cpu_device *)base;
+    libsched_device_properties info = {.struct_size = out->struct_size};
     char version[64];
 
-    (void)err;
-    memset(out, 0, sizeof(*out));
-    out->flags = LIBSCHED_DEVICE_UNIFIED | (cpu_has_bf16() ? LIBSCHED_DEVICE_BF16 : 0u);
-    out->threads = device->threads;
-    read_meminfo(&out->memory_total, &out->memory_free);
+    if (out->struct_size < MIN_PROPERTIES)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "properties of %" PRIu32 " bytes are too few", out->struct_size);
+    info.flags = LIBSCHED_DEVICE_UNIFIED | (cpu_has_bf16() ? LIBSCHED_DEVICE_BF16 : 0u);
+    info.threads = device->threads;
+    read_meminfo(&info.memory_total, &info.memory_free);
     onednn_version_text(version, sizeof(version));
-    snprintf(out->text, sizeof(out->text), "%s, %s%s, %" PRIu32 " thread%s", version,
+    snprintf(info.text, sizeof(info.text), "%s, %s%s, %" PRIu32 " thread%s", version,
              device->kernels->name, cpu_has_bf16() ? " with bf16" : "", device->threads,
              device->threads == 1 ? "" : "s");
+    memcpy(out, &info, out->struct_size < sizeof(info) ? out->struct_size : sizeof(info));
     return LIBSCHED_OK;
 }
 

@@ -49,7 +49,7 @@ static int open_device(struct libsched_engine_model *model, const libsched_engin
                        libsched_error *err)
 {
     libsched_device *device = args->device;
-    libsched_device_properties info;
+    libsched_device_properties info = {.struct_size = sizeof(info)};
     uint64_t chunk;
     int status;
 

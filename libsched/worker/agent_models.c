@@ -16,7 +16,7 @@ struct agent_model *agent_model_find(const struct agent *agent, uint32_t key)
 
 void agent_report_memory(struct agent *agent)
 {
-    libsched_device_properties info = {0};
+    libsched_device_properties info = {.struct_size = sizeof(info)};
     if (agent->device == NULL ||
         agent->device->driver->info(agent->device, &info, NULL) != LIBSCHED_OK ||
         info.memory_free == 0)

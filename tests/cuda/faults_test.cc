@@ -102,6 +102,7 @@ TEST_F(faults, of_memory_come_with_the_numbers)
     libsched_device *device;
     libsched_device_buffer *b = nullptr, *again = nullptr;
     libsched_device_properties info = {};
+    info.struct_size = sizeof(info);
     libsched_error err = {};
     fake_cuda_memory(UINT64_C(100) << 20);
     ASSERT_EQ(LIBSCHED_OK, open_device(emulated_case, 0, &driver, &device, &err)) << err.message;
@@ -170,6 +171,7 @@ TEST_F(faults, of_place_say_what_there_is)
     args.pci_bus_id = "0000:02:00.0";
     ASSERT_EQ(LIBSCHED_OK, driver->open(&device, &args, &err)) << err.message;
     libsched_device_properties info = {};
+    info.struct_size = sizeof(info);
     ASSERT_EQ(LIBSCHED_OK, driver->info(device, &info, &err));
     EXPECT_NE(nullptr, strstr(info.text, "emulated GPU 1 at 0000:02:00.0")) << info.text;
     driver->close(device);

@@ -202,6 +202,7 @@ TEST_F(readings, go_on_when_the_device_is_lost)
     EXPECT_EQ(calls, fake_cuda_calls());
     fake_cuda_fail("*", 0, 700);
     libsched_device_properties info = {};
+    info.struct_size = sizeof(info);
     EXPECT_EQ(LIBSCHED_EDEVICELOST, driver->info(device, &info, &err));
     ASSERT_EQ(LIBSCHED_OK, read()) << err.message;
     EXPECT_EQ(61, now.temperature_c);

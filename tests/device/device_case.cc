@@ -180,6 +180,7 @@ void device_test::TearDown()
 bool device_test::has_bf16()
 {
     libsched_device_properties info = {};
+    info.struct_size = sizeof(info);
     EXPECT_EQ(LIBSCHED_OK, driver->info(device, &info, &err)) << err.message;
     return (info.flags & LIBSCHED_DEVICE_BF16) != 0;
 }

@@ -132,6 +132,26 @@ class operations : public device_test
                          uint32_t datatype);
 };
 
+/* A caller that was built before something was added has room for less. */
+TEST_P(operations, properties_fill_as_much_as_there_is_room_for)
+{
+    libsched_device_properties all = {}, less = {};
+    all.struct_size = sizeof(all);
+    less.struct_size = offsetof(libsched_device_properties, text);
+    ASSERT_EQ(LIBSCHED_OK, driver->info(device, &all, &err)) << err.message;
+    EXPECT_EQ(sizeof(all), all.struct_size);
+    EXPECT_GT(all.memory_total, 0u);
+    EXPECT_STRNE("", all.text);
+    less.text[0] = '?';
+    ASSERT_EQ(LIBSCHED_OK, driver->info(device, &less, &err)) << err.message;
+    EXPECT_EQ(all.memory_total, less.memory_total);
+    EXPECT_EQ(all.flags, less.flags);
+    EXPECT_EQ('?', less.text[0]);
+    less.struct_size = 0;
+    EXPECT_EQ(LIBSCHED_EINVAL, driver->info(device, &less, &err));
+    EXPECT_STREQ("properties of 0 bytes are too few", err.message);
+}
+
 TEST_P(operations, bf16_is_tested)
 {
     if (!has_bf16())

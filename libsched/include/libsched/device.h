@@ -32,7 +32,7 @@ extern "C" {
 
 /* Raised when a change breaks drivers or engines that were built before it. What is added goes to
  * the end of a struct, and struct_size says whether it is there: collectives came so. */
-#define LIBSCHED_DEVICE_ABI 1
+#define LIBSCHED_DEVICE_ABI 2
 
 struct libsched_device_driver;
 
@@ -63,7 +63,9 @@ enum libsched_device_flags {
     LIBSCHED_DEVICE_UNIFIED = 1u << 1 /* its memory is the host's */
 };
 
+/* Filled by info(), as far as struct_size, the caller's, says that it has room. */
 typedef struct libsched_device_properties {
+    uint32_t struct_size;
     uint32_t flags;
     uint32_t threads;                 /* host threads it computes with */
     uint64_t memory_total;            /* bytes; 0 where it is not known */

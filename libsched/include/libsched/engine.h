@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Raised when a change breaks engines that were built before it. */
-#define LIBSCHED_ENGINE_ABI 2
+#define LIBSCHED_ENGINE_ABI 3
 
 /* A device that is open in this worker: see libsched/device.h. An engine that brings its own way
  * to compute need not use it. */
