@@ -12,14 +12,18 @@ defmodule GpuSched.Link do
   # one is older, :erpc is what is left.
   @moduledoc false
 
-  alias GpuSched.{Context, Encode, Error, Local, Options, Remote, Tensor}
+  alias GpuSched.{Context, Encode, Error, Local, Options, Remote, Telemetry, Tensor}
   alias GpuSched.Link.{Bulk, Near}
 
   # What is larger goes in pieces.
   @bulk_above 1_048_576
 
-  @enforce_keys [:link, :ref, :deadline, :opts, :node]
-  defstruct [:link, :ref, :deadline, :opts, :node, :up, :down]
+  # Who is refused may come again after so many ms.
+  @retry_after_ms 100
+
+  # `held`: what could not be sent yet, because too much waits on the link.
+  @enforce_keys [:link, :waiting, :ref, :deadline, :opts, :node]
+  defstruct [:link, :waiting, :ref, :deadline, :opts, :node, :up, :down, :held]
 
   @type t :: %__MODULE__{}
 
@@ -36,12 +40,13 @@ defmodule GpuSched.Link do
   @spec begin(node, GenServer.server(), term, term, Options.t(), Local.deadline()) ::
           {:ok, t} | :none | {:error, Error.t()}
   def begin(node, name, model, inputs, opts, deadline) do
-    with {:ok, link} <- Near.fetch(node, Local.remaining(deadline)),
+    with {:ok, link, waiting} <- Near.fetch(node, Local.remaining(deadline)),
          {:ok, request} <- Encode.request(context(), model, inputs, opts, nil, false) do
       ref = :erlang.monitor(:process, link, alias: :explicit_unalias)
 
       handle = %__MODULE__{
         link: link,
+        waiting: waiting,
         ref: ref,
         deadline: deadline,
         opts: opts,
@@ -60,27 +65,57 @@ defmodule GpuSched.Link do
   defp ask(handle, name, request, opts) do
     wait = {opts.overload == :wait, opts.unavailable == :wait}
     own_share? = opts.client != nil
+    %{ref: ref, deadline: deadline} = handle
+    owner = self()
 
-    item =
-      {:ask, handle.ref, self(), name, request.entries, own_share?, request.bytes, request.body,
-       Local.remaining(handle.deadline), wait}
-
-    send(handle.link, {:gs_out, request.bytes, item})
-    {:ok, handle}
+    post(handle, request.bytes, fn ->
+      {:ask, ref, owner, name, request.entries, own_share?, request.bytes, request.body,
+       Local.remaining(deadline), wait}
+    end)
   end
 
   defp ask_bulk(handle, name, model, inputs, opts) do
     case Remote.infer_args(name, model, inputs, opts) do
       {:ok, args} ->
         up = Bulk.new(args)
-        timeout = Local.remaining(handle.deadline)
-        send(handle.link, {:gs_out, 0, {:bulk, handle.ref, self(), Bulk.size(up), timeout}})
-        {:ok, %{handle | up: up}}
+        %{ref: ref, deadline: deadline} = handle
+        owner = self()
+
+        post(%{handle | up: up}, 0, fn ->
+          {:bulk, ref, owner, Bulk.size(up), Local.remaining(deadline)}
+        end)
 
       {:error, error} ->
         close(handle)
         {:error, error}
     end
+  end
+
+  # `item` makes what is sent, with the time that is left by then.
+  defp post(handle, bytes, item) do
+    case Near.post(handle.link, handle.waiting, bytes, item.()) do
+      :ok ->
+        {:ok, %{handle | held: nil}}
+
+      {:full, _waiting} when handle.opts.overload == :wait ->
+        {:ok, %{handle | held: {bytes, item}}}
+
+      {:full, waiting} ->
+        close(handle)
+        {:error, Telemetry.refused(full(handle.node, bytes, waiting))}
+    end
+  end
+
+  defp full(node, bytes, waiting) do
+    Error.exception(
+      reason: :overloaded,
+      message:
+        "#{waiting} bytes wait on #{node()} to be sent to #{node}, of #{Near.most_waiting()} that may, " <>
+          "and there is no room for #{bytes} more: #{node} does not read, or the connection is " <>
+          "slower than what is asked of it; come back later, ask for less at a time, or wait with " <>
+          "overload: :wait",
+      retry_after_ms: @retry_after_ms
+    )
   end
 
   # Limits are the other side's, and checked there.
@@ -130,10 +165,11 @@ defmodule GpuSched.Link do
     if stuck?(handle), do: min(Bulk.retry_ms(), every), else: every
   end
 
-  defp stuck?(handle), do: Bulk.stuck?(handle.up) or Bulk.stuck?(handle.down)
+  defp stuck?(handle),
+    do: handle.held != nil or Bulk.stuck?(handle.up) or Bulk.stuck?(handle.down)
 
   defp late(handle, interrupts) do
-    handle = %{handle | up: Bulk.retry(handle.up), down: Bulk.retry(handle.down)}
+    handle = retry(%{handle | up: Bulk.retry(handle.up), down: Bulk.retry(handle.down)})
 
     case {Local.remaining(handle.deadline), interrupts} do
       {0, _} ->
@@ -150,8 +186,15 @@ defmodule GpuSched.Link do
     end
   end
 
+  defp retry(%{held: nil} = handle), do: handle
+
+  defp retry(%{held: {bytes, item}} = handle) do
+    {:ok, handle} = post(handle, bytes, item)
+    handle
+  end
+
   defp give_up(handle, error) do
-    send(handle.link, {:gs_out, 0, {:drop, handle.ref}})
+    if handle.held == nil, do: Near.drop(handle.link, handle.ref)
     close(handle)
     {:error, error}
   end

@@ -266,6 +266,71 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
   end
 
+  # More than all buffers on the way take.
+  @flood 64
+  @flood_bytes 900_000
+
+  test "what waits for a host that stops reading is bounded, and is told" do
+    {host, laptop, server} = pair()
+    assert {:ok, _} = infer(laptop, server, "echo")
+    os_pid = HostNode.os_pid(host)
+    flood = &HostNode.call(laptop, LinkScript, :flood, [server, @flood, @flood_bytes, &1])
+    ended = &HostNode.call(laptop, LinkScript, :ended, [&1])
+    waiting = fn -> HostNode.call(laptop, LinkScript, :waiting, [host.node]) end
+
+    try do
+      # While nobody reads, and long before any deadline.
+      TestNode.signal(os_pid, "STOP")
+      pid = flood.(timeout: :infinity)
+      FakePort.until(fn -> ended.(pid) != [] end)
+      assert [{:overloaded, text} | _] = ended.(pid)
+      assert text =~ "of 8388608 that may"
+      assert text =~ "#{host.node} does not read"
+      assert waiting.() in 1..8_388_608
+      TestNode.signal(os_pid, "CONT")
+      FakePort.until(fn -> length(ended.(pid)) == @flood end)
+      assert :ok in ended.(pid)
+      assert Enum.all?(ended.(pid), &(&1 == :ok or match?({:overloaded, _}, &1)))
+      FakePort.until(fn -> waiting.() == 0 end)
+
+      # Those who wait are served when there is room; nobody is sent away.
+      TestNode.signal(os_pid, "STOP")
+      pid = flood.(timeout: :infinity, overload: :wait)
+      FakePort.until(fn -> waiting.() > 8_388_608 - 2 * @flood_bytes end)
+      assert ended.(pid) == []
+      TestNode.signal(os_pid, "CONT")
+      FakePort.until(fn -> length(ended.(pid)) == @flood end)
+      assert ended.(pid) == List.duplicate(:ok, @flood)
+
+      # What its caller gives up makes room, though the host stands still.
+      TestNode.signal(os_pid, "STOP")
+      pid = flood.(timeout: 1_000)
+      FakePort.until(fn -> length(ended.(pid)) == @flood end)
+      reasons = for {reason, _} <- ended.(pid), do: reason
+      assert Enum.sort(Enum.uniq(reasons)) == [:deadline_exceeded, :overloaded]
+      FakePort.until(fn -> waiting.() == 0 end)
+    after
+      TestNode.signal(os_pid, "CONT")
+    end
+
+    assert {:ok, _} = infer(laptop, server, "echo")
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+  end
+
+  test "links end with their keeper, and new ones are opened" do
+    {host, laptop, server} = pair()
+    assert {:ok, _} = infer(laptop, server, "echo")
+    before = HostNode.call(laptop, LinkScript, :link, [host.node])
+    keeper = HostNode.call(laptop, Process, :whereis, [GpuSched.Link.Near])
+    HostNode.call(laptop, Process, :exit, [keeper, :kill])
+    FakePort.until(fn -> not HostNode.call(laptop, Process, :alive?, [before]) end)
+    FakePort.until(fn -> match?({:ok, _}, infer(laptop, server, "echo")) end)
+
+    FakePort.until(fn ->
+      HostNode.call(laptop, LinkScript, :link, [host.node]) not in [nil, before]
+    end)
+  end
+
   describe "pieces" do
     # Sends to this process, and acknowledges nothing by itself.
     defp begin(term), do: term |> Bulk.new() |> Bulk.start(self(), :tag)

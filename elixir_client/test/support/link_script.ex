@@ -6,8 +6,47 @@ defmodule GpuSched.LinkScript do
   # Whether requests to that node go by a link: its process there, or nil.
   def link(node) do
     case GpuSched.Link.Near.fetch(node, 60_000) do
-      {:ok, pid} -> pid
+      {:ok, pid, _waiting} -> pid
       :none -> nil
+    end
+  end
+
+  # What waits on this node to be sent to that one, in bytes.
+  def waiting(node) do
+    {:ok, _pid, waiting} = GpuSched.Link.Near.fetch(node, 60_000)
+    :atomics.get(waiting, 1)
+  end
+
+  # So many requests at once. Answers the process that keeps how each ended (see ended/1).
+  def flood(server, count, size, options) do
+    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
+
+    spawn(fn ->
+      me = self()
+
+      for _ <- 1..count do
+        spawn(fn ->
+          send(me, {:ended, GpuSched.infer(server, "crc", %{"data" => data}, options)})
+        end)
+      end
+
+      keep([])
+    end)
+  end
+
+  defp keep(results) do
+    receive do
+      {:ended, {:ok, _}} -> keep([:ok | results])
+      {:ended, {:error, error}} -> keep([{error.reason, error.message} | results])
+      {:ended?, from} -> send(from, {self(), results}) && keep(results)
+    end
+  end
+
+  def ended(flood) do
+    send(flood, {:ended?, self()})
+
+    receive do
+      {^flood, results} -> results
     end
   end
 

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Link.Near do
   # This side of a link, and the keeper of all links of this node. A link is opened by whoever first
-  # needs it, and ends with the connection; callers monitor it, so there is nothing it has to remember.
+  # needs it, and ends with the connection, or with the keeper, without whom nobody would find it;
+  # callers monitor it, so there is nothing it has to remember.
+  #
+  # What has not left yet is bounded: callers count it before they send it here. A host that has stopped
+  # reading does not suspend this process, which goes on to hear who has given up.
   @moduledoc false
   use GenServer
 
@@ -12,23 +16,58 @@ defmodule GpuSched.Link.Near do
   # What is gathered into one message.
   @items 256
   @bytes 256 * 1024
+  # What callers may have here that has not left, in bytes, as they count it. More than a connection has
+  # under way, and little for a laptop.
+  @most_waiting 8 * 1_048_576
+  # What a request counts beside its body.
+  @item_bytes 512
+  # How often a connection that takes nothing is tried again.
+  @retry_ms 5
   # For how long a node that has no such thing is not asked again.
   @none_ms 10_000
   @open_ms 5_000
 
   def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
-  # :late where it took longer than `patience` to open one.
-  @spec fetch(node, timeout) :: {:ok, pid} | :none | :late
+  @type waiting :: :atomics.atomics_ref()
+
+  # :late where it took longer than `patience` to open one. With it comes what counts what waits there.
+  @spec fetch(node, timeout) :: {:ok, pid, waiting} | :none | :late
   def fetch(node, patience) do
     case :ets.lookup(@table, node) do
-      [{_node, pid}] when is_pid(pid) -> {:ok, pid}
+      [{_node, pid, waiting}] -> {:ok, pid, waiting}
       [{_node, until}] -> if now() < until, do: :none, else: open(node, patience)
       [] -> open(node, patience)
     end
   rescue
     # The application is not started.
     ArgumentError -> :none
+  end
+
+  # Sends the far side an item whose body is that long, unless too much waits already: so much then.
+  @spec post(pid, waiting, non_neg_integer, term) :: :ok | {:full, non_neg_integer}
+  def post(link, waiting, bytes, item) do
+    bytes = bytes + @item_bytes
+
+    case :atomics.add_get(waiting, 1, bytes) do
+      now when now <= @most_waiting or now == bytes ->
+        send(link, {:gs_out, bytes, item})
+        :ok
+
+      now ->
+        :atomics.sub(waiting, 1, bytes)
+        {:full, now - bytes}
+    end
+  end
+
+  @spec most_waiting :: pos_integer
+  def most_waiting, do: @most_waiting
+
+  # The caller of that request has given up.
+  @spec drop(pid, reference) :: :ok
+  def drop(link, ref) do
+    send(link, {:gs_out, 0, {:drop, ref}})
+    :ok
   end
 
   defp open(node, patience) do
@@ -49,8 +88,8 @@ defmodule GpuSched.Link.Near do
   @impl true
   def handle_call({:open, node}, from, %{opening: opening} = state) do
     case :ets.lookup(@table, node) do
-      [{_node, pid}] when is_pid(pid) ->
-        {:reply, {:ok, pid}, state}
+      [{_node, pid, waiting}] ->
+        {:reply, {:ok, pid, waiting}, state}
 
       _ when is_map_key(opening, node) ->
         {:noreply,
@@ -64,13 +103,13 @@ defmodule GpuSched.Link.Near do
   end
 
   @impl true
-  def handle_info({:opened, node, pid}, state) do
-    :ets.insert(@table, {node, pid})
-    {:noreply, answer(state, node, {:ok, pid})}
+  def handle_info({:opened, node, pid, waiting}, state) do
+    :ets.insert(@table, {node, pid, waiting})
+    {:noreply, answer(state, node, {:ok, pid, waiting})}
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, reason}, state) do
-    :ets.match_delete(@table, {:_, pid})
+    :ets.match_delete(@table, {:_, pid, :_})
 
     case Enum.find(state.opening, fn {_node, {opening, _waiting}} -> opening == pid end) do
       {node, _} ->
@@ -97,6 +136,7 @@ defmodule GpuSched.Link.Near do
 
   defp begin(keeper, node) do
     Process.flag(:message_queue_data, :off_heap)
+    keeping = Process.monitor(keeper)
 
     far =
       try do
@@ -110,39 +150,139 @@ defmodule GpuSched.Link.Near do
     case far do
       {:ok, pid} ->
         Process.monitor(pid)
-        send(keeper, {:opened, node, self()})
-        loop(pid)
+        waiting = :atomics.new(1, signed: true)
+        send(keeper, {:opened, node, self(), waiting})
+        loop(%{far: pid, keeping: keeping, waiting: waiting})
 
       _ ->
         exit(:unsupported)
     end
   end
 
-  defp loop(far) do
+  defp loop(link) do
     receive do
-      {:gs_out, bytes, item} -> gather(far, [item], bytes, @items - 1)
-      {:gs_answers, answers} -> dispatch(answers)
-      {:DOWN, _monitor, :process, ^far, _reason} -> exit(:noconnection)
-      _other -> :ok
+      {:gs_out, bytes, item} -> gather(link, [{bytes, item}], bytes, @items - 1)
+      other -> handle(link, other)
     end
 
-    loop(far)
+    loop(link)
   end
+
+  defp handle(_link, {:gs_answers, answers}), do: dispatch(answers)
+
+  defp handle(%{keeping: keeping}, {:DOWN, keeping, :process, _pid, _reason}), do: exit(:normal)
+
+  defp handle(%{far: far}, {:DOWN, _monitor, :process, far, _reason}), do: exit(:noconnection)
+  defp handle(_link, _other), do: :ok
 
   # What is there already; nobody is waited for.
-  defp gather(far, items, bytes, n) when n == 0 or bytes > @bytes, do: flush(far, items)
+  defp gather(link, out, bytes, n) when n == 0 or bytes > @bytes, do: flush(link, out)
 
-  defp gather(far, items, bytes, n) do
+  defp gather(link, out, bytes, n) do
     receive do
-      {:gs_out, more, item} -> gather(far, [item | items], bytes + more, n - 1)
+      {:gs_out, more, item} -> gather(link, [{more, item} | out], bytes + more, n - 1)
     after
-      0 -> flush(far, items)
+      0 -> flush(link, out)
     end
   end
 
-  defp flush(far, items) do
-    send(far, {:gs_items, :lists.reverse(items)})
+  # `out` has the last one first.
+  defp flush(link, out) do
+    unless leaves?(link, out),
+      do: out |> hold(%{n: 0, out: :gb_trees.empty(), refs: %{}}) |> wait(link)
+
     :ok
+  end
+
+  defp leaves?(link, out) do
+    items = for {_bytes, item} <- :lists.reverse(out), do: item
+    left? = :erlang.send(link.far, {:gs_items, items}, [:nosuspend]) == :ok
+    if left?, do: left(link, for({bytes, _item} <- out, do: bytes))
+    left?
+  end
+
+  defp left(link, bytes), do: :atomics.sub(link.waiting, 1, Enum.sum(bytes))
+
+  # ---- while the connection takes nothing
+
+  # What is held is a tree from numbers that rise to what was to be sent, and for each request the number
+  # of its own: who gives up a request that has not left takes it back, and nothing of it is sent.
+  defp hold(out, held), do: :lists.foldr(&keep/2, held, out)
+
+  defp keep({_bytes, item} = one, held) do
+    n = held.n + 1
+
+    %{
+      held
+      | n: n,
+        out: :gb_trees.insert(n, one, held.out),
+        refs: Map.put(held.refs, elem(item, 1), n)
+    }
+  end
+
+  # Answers may come all the while; they do not put off the next try.
+  defp wait(held, link), do: wait(held, link, now() + @retry_ms)
+
+  defp wait(held, link, again) do
+    case again - now() do
+      ms when ms > 0 -> hear(held, link, again, ms)
+      _ -> retry(held, link)
+    end
+  end
+
+  defp hear(held, link, again, ms) do
+    receive do
+      {:gs_out, _bytes, {:drop, ref} = item} ->
+        held |> give_up(ref, item, link) |> wait(link, again)
+
+      {:gs_out, bytes, item} ->
+        {bytes, item} |> keep(held) |> wait(link, again)
+
+      other ->
+        handle(link, other) && wait(held, link, again)
+    after
+      ms -> retry(held, link)
+    end
+  end
+
+  defp give_up(held, ref, item, link) do
+    case held.refs do
+      %{^ref => n} ->
+        {{bytes, _item}, out} = :gb_trees.take(n, held.out)
+        left(link, [bytes])
+        %{held | out: out, refs: Map.delete(held.refs, ref)}
+
+      # It has left.
+      _ ->
+        keep({0, item}, held)
+    end
+  end
+
+  # In the sizes in which they are gathered otherwise.
+  defp retry(held, link) do
+    {now, later} = cut(held.out, 0, @items, [])
+
+    cond do
+      now == [] ->
+        :ok
+
+      leaves?(link, now) ->
+        refs = for {_bytes, item} <- now, do: elem(item, 1)
+        retry(%{held | out: later, refs: Map.drop(held.refs, refs)}, link)
+
+      true ->
+        wait(held, link)
+    end
+  end
+
+  # The first of them, the last one first; and the rest.
+  defp cut(out, sum, n, now) do
+    if n > 0 and sum <= @bytes and not :gb_trees.is_empty(out) do
+      {_n, {bytes, _item} = one, rest} = :gb_trees.take_smallest(out)
+      cut(rest, sum + bytes, n - 1, [one | now])
+    else
+      {now, out}
+    end
   end
 
   defp dispatch([]), do: :ok
