@@ -45,7 +45,10 @@ defmodule GpuSched.Local do
     end
   end
 
-  defp run(ctx, model, inputs, opts, owner, stop) do
+  # The same, for those who have told of it, or do so elsewhere.
+  @spec run(Context.t(), term, term, Options.t(), pid, reference | nil) ::
+          {:ok, map} | {:error, Error.t()}
+  def run(ctx, model, inputs, opts, owner, stop) do
     deadline = deadline(opts.timeout)
 
     with {:ok, request, ticket} <- prepare(ctx, model, inputs, opts, owner, deadline, stop) do
@@ -170,9 +173,15 @@ defmodule GpuSched.Local do
         wait(ctx, bytes, owner, opts, deadline, stop)
 
       {:error, error} ->
-        if error.reason == :overloaded, do: Admission.count_refused(ctx.counters)
-        {:error, Telemetry.refused(error)}
+        {:error, refused(ctx, error)}
     end
+  end
+
+  # Counts and tells of one that is not taken.
+  @spec refused(Context.t(), Error.t()) :: Error.t()
+  def refused(ctx, error) do
+    if error.reason == :overloaded, do: Admission.count_refused(ctx.counters)
+    Telemetry.refused(error)
   end
 
   # Queues at the server, which takes the credit for us when there is some.

@@ -22,7 +22,7 @@ defmodule GpuSched.Telemetry do
 
   The span `:infer` is that of `GpuSched.infer/4` and of `GpuSched.async/4`, and is emitted in the
   process that waits for the result. `server` is the pid of the scheduler; of a request to another
-  node it is what names it there, as `{name, node}`.
+  node it is what names it there, as `{name, node}`, and of one to `:any` it is `:any`.
 
   `:load` is emitted by `GpuSched.Load` for each point that was measured, in the process that called it.
 

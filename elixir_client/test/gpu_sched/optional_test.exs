@@ -149,6 +149,24 @@ defmodule GpuSched.OptionalTest do
       assert_receive {:telemetry, [:gpu_sched, :infer, :stop], %{}, %{reason: :unknown_model}}
     end
 
+    test "a request for any is one span, also where it is served on this node" do
+      start([], models: [[name: "echo", path: "/x"]])
+      until(fn -> match?({:ok, _}, GpuSched.infer(:any, "echo", %{})) end)
+      spans()
+      {:ok, _} = GpuSched.infer(:any, "echo", %{})
+      assert [{:start, :any}, {:stop, :any}] = spans()
+    end
+
+    # Those that have been told, in turn. They are told before the request is answered.
+    defp spans do
+      receive do
+        {:telemetry, [:gpu_sched, :infer, what], _, %{server: server}} ->
+          [{what, server} | spans()]
+      after
+        0 -> []
+      end
+    end
+
     @tag :tmp_dir
     test "the pauses between restarts grow to their limit", %{tmp_dir: dir} do
       options = [restart_backoff: {5, 40}]

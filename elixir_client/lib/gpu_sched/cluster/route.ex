@@ -167,7 +167,8 @@ defmodule GpuSched.Cluster.Route do
 
       case Resolve.server(entry.pid) do
         {:local, ctx} ->
-          Local.infer(ctx, request.model, request.inputs, opts, request.owner, request.stop)
+          # The span is that of the whole request (see GpuSched.Async).
+          Local.run(ctx, request.model, request.inputs, opts, request.owner, request.stop)
 
         {:remote, node, pid} ->
           remote(request, entry, entry.via || node, pid, opts)
