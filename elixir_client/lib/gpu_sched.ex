@@ -115,8 +115,9 @@ defmodule GpuSched do
     * `:client` - whose share of the devices it counts to, at most 63 bytes; unless given, that of
       the scheduler (see `start_link/1`), or else the name of the node that the owner of the
       request is on;
-    * `:overload` - what to do where the credit of the scheduler is used up, or where 8 MiB wait to be
-      sent to its node: `:error` (the default) answers `:overloaded` with `retry_after_ms` at once, `:wait` waits within the timeout;
+    * `:overload` - what to do where the credit of the scheduler is used up, or where 8 MiB wait to
+      be sent to its node: `:error` (the default) answers `:overloaded` with `retry_after_ms` at
+      once, `:wait` waits within the timeout;
     * `:unavailable` - what to do while `sched-port` is being restarted: `:error` answers
       `:unavailable` at once, `:wait` waits within the timeout. Unless given, the same as
       `:overload`.

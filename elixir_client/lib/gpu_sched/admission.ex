@@ -65,6 +65,7 @@ defmodule GpuSched.Admission do
   def lease_min(ref), do: :atomics.get(ref, @lease_min)
   def lease_max(ref), do: :atomics.get(ref, @lease_max)
   def max_requests(ref), do: :atomics.get(ref, @max_requests)
+  def max_bytes(ref), do: :atomics.get(ref, @max_bytes)
   def max_frame(ref), do: :atomics.get(ref, @max_frame)
   def max_values(ref), do: :atomics.get(ref, @max_values)
   def generation(ref), do: :atomics.get(ref, @generation)
@@ -84,6 +85,35 @@ defmodule GpuSched.Admission do
       # Those who wait come first.
       :atomics.get(ref, @waiting) > 0 -> {:error, overloaded(ref, "others are waiting for it")}
       true -> take_credit(ref, bytes)
+    end
+  end
+
+  # Whether a request of so many bytes would be taken now, were the `coming` bytes of others there
+  # already; nothing is taken. What never fits is said also where there are no limits yet.
+  @spec foresee(ref, non_neg_integer, non_neg_integer) :: :ok | {:error, Error.t()}
+  def foresee(ref, bytes, coming) do
+    limit = max_bytes(ref)
+    {requests, taken} = taken(ref)
+
+    cond do
+      limit > 0 and bytes > limit ->
+        {:error, beyond_credit(bytes, limit)}
+
+      :atomics.get(ref, @state) != 1 ->
+        {:error, not_up(ref)}
+
+      :atomics.get(ref, @waiting) > 0 ->
+        {:error, overloaded(ref, "others are waiting for it")}
+
+      requests >= max_requests(ref) ->
+        {:error, overloaded(ref, "#{max_requests(ref)} requests are in flight")}
+
+      bytes + coming + taken > limit ->
+        what = "#{bytes} bytes more do not fit in the #{limit} in flight and on their way here"
+        {:error, overloaded(ref, what)}
+
+      true ->
+        :ok
     end
   end
 

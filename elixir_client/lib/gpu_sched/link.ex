@@ -55,7 +55,7 @@ defmodule GpuSched.Link do
 
       if request.bytes <= @bulk_above,
         do: ask(handle, name, request, opts),
-        else: ask_bulk(handle, name, model, inputs, opts)
+        else: ask_bulk(handle, name, model, inputs, request.bytes, opts)
     else
       :late -> {:error, Local.timed_out(opts.timeout)}
       other -> other
@@ -74,15 +74,18 @@ defmodule GpuSched.Link do
     end)
   end
 
-  defp ask_bulk(handle, name, model, inputs, opts) do
+  # The other side is told how long a request it will be, and answers at once where that cannot be
+  # taken: nothing of it has been sent then.
+  defp ask_bulk(handle, name, model, inputs, bytes, opts) do
     case Remote.infer_args(name, model, inputs, opts) do
       {:ok, args} ->
         up = Bulk.new(args)
         %{ref: ref, deadline: deadline} = handle
         owner = self()
+        wait = {opts.overload == :wait, opts.unavailable == :wait}
 
         post(%{handle | up: up}, 0, fn ->
-          {:bulk, ref, owner, Bulk.size(up), Local.remaining(deadline)}
+          {:bulk, ref, owner, name, bytes, Bulk.size(up), Local.remaining(deadline), wait}
         end)
 
       {:error, error} ->

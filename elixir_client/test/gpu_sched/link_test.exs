@@ -266,6 +266,77 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
   end
 
+  test "what is too large, or not taken now, is refused before anything of it is sent" do
+    {host, laptop, server} = pair(bytes: 3_000_000, requests: 1)
+    assert {:ok, _} = infer(laptop, server, "echo")
+
+    pieces = fn size, options ->
+      HostNode.call(laptop, LinkScript, :pieces, [server, size, options])
+    end
+
+    for options <- [[], [overload: :wait]] do
+      assert {{:error, %{reason: :too_large, message: text}}, 0} = pieces.(4_000_000, options)
+      assert text =~ "the scheduler takes 3000000 altogether"
+    end
+
+    nobody = {MyApp.Nobody, host.node}
+    args = [nobody, 2_000_000, []]
+
+    assert {{:error, %{reason: :unavailable}}, 0} =
+             HostNode.call(laptop, LinkScript, :pieces, args)
+
+    holder = HostNode.call(laptop, LinkScript, :hold, [server, %{}, [timeout: :infinity]])
+    FakePort.until(fn -> seen(host)["held"] == 1 end)
+    before = HostNode.call(host, FakePort, :refused, [GpuSched])
+    assert {{:error, %{reason: :overloaded} = error}, 0} = pieces.(2_000_000, [])
+    assert error.message =~ "1 requests are in flight" and error.retry_after_ms > 0
+    assert {:error, %{reason: :overloaded}} = infer(laptop, server, "echo")
+    # Large and small ones are counted alike.
+    assert HostNode.call(host, FakePort, :refused, [GpuSched]) == before + 2
+    HostNode.call(laptop, Process, :exit, [holder, :kill])
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+    assert {{:ok, _}, sent} = pieces.(2_000_000, [])
+    assert sent >= 8
+  end
+
+  test "without leases a frame's limit is said before anything is sent" do
+    {_host, laptop, server} = pair("max-frame": 2_000_000, "lease-min": 0)
+    args = [server, 3_000_000, []]
+
+    assert {{:error, %{reason: :too_large, message: text}}, 0} =
+             HostNode.call(laptop, LinkScript, :pieces, args)
+
+    assert text =~ "a frame takes 2000000"
+  end
+
+  test "uploads that would wait are let in as there is room for them" do
+    {host, laptop, server} = pair(bytes: 5_000_000)
+    first = HostNode.call(laptop, LinkScript, :standing, [server, 3_000_000])
+
+    # It counts though its credit is not taken before it is there.
+    assert taken(host) == {0, 0}
+    args = [server, 3_000_000, []]
+
+    assert {{:error, %{reason: :overloaded, message: text}}, 0} =
+             HostNode.call(laptop, LinkScript, :pieces, args)
+
+    assert text =~ "on their way here"
+
+    # One that gives up in the queue, and two that do not.
+    flood = &HostNode.call(laptop, LinkScript, :flood, [server, &1, 3_000_000, &2])
+    ended = &HostNode.call(laptop, LinkScript, :ended, [&1])
+    brief = flood.(1, overload: :wait, timeout: 200)
+    FakePort.until(fn -> match?([{:deadline_exceeded, _}], ended.(brief)) end)
+    patient = flood.(2, overload: :wait, timeout: :infinity)
+    # What is small, or fits beside it, has nothing to do with that.
+    assert {:ok, _} = infer(laptop, server, "echo")
+    assert {{:ok, _}, _} = HostNode.call(laptop, LinkScript, :pieces, [server, 1_500_000, []])
+    assert {ended.(first), ended.(patient)} == {[], []}
+    HostNode.call(laptop, Kernel, :send, [first, :resume])
+    FakePort.until(fn -> {ended.(first), ended.(patient)} == {[:ok], [:ok, :ok]} end)
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+  end
+
   # More than all buffers on the way take.
   @flood 64
   @flood_bytes 900_000

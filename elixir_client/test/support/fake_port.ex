@@ -58,6 +58,9 @@ defmodule GpuSched.FakePort do
   # Credit that is taken: {requests, bytes}.
   def taken(server), do: server |> counters() |> GpuSched.Admission.taken()
 
+  # How many were refused for want of it.
+  def refused(server), do: server |> counters() |> GpuSched.Admission.refused()
+
   # :up, :down, :closing, :starting.
   def state(server), do: server |> counters() |> GpuSched.Admission.state()
 

@@ -38,6 +38,8 @@ defmodule GpuSched.LinkScript do
     receive do
       {:ended, {:ok, _}} -> keep([:ok | results])
       {:ended, {:error, error}} -> keep([{error.reason, error.message} | results])
+      {pid, {:ok, _}} when is_pid(pid) -> keep([:ok | results])
+      :resume -> :erlang.resume_process(Process.get(:standing)) && keep(results)
       {:ended?, from} -> send(from, {self(), results}) && keep(results)
     end
   end
@@ -82,6 +84,43 @@ defmodule GpuSched.LinkScript do
     {small, waiting, receive(do: ({^large, result} -> result))}
   end
 
+  # An upload that stands still at its first piece, until it is resumed; its result goes to a process
+  # that keeps it (see ended/1), as the upload itself is answered.
+  def standing(server, size) do
+    from = self()
+
+    keeper =
+      spawn(fn ->
+        pid = upload(server, size, :infinity)
+        send(from, {:standing, self(), freeze_at_piece(pid)})
+        Process.put(:standing, pid)
+
+        keep([])
+      end)
+
+    receive do
+      {:standing, ^keeper, _pid} -> keeper
+    end
+  end
+
+  # The result of an upload, and how many pieces of it were sent.
+  def pieces(server, size, options) do
+    pid = upload(server, size, options)
+    result = receive(do: ({^pid, result} -> result))
+    delivered = :erlang.trace_delivered(pid)
+    receive(do: ({:trace_delivered, ^pid, ^delivered} -> :ok))
+    {result, count_pieces(pid, 0)}
+  end
+
+  defp count_pieces(pid, n) do
+    receive do
+      {:trace, ^pid, :send, {_tag, {:gs_piece, _piece}}, _to} -> count_pieces(pid, n + 1)
+      {:trace, ^pid, _what, _message, _to} -> count_pieces(pid, n)
+    after
+      0 -> n
+    end
+  end
+
   # So many uploads are under way when the host is stopped; how they end, or :late for those that don't
   # until long after their deadline. Together they are more than any buffer on the way takes.
   def upload_stopped(server, count, size, os_pid, timeout) do
@@ -99,14 +138,17 @@ defmodule GpuSched.LinkScript do
     end
   end
 
-  defp upload(server, size, timeout) do
+  defp upload(server, size, timeout) when not is_list(timeout),
+    do: upload(server, size, timeout: timeout)
+
+  defp upload(server, size, options) do
     data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
     to = self()
 
     pid =
       spawn(fn ->
         receive do: (:go -> :ok)
-        send(to, {self(), GpuSched.infer(server, "crc", %{"data" => data}, timeout: timeout)})
+        send(to, {self(), GpuSched.infer(server, "crc", %{"data" => data}, options)})
       end)
 
     :erlang.trace(pid, true, [:send])

@@ -3,6 +3,10 @@ defmodule GpuSched.Link.Far do
   # The other side of a link, on the node that has the scheduler: what comes is handed to the owner of
   # the port as a local caller would, and answered in the order in which it is done.
   #
+  # What comes in pieces is looked at before the first of them: what never fits, or does not fit now and
+  # would not wait, is refused. Of those who wait no more bytes are here, for one node, than the scheduler
+  # takes altogether; the others have sent nothing yet.
+  #
   # It is the only process here that sends to that node for its small requests; should that stop
   # reading, it is suspended, and nobody else.
   @moduledoc false
@@ -10,7 +14,7 @@ defmodule GpuSched.Link.Far do
   alias GpuSched.{Admission, Encode, Error, Local, Msgpack, Options, Protocol, Resolve, Server}
   alias GpuSched.Link.Bulk
 
-  @version 1
+  @version 2
   # What is gathered into one message.
   @answers 256
   @bytes 256 * 1024
@@ -33,6 +37,8 @@ defmodule GpuSched.Link.Far do
           asked: %{},
           refs: %{},
           helpers: %{},
+          uploads: %{},
+          waiting: [],
           out: [],
           bytes: 0,
           n: 0
@@ -47,7 +53,8 @@ defmodule GpuSched.Link.Far do
   # `servers`: name → {ctx, the entry of the client}, and the pid → its monitor and names.
   # `asked`: alias → {ref, owner, ctx, id, ticket or nil, request to post when granted}.
   # `refs`: ref of the caller → alias, or the pid of a process that deals with a large one; `helpers`
-  # has those pids.
+  # has those pids. `uploads`: those of them that have a request → {scheduler, bytes, :coming or :there};
+  # `waiting`: requests that are to be gathered, the first one first.
   defp loop(state) do
     state =
       receive do
@@ -77,6 +84,13 @@ defmodule GpuSched.Link.Far do
   # ---- from the near side
 
   defp handle(state, {:gs_items, items}), do: Enum.reduce(items, state, &item/2)
+
+  defp handle(state, {:there, pid}) when is_map_key(state.uploads, pid) do
+    {server, bytes, :coming} = state.uploads[pid]
+    put_in(state.uploads[pid], {server, bytes, :there})
+  end
+
+  defp handle(state, {:over, pid}), do: over(state, pid)
 
   # ---- from the owner of the port
 
@@ -113,11 +127,24 @@ defmodule GpuSched.Link.Far do
 
       true ->
         {ref, helpers} = Map.pop(state.helpers, pid)
-        %{state | helpers: helpers, refs: Map.delete(state.refs, ref)}
+        %{state | helpers: helpers} |> broke(ref, reason) |> over(pid)
     end
   end
 
   defp handle(state, _other), do: state
+
+  # A process that dealt with a large one has ended; whoever dropped the request is not there any more.
+  defp broke(state, ref, reason) do
+    {pid, refs} = Map.pop(state.refs, ref)
+    state = %{state | refs: refs}
+
+    if pid == nil or reason in [:normal, :killed] do
+      state
+    else
+      message = "the request could not be dealt with on #{node()}: #{inspect(reason, limit: 8)}"
+      answer(state, ref, nil, {:error, Error.exception(reason: :unknown, message: message)})
+    end
+  end
 
   # ---- what is asked
 
@@ -137,9 +164,26 @@ defmodule GpuSched.Link.Far do
     end
   end
 
-  # It is in the way of nobody else: a process of its own takes it apart, and waits.
-  defp item({:bulk, ref, owner, size, timeout}, state) do
-    help(state, ref, fn -> serve_bulk(ref, owner, size, timeout) end)
+  defp item({:bulk, ref, owner, name, bytes, size, timeout, wait}, state) do
+    case server(state, name) do
+      {{:ok, ctx, _entry}, state} ->
+        upload = %{
+          ref: ref,
+          owner: owner,
+          ctx: ctx,
+          bytes: bytes,
+          size: size,
+          deadline: Local.deadline(timeout)
+        }
+
+        case foresee(state, ctx, bytes) do
+          :ok -> gather(state, upload)
+          {:error, error} -> gather_later(state, upload, error, wait)
+        end
+
+      {{:error, error}, state} ->
+        answer(state, ref, owner, {:error, error})
+    end
   end
 
   defp item({:drop, ref}, state) do
@@ -150,6 +194,14 @@ defmodule GpuSched.Link.Far do
       {pid, refs} when is_pid(pid) ->
         Process.exit(pid, :kill)
         %{state | refs: refs}
+
+      {:waiting, refs} ->
+        # Who is behind it may fit.
+        gather_waiting(%{
+          state
+          | refs: refs,
+            waiting: Enum.reject(state.waiting, &(&1.ref == ref))
+        })
 
       {to, refs} ->
         {{_ref, _owner, ctx, id, ticket, waiting}, asked} = Map.pop!(state.asked, to)
@@ -199,13 +251,12 @@ defmodule GpuSched.Link.Far do
       post(state, ctx, request, nil)
     else
       :too_large ->
-        message = "the request is #{bytes} bytes long, and a frame takes #{limit}"
-        answer(state, ref, owner, {:error, Error.exception(reason: :too_large, message: message)})
+        answer(state, ref, owner, {:error, too_large(bytes, limit)})
 
       {:error, error} ->
         if patient?(error, wait),
           do: queue(state, ctx, request),
-          else: answer(state, ref, owner, {:error, GpuSched.Telemetry.refused(error)})
+          else: answer(state, ref, owner, {:error, Local.refused(ctx, error)})
     end
   end
 
@@ -236,11 +287,73 @@ defmodule GpuSched.Link.Far do
   defp remember(state, to, {ref, _, _, _, _, _} = what),
     do: %{state | asked: Map.put(state.asked, to, what), refs: Map.put(state.refs, ref, to)}
 
+  # ---- what comes in pieces
+
+  # Without leases all of it is a frame.
+  defp foresee(state, ctx, bytes) do
+    limit = Admission.max_frame(ctx.counters)
+
+    if Admission.lease_min(ctx.counters) == 0 and limit > 0 and bytes + @head > limit,
+      do: {:error, too_large(bytes, limit)},
+      else: Admission.foresee(ctx.counters, bytes, coming(state, ctx))
+  end
+
+  defp too_large(bytes, limit) do
+    message = "the request is #{bytes} bytes long, and a frame takes #{limit}"
+    Error.exception(reason: :too_large, message: message)
+  end
+
+  # For that scheduler, in bytes; what is there has its credit, or is refused soon.
+  defp coming(state, ctx) do
+    Enum.sum(for {_pid, {server, n, :coming}} <- state.uploads, server == ctx.server, do: n)
+  end
+
+  # It is in the way of nobody else: a process of its own takes it apart, and waits.
+  defp gather(state, upload) do
+    far = self()
+    {pid, state} = help(state, upload.ref, fn -> serve_bulk(upload, far) end)
+    put_in(state.uploads[pid], {upload.ctx.server, upload.bytes, :coming})
+  end
+
+  defp gather_later(state, upload, error, wait) do
+    if patient?(error, wait) do
+      state = put_in(state.refs[upload.ref], :waiting)
+      gather_waiting(%{state | waiting: state.waiting ++ [upload]})
+    else
+      answer(state, upload.ref, upload.owner, {:error, Local.refused(upload.ctx, error)})
+    end
+  end
+
+  # One that is here waits for its credit with all that it brought. So the next is let in when that is
+  # over; one alone always is. Nobody is let in before one for the same scheduler that came earlier.
+  defp gather_waiting(state) do
+    {later, state, _full} =
+      Enum.reduce(state.waiting, {[], state, []}, fn upload, {later, state, full} ->
+        %{ctx: %{server: server, counters: counters}} = upload
+        here = Enum.sum(for {_pid, {^server, n, _where}} <- state.uploads, do: n)
+        room? = here == 0 or here + upload.bytes <= Admission.max_bytes(counters)
+
+        if room? and server not in full,
+          do: {later, gather(state, upload), full},
+          else: {[upload | later], state, [server | full]}
+      end)
+
+    %{state | waiting: :lists.reverse(later)}
+  end
+
+  defp over(state, pid) do
+    case Map.pop(state.uploads, pid) do
+      {nil, _uploads} -> state
+      {_upload, uploads} -> gather_waiting(%{state | uploads: uploads})
+    end
+  end
+
   # ---- what is answered
 
   defp answer(state, ref, owner, payload)
        when is_binary(payload) and byte_size(payload) > @bulk_above do
-    help(state, ref, fn -> send_bulk(ref, owner, {:payload, payload}) end)
+    {_pid, state} = help(state, ref, fn -> send_bulk(ref, owner, {:payload, payload}) end)
+    state
   end
 
   defp answer(state, ref, _owner, answer) do
@@ -260,32 +373,33 @@ defmodule GpuSched.Link.Far do
 
   defp help(state, ref, fun) do
     {pid, _monitor} = spawn_monitor(fun)
-    %{state | refs: Map.put(state.refs, ref, pid), helpers: Map.put(state.helpers, pid, ref)}
+
+    {pid,
+     %{state | refs: Map.put(state.refs, ref, pid), helpers: Map.put(state.helpers, pid, ref)}}
   end
 
   # It is the owner here; when the caller dies, or drops the request, so does this.
-  defp serve_bulk(ref, owner, size, timeout) do
+  defp serve_bulk(upload, far) do
+    %{ref: ref, owner: owner, ctx: ctx} = upload
     monitor = Process.monitor(owner)
-    deadline = Local.deadline(timeout)
     send(ref, {ref, {:gs_ready, self()}})
-    [name, model, inputs, opts] = receive_bulk(Bulk.receiver(ref, ref, size), ref, monitor)
-    opts = Keyword.put(opts, :timeout, Local.remaining(deadline))
+
+    [_name, model, inputs, opts] =
+      receive_bulk(Bulk.receiver(ref, ref, upload.size), ref, monitor)
+
+    send(far, {:there, self()})
+    opts = Options.infer!(Keyword.put(opts, :timeout, Local.remaining(upload.deadline)))
     watcher = watch(owner)
 
-    case infer(name, model, inputs, opts) do
+    answer = Local.run(ctx, model, inputs, opts, self(), nil)
+    send(far, {:over, self()})
+
+    case answer do
       {:ok, _result} = ok -> send_bulk(ref, owner, ok)
       {:error, error} -> send(ref, {ref, {:error, error}})
     end
 
     send(watcher, :done)
-  end
-
-  defp infer(name, model, inputs, opts) do
-    case Resolve.server(name) do
-      {:local, ctx} -> Local.infer(ctx, model, inputs, Options.infer!(opts), self())
-      {:remote, _node, _name} -> {:error, Error.exception(reason: :unavailable)}
-      {:error, error} -> {:error, error}
-    end
   end
 
   # Ends this process with its caller while it waits for the result.
