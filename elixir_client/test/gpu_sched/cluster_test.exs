@@ -3,7 +3,7 @@ defmodule GpuSched.ClusterTest do
   # Three hosts and a laptop, each a node of its own.
   use ExUnit.Case, async: false
 
-  alias GpuSched.{ClusterScript, FakePort, HostNode, RealPort, TestNode}
+  alias GpuSched.{ClusterScript, FakePort, HostNode, LinkScript, RealPort, TestNode}
 
   if reason = TestNode.missing() || FakePort.missing(), do: @moduletag(skip: reason)
   @moduletag capture_log: true, timeout: 180_000
@@ -140,6 +140,30 @@ defmodule GpuSched.ClusterTest do
     FakePort.until(fn -> seen(List.last(hosts))["held"] == 1 end)
     HostNode.call(laptop, Process, :exit, [pid, :kill])
     FakePort.until(fn -> seen(List.last(hosts))["held"] == 0 end)
+  end
+
+  test "a deadline is carried through the host in between" do
+    [_, _, three] = hosts = hosts([[], [], ["hold"]])
+    laptop = laptop(hosts, only: true)
+    known(laptop, 3)
+    assert %{"via" => via} = Enum.find(list(laptop), &(&1["node"] == three.node))
+    assert via == hd(hosts).node
+
+    # All clocks are this machine's. It is not before the time that was given is over, and not so much
+    # later as the answer took: as long as it has been on its way, at the most.
+    before = GpuSched.Admission.now()
+    task = Task.async(fn -> infer(laptop, "hold", timeout: 60_000) end)
+    FakePort.until(fn -> seen(three)["held"] == 1 end)
+    now = GpuSched.Admission.now()
+    assert [deadline] = seen(three)["deadlines"]
+    assert deadline >= before + 60_000_000_000
+    assert deadline <= now + 60_000_000_000
+    {:ok, _} = HostNode.call(three, GpuSched, :infer, [GpuSched, "release", %{}])
+    assert {:ok, _} = Task.await(task)
+
+    # And when it is over, it is over there too.
+    assert {:error, %{reason: :deadline_exceeded}} = infer(laptop, "hold", timeout: 300)
+    FakePort.until(fn -> seen(three)["held"] == 0 end)
   end
 
   test "a hidden laptop between two clusters does not make them one" do
@@ -410,17 +434,18 @@ defmodule GpuSched.ClusterTest do
       hosts
     end
 
-    # Runs what is disturbed when a third of it has been done.
-    defp disturbed(laptop, disturb) do
+    # Each of 16 callers asks so often; runs what is disturbed when a third of it has been done.
+    defp disturbed(laptop, disturb, data \\ "abc", each \\ 60) do
       task =
         Task.async(fn ->
-          inputs = %{"data" => RealPort.bytes("abc")}
+          inputs = %{"data" => RealPort.bytes(data)}
           options = [timeout: 60_000]
-          args = ["noop", 16, 60, options, inputs]
+          args = ["noop", 16, each, options, inputs]
           HostNode.call(laptop, ClusterScript, :load, args, :infinity)
         end)
 
-      FakePort.until(fn -> HostNode.call(laptop, ClusterScript, :done, []) > 320 end)
+      third = div(16 * each, 3)
+      FakePort.until(fn -> HostNode.call(laptop, ClusterScript, :done, []) > third end)
       disturb.()
       Task.await(task, 120_000)
     end
@@ -441,6 +466,23 @@ defmodule GpuSched.ClusterTest do
              end) == %{ok: 960}
 
       # The others did the rest.
+      assert completed(one) > 0 and completed(three) > 0
+    end
+
+    test "a host is killed while bodies are on their way to it in pieces, and no call fails" do
+      [one, two, three] = hosts = real_hosts()
+      laptop = laptop(hosts)
+      known(laptop, 3)
+      FakePort.until(fn -> Enum.all?(list(laptop), &(&1["via"] == nil)) end)
+      large = :binary.copy("large", 300_000)
+
+      kill = fn ->
+        # Something is half way when it dies.
+        FakePort.until(fn -> HostNode.call(two, LinkScript, :helpers, []) > 0 end)
+        kill(two)
+      end
+
+      assert disturbed(laptop, kill, large, 20) == %{ok: 320}
       assert completed(one) > 0 and completed(three) > 0
     end
 

@@ -331,6 +331,46 @@ defmodule GpuSched.ConnectTest do
     assert shown(output) == [inspect(host.node), "false"]
   end
 
+  test "a copy of its own is held against the host's", %{tmp_dir: tmp} do
+    host = host()
+    file = HostNode.cookie_file(host, tmp)
+    vsn = to_string(Application.spec(:gpu_sched, :vsn))
+    typed = show("{Node.list(:hidden), Application.spec(:gpu_sched, :vsn)}")
+
+    connect = fn own ->
+      args = ["connect", "--cookie-file", file, "#{host.node}"]
+      {output, 0} = run(args, typed, tmp, env: [{"ERL_LIBS", copy(tmp, vsn, own)}])
+      # It is connected all the same, and the copy is left as it is.
+      assert [shown] = shown(output)
+      assert shown =~ inspect(host.node) and shown =~ own
+      refute output =~ "modules loaded from"
+      output
+    end
+
+    assert connect.(vsn) =~ "gpu_sched #{vsn} on both sides"
+
+    newer = connect.("99.1.0")
+    assert newer =~ "gpu_sched 99.1.0 of its own, and #{host.node} has #{vsn}, which is older"
+    assert newer =~ "Update gpu_sched on #{host.node}"
+
+    older = connect.("0.0.1-old")
+    assert older =~ "gpu_sched 0.0.1-old of its own, and #{host.node} has #{vsn}, which is newer"
+    assert older =~ "Update gpu_sched here"
+
+    assert connect.("mine") =~ "Update the older one"
+  end
+
+  # A folder of libraries, with this one in it, which says that it is of another version.
+  defp copy(tmp, vsn, own) do
+    libraries = Path.join(tmp, "libraries-#{own}")
+    ebin = Path.join(libraries, "gpu_sched/ebin")
+    File.mkdir_p!(ebin)
+    File.cp_r!(Application.app_dir(:gpu_sched, "ebin"), ebin)
+    app = Path.join(ebin, "gpu_sched.app")
+    File.write!(app, app |> File.read!() |> String.replace(inspect(vsn), inspect(own)))
+    libraries
+  end
+
   defp ok(true), do: :ok
 
   defp broken_module(tmp) do

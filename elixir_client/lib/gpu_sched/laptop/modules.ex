@@ -52,13 +52,30 @@ defmodule GpuSched.Laptop.Modules do
         same_code(host, vsn)
 
       own ->
-        [
-          Finding.warning(
-            :version,
-            "this node has gpu_sched #{own} of its own, and #{host} #{vsn}",
-            "Update the older one, or start the shell where there is none: then it takes the host's."
-          )
-        ]
+        [other_version(host, vsn, own)]
+    end
+  end
+
+  defp other_version(host, theirs, own) do
+    {which, update} =
+      case older(own, theirs) do
+        :theirs -> {", which is older", "Update gpu_sched on #{host}"}
+        :own -> {", which is newer", "Update gpu_sched here"}
+        :unknown -> {"", "Update the older one"}
+      end
+
+    Finding.warning(
+      :version,
+      "this node has gpu_sched #{own} of its own, and #{host} has #{theirs}#{which}",
+      update <> ", or start the shell where there is none: then it takes the host's."
+    )
+  end
+
+  defp older(own, theirs) do
+    with {:ok, own} <- Version.parse(own), {:ok, theirs} <- Version.parse(theirs) do
+      if Version.compare(own, theirs) == :lt, do: :own, else: :theirs
+    else
+      :error -> :unknown
     end
   end
 
