@@ -6,7 +6,7 @@ defmodule GpuSched.LoadScriptTest do
   import ExUnit.CaptureIO
 
   alias GpuSched.Load.Script
-  alias GpuSched.RealPort
+  alias GpuSched.{FakePort, RealPort}
 
   @moduletag :tmp_dir
   @moduletag capture_log: true
@@ -44,6 +44,33 @@ defmodule GpuSched.LoadScriptTest do
   test "a node that is not there is told" do
     assert {1, "", err} = run(["m", "--rate", "1", "--node", "nobody@127.0.0.1"])
     assert err =~ "no name" or err =~ "cannot be reached"
+  end
+
+  if reason = FakePort.missing() || GpuSched.TestNode.missing(), do: @tag(skip: reason)
+
+  test "a sweep that ends early is told, and is no success", %{tmp_dir: dir} do
+    # Not the test's supervisor's, which would start it again.
+    server = :"ends_#{System.unique_integer([:positive])}"
+    {:ok, pid} = GpuSched.start_link(FakePort.options([], name: server))
+    Process.unlink(pid)
+    payload = Path.join(dir, "payload.jsonl")
+    File.write!(payload, "{}\n")
+
+    # None of the first rate is answered before the scheduler is gone, so the second is not begun.
+    spawn_link(fn ->
+      FakePort.until(fn -> FakePort.seen(server)["held"] > 0 end)
+      Process.exit(pid, :kill)
+    end)
+
+    where = ["hold", "--node", Atom.to_string(node()), "--server", ":#{server}"]
+
+    how =
+      ~w(--rate 50,100 --duration 0.1 --warmup 0 --quiet --timeout 60000 --payload) ++ [payload]
+
+    {code, out, err} = run(where ++ how)
+    assert out =~ "It ended at 100"
+    assert err =~ "not all was measured: it ended at 100: "
+    assert code == 1
   end
 
   if reason = RealPort.missing() || GpuSched.TestNode.missing(), do: @tag(skip: reason)

@@ -3,7 +3,7 @@ defmodule GpuSched.Load.Script do
   # ./dev load: GpuSched.Load from a shell, on a scheduler of its own or on one that is running.
   @moduledoc false
 
-  alias GpuSched.Load
+  alias GpuSched.{Load, Printable}
 
   @usage """
   usage: ./dev load [--host] MODEL --rate R[,R…] | --concurrency N[,N…] | --search FROM[:TO] [options]
@@ -42,8 +42,8 @@ defmodule GpuSched.Load.Script do
 
   of a node: --server NAME (GpuSched)
 
-  The exit code is 0, 1 where the target cannot be asked, 2 where the generator limited a point, 64
-  where the command is not understood.
+  The exit code is 0, 1 where the target cannot be asked, or could not any more and not all was
+  measured, 2 where the generator limited a point, 64 where the command is not understood.
   """
 
   @switches [
@@ -143,8 +143,16 @@ defmodule GpuSched.Load.Script do
     against = opts[:against] && Load.read!(opts[:against])
     if against, do: IO.puts(Load.compare(against, run))
     if opts[:html], do: Load.report!(run, opts[:html], against: against)
-    if Enum.any?(run.points, & &1["limited"]), do: 2, else: 0
+
+    cond do
+      run.broke -> failed("not all was measured: it ended at #{broke(run.broke)}")
+      Enum.any?(run.points, & &1["limited"]) -> 2
+      true -> 0
+    end
   end
+
+  defp broke(%{"offered" => load, "error" => error}),
+    do: Printable.line("#{load || "the trace"}: #{error}")
 
   defp options(opts) do
     Enum.flat_map(opts, fn
