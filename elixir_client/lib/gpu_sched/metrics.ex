@@ -67,15 +67,20 @@ defmodule GpuSched.Metrics do
          {:ok, histograms} <- GpuSched.histograms(server),
          {:ok, devices} <- GpuSched.devices(server),
          {:ok, jobs} <- GpuSched.jobs(server) do
-      {:ok,
-       [
-         models(stats["models"]),
-         histograms(stats["models"], histograms),
-         devices(devices),
-         gpus(devices),
-         whole(stats, jobs)
-       ]}
+      {:ok, write(stats, histograms, devices, jobs)}
     end
+  end
+
+  @doc false
+  @spec write(map, map, [map], [map]) :: iodata
+  def write(stats, histograms, devices, jobs) do
+    [
+      models(stats["models"]),
+      histograms(stats["models"], histograms),
+      devices(devices),
+      gpus(devices),
+      whole(stats, jobs)
+    ]
   end
 
   # ---- by model

@@ -56,6 +56,7 @@ defmodule GpuSched.Snapshot do
   @doc false
   @spec between(t, t) :: map
   def between(before, now) do
+    before = if restarted?(before, now), do: nothing(before), else: before
     seconds = max(now["at_ms"] - before["at_ms"], 1) / 1_000
     names = Map.keys(now["stats"]["models"])
 
@@ -74,6 +75,17 @@ defmodule GpuSched.Snapshot do
           {name, device(before["stats"]["devices"][name] || %{}, device, seconds)}
         end)
     }
+  end
+
+  # Another sched-port counts from nothing.
+  defp restarted?(before, now), do: uptime(now) < uptime(before)
+  defp uptime(snapshot), do: snapshot["stats"]["uptime_us"] || 0
+
+  # Those that were refused for want of credit are counted here, and go on.
+  defp nothing(before) do
+    credit = before["stats"]["refused_for_credit"] || 0
+    stats = %{"requests" => %{"refused" => credit}, "models" => %{}, "devices" => %{}}
+    %{before | "stats" => stats, "histograms" => %{}}
   end
 
   defp rates(was, is, seconds) do

@@ -3,7 +3,9 @@ defmodule GpuSched.MetricsTest do
   # The metrics, read as Prometheus does.
   use ExUnit.Case, async: false
 
-  alias GpuSched.{Metrics, RealPort, Snapshot}
+  import GpuSched.FakePort, only: [until: 1]
+
+  alias GpuSched.{Metrics, RealPort, Snapshot, TestNode}
 
   @moduletag capture_log: true, timeout: 120_000
 
@@ -119,6 +121,51 @@ defmodule GpuSched.MetricsTest do
       assert Snapshot.between(before, now).all.refused == 3.0
     end
 
+    test "are read back whatever a device calls itself" do
+      model = ~S(a"b\c},d="e" ) <> "\nline two\\"
+      {server, _pid} = RealPort.start()
+      {:ok, _} = GpuSched.await_ready(server)
+      {:ok, stats} = GpuSched.stats(server)
+      {:ok, histograms} = GpuSched.histograms(server)
+      {:ok, [device | _]} = GpuSched.devices(server)
+      text = Metrics.write(stats, histograms, [%{device | "model" => model}], [])
+      {_types, samples} = read(text)
+      written = for {{"gpu_sched_device_up", labels}, 1.0} <- samples, do: labels["model"]
+      assert Enum.map(written, &unescape/1) == [model]
+    end
+
+    test "of another sched-port count from nothing, and rates are of what it did" do
+      {server, pid} = RealPort.start()
+      {:ok, _} = GpuSched.await_ready(server)
+
+      infer = fn n ->
+        for _ <- 1..n, do: {:ok, _} = GpuSched.infer(server, "noop", %{data: [1]})
+      end
+
+      infer.(5)
+      GpuSched.Admission.count_refused(:sys.get_state(pid).counters)
+      {:ok, before} = Snapshot.take(server)
+      TestNode.signal(elem(:sys.get_state(pid).process, 0), "KILL")
+      until(fn -> match?({:ok, _}, GpuSched.infer(server, "noop", %{data: [1]})) end)
+      infer.(6)
+      # As if the one before had run for an hour.
+      before = put_in(before["stats"]["uptime_us"], 3_600_000_000)
+      {:ok, now} = Snapshot.take(server)
+      now = Map.put(now, "at_ms", before["at_ms"] + 1_000)
+      between = Snapshot.between(before, now)
+      # Seven, and not two more than before.
+      assert between.all.answered == 7.0
+      assert between.models["noop"].answered == 7.0
+      assert between.models["noop"].p50_ms != nil and between.latency.p50_ms != nil
+      # That is counted here, and was not reset; it had been one before.
+      assert between.all.refused == 0.0
+      {:ok, text} = Metrics.text(server)
+      {_types, samples} = read(text)
+      success = {"nv_inference_request_success", %{"model" => "noop", "version" => "1"}}
+      assert samples[success] == 7
+      assert samples[{"gpu_sched_refused_total", %{"at" => "credit"}}] == 1
+    end
+
     test "have histograms that add up" do
       {server, _pid} =
         RealPort.start(
@@ -173,6 +220,14 @@ defmodule GpuSched.MetricsTest do
       assert {:ok, [%{"node" => ^me, "processes" => 1}]} = GpuSched.clients(server)
       Enum.each(requests, &GpuSched.cancel/1)
     end
+  end
+
+  # What the format says of a label's value.
+  defp unescape(text) do
+    Regex.replace(~r/\\(.)/s, text, fn
+      _, "n" -> "\n"
+      _, same when same in ["\\", "\""] -> same
+    end)
   end
 
   # The samples of that ending, without it.
