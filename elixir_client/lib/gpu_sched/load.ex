@@ -64,7 +64,8 @@ defmodule GpuSched.Load do
       and mean latency, the last third of them is no slower than the first, and requests do not pile
       up; 0.1 (beside what is chance);
     * `:max_lateness` - the generator limited a point where 1 % of its requests left later than this,
-      in ms; 1.0, and 3.0 without `:spin`;
+      in ms; 1.0, and 3.0 without `:spin`; so it did where one of its lanes was busy for more than
+      90 % of the time, since answers wait for it then;
     * `:seed` - the same seed makes the same schedule; 1;
     * `:title` - of tables and reports; `:progress` - `false` draws no line while it runs.
 
@@ -77,7 +78,8 @@ defmodule GpuSched.Load do
   `"lateness"` (how late it left) and `"failed_after"`, and `"batch"`, in requests; `"windows"`, a list
   over time; `"stable"`, `"growing"` (more was sent than came to an end, so the latencies are only
   those of so short a run; no such rate is what a search finds), and `"limited"`: `nil`, or in words why the **generator**, and not the target,
-  decided. Where a search ends at such a point, it says so.
+  decided; `"generator_busy"`, the share of the time that its busiest lane did not
+  wait. Where a search ends at such a point, it says so.
 
   `table/1` shows it, `report!/3` draws it, `write!/2` keeps it (as CSV, or as JSON with all
   histograms), `read!/1` takes the JSON back, `merge/1` adds several runs that were made at the same

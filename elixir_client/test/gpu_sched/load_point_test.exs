@@ -129,6 +129,27 @@ defmodule GpuSched.LoadPointTest do
     end
   end
 
+  test "a generator that hardly waits limited the point, and where it does is no matter" do
+    limited = fn busy, how ->
+      opts = Options.check!(how ++ [duration: 1_000])
+      raw = Tally.read(Tally.new(0, 100 * @ms, 10, nil))
+      rest = %{"errors" => %{}, "overfull" => 0, "behind" => 0, "busy" => busy}
+      point = Point.new(Map.merge(raw, rest), how, opts)
+      {point["generator_busy"], point["limited"]}
+    end
+
+    assert {0.95, text} = limited.(0.95, rate: 10)
+    assert text =~ "busy 95 % of the time"
+    assert limited.(0.89, rate: 10) == {0.89, nil}
+    # Callers that wait have nothing else to do.
+    assert limited.(0.95, concurrency: 1) == {nil, nil}
+  end
+
+  test "the busiest lane of all nodes is the one that counts" do
+    raw = &Map.put(Tally.read(Tally.new(0, 100 * @ms, 2, nil)), "busy", &1)
+    assert Tally.merge(raw.(0.25), raw.(0.75))["busy"] == 0.75
+  end
+
   test "how late a function is called counts where it is called" do
     test = self()
     # The process is created, and runs when it may: what it tells is from there.

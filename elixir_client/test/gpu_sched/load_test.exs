@@ -171,7 +171,7 @@ defmodule GpuSched.LoadTest do
       target = {:call, fn _ -> flunk("sent") end}
       schedule = Schedule.new(:constant, 100, 1)
       told = Lane.run(Map.put(lane, :max_in_flight, 10), target, tally, schedule)
-      assert %{behind: 100, overfull: 0, errors: %{not_sent: 100}} = told
+      assert %{behind: 100, overfull: 0, busy: 1.0, errors: %{not_sent: 100}} = told
 
       raw =
         tally |> Tally.read() |> Map.merge(%{"behind" => 100, "overfull" => 0, "errors" => %{}})
@@ -179,6 +179,14 @@ defmodule GpuSched.LoadTest do
       point = Point.new(raw, [rate: 100], Options.check!(rate: 100, duration: 1_000))
       assert {point["sent"], point["failed"]} == {100, 100}
       assert point["limited"] =~ "100 requests were not sent"
+    end
+
+    test "knows how busy it was itself" do
+      # Behind all the time, and waiting most of it.
+      assert point(&LoadTarget.answer/1, rate: 2_000_000, duration: 20)["generator_busy"] > 0.9
+      options = [rate: 10, arrivals: :constant, duration: 1_000, lanes: 1]
+      assert %{"generator_busy" => busy} = point(&LoadTarget.answer/1, options)
+      assert busy < 0.9
     end
 
     test "does not send more than may be in flight, and says so" do

@@ -10,7 +10,7 @@ defmodule GpuSched.Load.Caller do
   @spec run(map, Sender.t(), Tally.t(), non_neg_integer) :: map
   def run(spec, sender, tally, number) do
     wait(spec.start - Admission.now())
-    loop(spec, sender, tally, number, %{errors: %{}, overfull: 0, behind: 0})
+    loop(spec, sender, tally, number, %{errors: %{}, overfull: 0, behind: 0, busy: nil})
   end
 
   defp wait(ns) when ns > 0, do: Process.sleep(div(ns + 999_999, 1_000_000))

@@ -150,6 +150,7 @@ defmodule GpuSched.Load.Files do
   defp merge("stable", a, b), do: a && b
   defp merge("growing", a, b), do: a || b
   defp merge("limited", a, b), do: a || b
+  defp merge("generator_busy", a, b), do: a && b && max(a, b)
   defp merge(_key, a, _b), do: a
 
   # Rates add up. Of percentiles, nothing exact is known any more: the worse is kept.

@@ -86,7 +86,9 @@ defmodule GpuSched.Load.Generator do
     %{
       "errors" => errors,
       "overfull" => told |> Enum.map(& &1.overfull) |> Enum.sum(),
-      "behind" => told |> Enum.map(& &1.behind) |> Enum.sum()
+      "behind" => told |> Enum.map(& &1.behind) |> Enum.sum(),
+      # The busiest of them.
+      "busy" => told |> Enum.map(&(&1.busy || 0.0)) |> Enum.max()
     }
   end
 

@@ -17,10 +17,13 @@ defmodule GpuSched.Load.Lane do
   @answers 8
 
   # What it has to tell beside the tally.
+  # `busy` is the share of the time that it did not wait for the next to be due, or nil: it has answers
+  # to take as well, which are older by however long it does something else.
   @type told :: %{
           errors: %{atom => pos_integer},
           overfull: non_neg_integer,
-          behind: non_neg_integer
+          behind: non_neg_integer,
+          busy: float | nil
         }
 
   @spec run(map, Sender.t(), Tally.t(), Schedule.t()) :: told
@@ -40,10 +43,19 @@ defmodule GpuSched.Load.Lane do
       patience: spec.patience,
       spin: spec.spin,
       most: spec.max_in_flight,
-      told: %{errors: %{}, overfull: 0, behind: 0}
+      # In ns, of what is measured.
+      idle: 0,
+      told: %{errors: %{}, overfull: 0, behind: 0, busy: nil}
     }
 
-    s |> next(schedule, 0, %{}) |> wait_for_last()
+    {s, flying} = next(s, schedule, 0, %{})
+    wait_for_last({%{s | told: %{s.told | busy: busy(s)}}, flying})
+  end
+
+  # When it has sent its last before the end it rests until then.
+  defp busy(%{tally: %{start: start, finish: finish}} = s) do
+    rest = max(finish - max(Admission.now(), start), 0)
+    max(1.0 - (s.idle + rest) / (finish - start), 0.0)
   end
 
   defp next(s, schedule, i, flying) do
@@ -61,7 +73,7 @@ defmodule GpuSched.Load.Lane do
       {s, flying} = take(s, flying, @answers)
       next(s, schedule, i + 1, flying)
     else
-      {s, flying} = take_one(s, flying, sleep_ms(at - now, s.spin))
+      {s, flying} = take_idle(s, flying, now, at)
       due(s, at, schedule, i, flying)
     end
   end
@@ -117,9 +129,25 @@ defmodule GpuSched.Load.Lane do
     end
   end
 
-  defp answered(s, message, flying) do
-    now = Admission.now()
+  # Until it is due, or something has come.
+  defp take_idle(s, flying, since, at) do
+    receive do
+      message ->
+        now = Admission.now()
+        s |> rested(since, now) |> answered(message, flying, now)
+    after
+      sleep_ms(at - since, s.spin) -> {rested(s, since, Admission.now()), flying}
+    end
+  end
 
+  defp rested(s, since, now) do
+    ns = min(now, s.tally.finish) - max(since, s.tally.start)
+    if ns > 0, do: %{s | idle: s.idle + ns}, else: s
+  end
+
+  defp answered(s, message, flying), do: answered(s, message, flying, Admission.now())
+
+  defp answered(s, message, flying, now) do
     with {ref, answer} <- Sender.key(message),
          {{at, sent, entry}, flying} <- Map.pop(flying, ref) do
       case Sender.outcome(entry, answer) do

@@ -39,7 +39,8 @@ defmodule GpuSched.Load.Point do
       "windows" => windows,
       "stable" => Stability.stable?(windows, opts.stability),
       "trace_ended" => opts.ended && opts.ended / 1_000,
-      "growing" => Stability.growing?(windows, opts.stability)
+      "growing" => Stability.growing?(windows, opts.stability),
+      "generator_busy" => if(how[:concurrency], do: nil, else: raw["busy"])
     }
 
     Map.put(point, "limited", limited(point, raw, opts.max_lateness))
@@ -119,6 +120,10 @@ defmodule GpuSched.Load.Point do
   def share_in_time(%{"sent" => 0}), do: nil
   def share_in_time(%{"in_time" => n, "sent" => sent}), do: n / sent
 
+  # What else a lane has to do makes answers look later than they came: little, as long as it mostly
+  # waits.
+  @most_busy 0.9
+
   # Where the generator and not what it asked set the pace.
   defp limited(point, raw, max_lateness) do
     lateness = point["lateness"] |> Histogram.percentile(99) |> ms()
@@ -133,6 +138,10 @@ defmodule GpuSched.Load.Point do
       lateness != nil and lateness > max_lateness ->
         "the generator was late: p99 of its lateness is #{Float.round(lateness, 2)} ms, " <>
           "above #{max_lateness} ms (max_lateness)"
+
+      (point["generator_busy"] || 0) > @most_busy ->
+        "the generator was busy #{round(point["generator_busy"] * 100)} % of the time, above " <>
+          "#{round(@most_busy * 100)} %: answers waited for it; give it more lanes, or more nodes"
 
       true ->
         nil

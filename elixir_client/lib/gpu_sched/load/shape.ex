@@ -48,6 +48,7 @@ defmodule GpuSched.Load.Shape do
     "stable" => {:maybe, :boolean},
     "growing" => {:maybe, :boolean},
     "trace_ended" => {:maybe, :number},
+    "generator_busy" => {:maybe, :number},
     "limited" => {:maybe, :text}
   }
 
