@@ -53,7 +53,8 @@ defmodule GpuSched.Load do
     * `:request` - options of each request, as of `GpuSched.infer/4`. A list of them would be what a
       sweep is for: they are the same for all;
     * `:nodes` - who generates the load, each its part of one schedule, and the results are merged;
-      `[node()]`. Each needs this library, and must reach the scheduler;
+      `[node()]`. Each needs this library, and must reach the scheduler. They begin at the same time
+      by clocks that are compared before, which is right to half a round trip (`"skew_ms"`);
     * `:lanes` - processes on each node that send; half as many as there are schedulers, at most 4;
     * `:spin` - `false` lets them sleep until the timer's next millisecond rather than look at the
       clock: it takes less of the CPU, and requests leave up to 2 ms late;

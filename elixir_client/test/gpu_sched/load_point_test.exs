@@ -5,7 +5,7 @@ defmodule GpuSched.LoadPointTest do
   use ExUnit.Case, async: true
 
   alias GpuSched.Load
-  alias GpuSched.Load.{Comparison, Knee, Options, Point, Search, Table, Tally}
+  alias GpuSched.Load.{Comparison, Conductor, Knee, Options, Point, Search, Table, Tally}
 
   @ms 1_000_000
   @second 1_000 * @ms
@@ -148,6 +148,81 @@ defmodule GpuSched.LoadPointTest do
   test "the busiest lane of all nodes is the one that counts" do
     raw = &Map.put(Tally.read(Tally.new(0, 100 * @ms, 2, nil)), "busy", &1)
     assert Tally.merge(raw.(0.25), raw.(0.75))["busy"] == 0.75
+  end
+
+  describe "generators of several nodes" do
+    # A generator whose clock is so far ahead; tells when it is to begin.
+    defp generator(conductor, ahead) do
+      test = self()
+
+      spawn(fn ->
+        monitor = Process.monitor(conductor)
+        send(conductor, {:prepared, self()})
+        send(test, {self(), play(conductor, monitor, ahead)})
+      end)
+    end
+
+    defp play(conductor, monitor, ahead) do
+      receive do
+        {:clock, ^conductor, ref} ->
+          send(conductor, {ref, GpuSched.Admission.now() + ahead})
+          play(conductor, monitor, ahead)
+
+        {:begin, at, error} ->
+          {at - ahead, error}
+
+        {:DOWN, ^monitor, :process, _pid, _reason} ->
+          :over
+      end
+    end
+
+    test "begin at the same time, whatever their clocks say" do
+      conductor = Conductor.start(3)
+      aheads = [0, 3_600 * @second, -86_400 * @second]
+      generators = for ahead <- aheads, do: generator(conductor, ahead)
+      before = GpuSched.Admission.now()
+      Conductor.parts(conductor, generators)
+
+      told =
+        for pid <- generators do
+          assert_receive {^pid, {at, error}}, 30_000
+          {at, error}
+        end
+
+      # As near as is said, and not before they were asked to.
+      for {at, error} <- told,
+          {other, wrong} <- told,
+          do: assert(abs(at - other) <= error + wrong)
+
+      for {at, _error} <- told, do: assert(at > before)
+    end
+
+    test "do not begin where one of them cannot" do
+      conductor = Conductor.start(2)
+      one = generator(conductor, 0)
+      other = spawn(fn -> :ok end)
+      Conductor.parts(conductor, [one, other])
+      assert_receive {^one, :over}, 30_000
+    end
+
+    test "do not begin when nobody wants to know any more" do
+      test = self()
+      coordinator = spawn(fn -> send(test, {:conductor, Conductor.start(2)}) && hold() end)
+      assert_receive {:conductor, conductor}
+      one = generator(conductor, 0)
+      Process.exit(coordinator, :kill)
+      assert_receive {^one, :over}, 30_000
+    end
+
+    defp hold, do: receive(do: (:never -> :ok))
+
+    test "tell how far apart they may have begun, and the table where that is more than a window" do
+      point = Map.put(loaded(100), "skew_ms", 2.5)
+      run = fn window -> put_in(run(point).options["window_ms"], window) end
+      table = &(&1 |> run.() |> Table.format() |> IO.iodata_to_binary())
+      assert table.(2) =~ "began up to 2.5 ms apart"
+      refute table.(3) =~ "apart"
+    end
   end
 
   test "how late a function is called counts where it is called" do

@@ -496,6 +496,7 @@ defmodule GpuSched.LoadTest do
       run = run({server, "echo"}, options)
       [point] = run.points
       assert {point["sent"], point["ok"]} == {30, 30}
+      assert point["skew_ms"] > 0
 
       assert Enum.sort(run.machine["generators"]) ==
                Enum.sort([to_string(node()), to_string(client)])
@@ -514,8 +515,11 @@ defmodule GpuSched.LoadTest do
     test "that lack this library say so" do
       {_peer, laptop} = TestNode.laptop()
 
-      assert_raise Error, ~r/does not have this library/, fn ->
-        run(&LoadTarget.answer/1, rate: 10, duration: 50, nodes: [laptop])
+      # Alone, and where another waits for it.
+      for nodes <- [[laptop], [node(), laptop], [laptop, node()]] do
+        assert_raise Error, ~r/does not have this library/, fn ->
+          run(&LoadTarget.answer/1, rate: 10, duration: 50, nodes: nodes)
+        end
       end
     end
   end

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Load.Fleet do
-  # A run at one rate, by all of the nodes that take part, merged. They begin at the same time, but
-  # for the way of the call there; each measures by its own clock.
+  # A run at one rate, by all of the nodes that take part, merged. They begin at the same time (see
+  # GpuSched.Load.Conductor); each measures by its own clock.
   @moduledoc false
 
   alias GpuSched.{Error, Remote}
-  alias GpuSched.Load.{Generator, Options, Tally}
+  alias GpuSched.Load.{Conductor, Generator, Options, Tally}
 
-  # Until the first is sent: all have heard of it by then.
+  # Until the first is sent, in ms, where this node is the only one.
   @start_in 20
-  @start_in_far 300
   # Over and above what the run and the last answers take.
   @slack 30_000
 
@@ -19,18 +18,27 @@ defmodule GpuSched.Load.Fleet do
     lanes = opts.lanes || default_lanes()
     nodes = here ++ elsewhere
 
+    conductor = if length(nodes) > 1, do: Conductor.start(length(nodes))
+
     parts =
       for {node, index} <- Enum.with_index(nodes) do
-        {node, part(opts, pool, target, how, index, length(nodes), lanes)}
+        part = part(opts, pool, target, how, index, length(nodes), lanes)
+        {node, Map.put(part, :conductor, conductor)}
       end
 
     limit = opts.warmup + opts.duration + patience(opts) + @slack
-    monitors = for {node, part} <- parts, do: {node, start(node, part, limit)}
-    answers = for {node, monitor} <- monitors, do: await(node, monitor)
+    started = for {node, part} <- parts, do: {node, start(node, part, limit)}
+    Conductor.parts(conductor, for({_node, {pid, _monitor}} <- started, do: pid))
+    answers = for {node, {_pid, monitor}} <- started, do: await(node, monitor)
 
-    case Enum.find(answers, &match?({:error, _error}, &1)) do
-      nil ->
+    # Not that of one that did not begin because another could not.
+    case Enum.find(answers, &match?({:error, %Error{}}, &1)) || :error in answers do
+      false ->
         {:ok, answers |> Enum.map(fn {:ok, raw} -> raw end) |> Enum.reduce(&Tally.merge(&2, &1))}
+
+      true ->
+        {:error,
+         Error.exception(reason: :unknown, message: "the generators could not begin together")}
 
       error ->
         error
@@ -53,7 +61,7 @@ defmodule GpuSched.Load.Fleet do
       of: n * lanes,
       concurrency: how[:concurrency] && share(how[:concurrency], index, n),
       think: opts.think,
-      start_in: if(n == 1, do: @start_in, else: @start_in_far),
+      start_in: @start_in,
       warmup: opts.warmup * 1_000_000,
       window: opts.window * 1_000_000,
       windows: opts.windows,
@@ -101,8 +109,7 @@ defmodule GpuSched.Load.Fleet do
   defp failed(reason, node, limit), do: Remote.from_erpc(reason, node, limit)
 
   defp spawned(fun) do
-    {_pid, monitor} = spawn_monitor(fn -> exit({:ran, fun.()}) end)
-    monitor
+    spawn_monitor(fn -> exit({:ran, fun.()}) end)
   end
 
   defp await(node, monitor) do

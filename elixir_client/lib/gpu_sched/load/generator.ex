@@ -5,25 +5,29 @@ defmodule GpuSched.Load.Generator do
   @moduledoc false
 
   alias GpuSched.{Admission, Error}
-  alias GpuSched.Load.{Caller, Lane, Options, Schedule, Sender, Sweeper, Tally}
+  alias GpuSched.Load.{Caller, Conductor, Lane, Options, Schedule, Sender, Sweeper, Tally}
 
   # In the description of a part:
   #   target, pool, request   what is sent, and to whom
   #   arrivals, rate, seed    of an open schedule
   #   first, count, of        the shares of it that are this node's
   #   concurrency             callers of a closed loop, on this node
-  #   start_in                ms until the warm-up begins
+  #   conductor               who says when the warm-up begins, or nil:
+  #   start_in                in so many ms
   #   warmup, duration, window, windows, limit, patience   in ns, but for the number of windows
   #   watcher                 who is told of each window as it passes, or nil
   #   coordinator             whoever waits for the result
-  @spec run(map) :: {:ok, map} | {:error, Error.t()}
+  #
+  # :error where it did not begin because another could not.
+  @spec run(map) :: {:ok, map} | {:error, Error.t()} | :error
   def run(spec) do
-    with {:ok, sender} <- Sender.new(spec.target, spec.request, spec.pool) do
-      # This process is nobody else's. What it starts ends with it, and it with whoever wants the
-      # result: through :erpc that is not so by itself.
+    # This process is nobody else's. What it starts ends with it, and it with whoever wants the
+    # result: through :erpc that is not so by itself.
+    coordinator = Process.monitor(spec.coordinator)
+
+    with {:ok, sender} <- Sender.new(spec.target, spec.request, spec.pool),
+         {:ok, start, skew} <- start(spec, coordinator) do
       Process.flag(:trap_exit, true)
-      coordinator = Process.monitor(spec.coordinator)
-      start = Admission.now() + spec.start_in * 1_000_000
       tally = Tally.new(start + spec.warmup, spec.window, spec.windows, spec.limit, spec.duration)
       spec = spec |> Map.put(:start, start) |> Map.put(:priority, priority(spec))
       me = self()
@@ -33,8 +37,15 @@ defmodule GpuSched.Load.Generator do
       sweeper = if match?({:call, _fun}, sender), do: Sweeper.start(workers)
       result = collect(workers, tally, coordinator)
       if match?({:ok, _}, result), do: Sweeper.over(sweeper)
-      result
+      with {:ok, raw} <- result, do: {:ok, Map.put(raw, "skew", skew)}
     end
+  end
+
+  defp start(%{conductor: nil} = spec, _coordinator),
+    do: {:ok, Admission.now() + spec.start_in * 1_000_000, 0}
+
+  defp start(spec, coordinator) do
+    with :over <- Conductor.wait(spec.conductor, coordinator), do: :error
   end
 
   defp jobs(%{concurrency: nil} = spec, sender, tally) do

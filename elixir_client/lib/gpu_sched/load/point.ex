@@ -40,6 +40,7 @@ defmodule GpuSched.Load.Point do
       "stable" => Stability.stable?(windows, opts.stability),
       "trace_ended" => opts.ended && opts.ended / 1_000,
       "growing" => Stability.growing?(windows, opts.stability),
+      "skew_ms" => ms(raw["skew"]),
       "generator_busy" => if(how[:concurrency], do: nil, else: raw["busy"])
     }
 

@@ -49,6 +49,7 @@ defmodule GpuSched.Load.Shape do
     "growing" => {:maybe, :boolean},
     "trace_ended" => {:maybe, :number},
     "generator_busy" => {:maybe, :number},
+    "skew_ms" => {:maybe, :number},
     "limited" => {:maybe, :text}
   }
 

@@ -86,6 +86,7 @@ defmodule GpuSched.Load.Table do
       for(point <- run.points, point["growing"], do: growing(point)),
       for(point <- run.points, point["limited"], do: limited(point)),
       for(point <- run.points, point["trace_ended"], do: ended(point)),
+      for(point <- run.points, apart?(point, run), do: apart(point)),
       broke(run.broke),
       if(run.knee, do: ["\nThe knee is at ", number(run.knee), ".\n"], else: []),
       searched(run.search)
@@ -105,6 +106,18 @@ defmodule GpuSched.Load.Table do
   defp ended(point) do
     seconds = number(point["trace_ended"])
     ["\nat ", number(point["offered"]), " the trace ended after ", seconds, " s\n"]
+  end
+
+  # So windows of one node have requests of another window of the next in them.
+  defp apart?(point, run), do: (point["skew_ms"] || 0) > (run.options["window_ms"] || :infinity)
+
+  defp apart(point) do
+    ms = number(point["skew_ms"])
+
+    told =
+      " the nodes began up to #{ms} ms apart, more than a window: its series over time is blurred\n"
+
+    ["\nat ", number(point["offered"]), told]
   end
 
   @spec broke(map | nil) :: iodata
