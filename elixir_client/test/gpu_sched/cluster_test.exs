@@ -142,6 +142,28 @@ defmodule GpuSched.ClusterTest do
     FakePort.until(fn -> seen(List.last(hosts))["held"] == 0 end)
   end
 
+  test "what a laptop is told of a host it cannot reach is kept up" do
+    [_, two] = hosts = hosts([[], ["echo"]])
+    laptop = laptop(hosts, only: true)
+    known(laptop, 2)
+    told = fn -> for(%{"via" => via} = e when via != nil <- list(laptop), do: e["server"]) end
+    assert told.() == [{GpuSched, two.node}]
+
+    # Long after it was told first: another one, and one less.
+    HostNode.call(laptop, ClusterScript, :ticks, [12])
+    assert state(laptop, two) == "up"
+    HostNode.scheduler(two, name: MyApp.Late, models: [[name: "big", path: "/x"]])
+    both = Enum.sort([{GpuSched, two.node}, {MyApp.Late, two.node}])
+    FakePort.until(fn -> Enum.sort(told.()) == both end)
+    FakePort.until(fn -> match?({:ok, _}, infer(laptop, "big", parameters: [bytes: 10])) end)
+    :ok = HostNode.call(two, Supervisor, :terminate_child, [GpuSched.Supervisor, MyApp.Late])
+    FakePort.until(fn -> told.() == [{GpuSched, two.node}] end)
+
+    # And that it is gone.
+    kill(two)
+    FakePort.until(fn -> told.() == [] end)
+  end
+
   test "a deadline is carried through the host in between" do
     [_, _, three] = hosts = hosts([[], [], ["hold"]])
     laptop = laptop(hosts, only: true)
