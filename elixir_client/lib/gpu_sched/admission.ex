@@ -89,7 +89,7 @@ defmodule GpuSched.Admission do
   end
 
   # Whether a request of so many bytes would be taken now, were the `coming` bytes of others there
-  # already; nothing is taken. What never fits is said also where there are no limits yet.
+  # already; nothing is taken. Until there are limits, nothing is too large.
   @spec foresee(ref, non_neg_integer, non_neg_integer) :: :ok | {:error, Error.t()}
   def foresee(ref, bytes, coming) do
     limit = max_bytes(ref)

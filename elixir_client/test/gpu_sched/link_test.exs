@@ -337,6 +337,24 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> taken(host) == {0, 0} end)
   end
 
+  test "an upload that waits to be let in is told when the scheduler ends" do
+    {host, laptop, server} = pair(bytes: 5_000_000)
+    HostNode.call(laptop, LinkScript, :standing, [server, 3_000_000])
+    args = [server, 3_000_000, [overload: :wait, timeout: :infinity]]
+    waiting = for _ <- 1..2, do: HostNode.call(laptop, LinkScript, :asked, args)
+    # What was asked later is answered, so they have come.
+    assert {:ok, _} = infer(laptop, server, "echo")
+    pid = HostNode.call(host, Process, :whereis, [GpuSched])
+    HostNode.call(host, Process, :exit, [pid, :kill])
+
+    for upload <- waiting do
+      ended = fn -> HostNode.call(laptop, LinkScript, :ended, [upload]) end
+      FakePort.until(fn -> ended.() != [] end)
+      assert [{:unavailable, text}] = ended.()
+      assert text =~ "ended while the request was in flight"
+    end
+  end
+
   # More than all buffers on the way take.
   @flood 64
   @flood_bytes 900_000

@@ -39,8 +39,10 @@ defmodule GpuSched.LinkScript do
       {:ended, {:ok, _}} -> keep([:ok | results])
       {:ended, {:error, error}} -> keep([{error.reason, error.message} | results])
       {pid, {:ok, _}} when is_pid(pid) -> keep([:ok | results])
+      {pid, {:error, error}} when is_pid(pid) -> keep([{error.reason, error.message} | results])
       :resume -> :erlang.resume_process(Process.get(:standing)) && keep(results)
       {:ended?, from} -> send(from, {self(), results}) && keep(results)
+      {:trace, _pid, _what, _message, _to} -> keep(results)
     end
   end
 
@@ -87,19 +89,32 @@ defmodule GpuSched.LinkScript do
   # An upload that stands still at its first piece, until it is resumed; its result goes to a process
   # that keeps it (see ended/1), as the upload itself is answered.
   def standing(server, size) do
+    kept(fn -> freeze_at_piece(upload(server, size, :infinity)) end)
+  end
+
+  # An upload that has been asked for; nothing of it may have been sent yet.
+  def asked(server, size, options) do
+    kept(fn ->
+      pid = upload(server, size, options)
+
+      receive do
+        {:trace, ^pid, :send, {:gs_out, _bytes, {:bulk, _, _, _, _, _, _, _}}, _to} -> pid
+      end
+    end)
+  end
+
+  defp kept(begin) do
     from = self()
 
     keeper =
       spawn(fn ->
-        pid = upload(server, size, :infinity)
-        send(from, {:standing, self(), freeze_at_piece(pid)})
-        Process.put(:standing, pid)
-
+        Process.put(:standing, begin.())
+        send(from, {:begun, self()})
         keep([])
       end)
 
     receive do
-      {:standing, ^keeper, _pid} -> keeper
+      {:begun, ^keeper} -> keeper
     end
   end
 

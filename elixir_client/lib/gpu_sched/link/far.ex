@@ -113,8 +113,16 @@ defmodule GpuSched.Link.Far do
         error = {:error, Local.server_down(reason)}
         servers = Map.reject(state.servers, fn {_name, {ctx, _entry}} -> ctx.server == pid end)
 
+        {dead, waiting} = Enum.split_with(state.waiting, &(&1.ctx.server == pid))
+        state = %{state | servers: servers, waiting: waiting}
+
+        state =
+          for %{ref: ref, owner: owner} <- dead, reduce: state do
+            state -> answer(%{state | refs: Map.delete(state.refs, ref)}, ref, owner, error)
+          end
+
         for {to, {ref, owner, %{server: ^pid}, _id, _ticket, _waiting}} <- state.asked,
-            reduce: %{state | servers: servers} do
+            reduce: state do
           state ->
             state = %{
               state

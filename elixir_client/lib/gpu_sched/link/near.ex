@@ -239,7 +239,8 @@ defmodule GpuSched.Link.Near do
         {bytes, item} |> keep(held) |> wait(link, again)
 
       other ->
-        handle(link, other) && wait(held, link, again)
+        handle(link, other)
+        wait(held, link, again)
     after
       ms -> retry(held, link)
     end
