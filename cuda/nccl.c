@@ -2,20 +2,19 @@
 #include "nccl.h"
 
 #include <dlfcn.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "library.h"
 
 #ifndef CUDA_NCCL_LIBRARY
 #define CUDA_NCCL_LIBRARY "libnccl.so.2"
 #endif
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct nccl table;
-static bool loaded;
 
-static int load(const char *name, struct nccl *out, libsched_error *err)
+static int load(const char *name, libsched_error *err)
 {
+    struct nccl fresh = {0}, *out = &fresh;
     const struct {
         const char *name;
         void *to;
@@ -28,15 +27,15 @@ static int load(const char *name, struct nccl *out, libsched_error *err)
         {"ncclAllGather", &out->all_gather},      {"ncclReduceScatter", &out->reduce_scatter},
     };
     /* Never closed: it may have threads. */
-    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
 
-    if (library == NULL)
+    if (handle == NULL)
         return libsched_error_set(err, LIBSCHED_ENOTSUP,
                                   "GPUs can't work together without NCCL: %s (install libnccl2, or "
                                   "name the library in GPU_SCHED_NCCL)",
                                   dlerror());
     for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-        void *function = dlsym(library, symbols[i].name);
+        void *function = dlsym(handle, symbols[i].name);
 
         if (function == NULL)
             return libsched_error_set(err, LIBSCHED_ENOTSUP,
@@ -49,27 +48,21 @@ static int load(const char *name, struct nccl *out, libsched_error *err)
         return libsched_error_set(err, LIBSCHED_ENOTSUP,
                                   "%s is NCCL %d, 2.18 (%d) or later is needed", name, out->version,
                                   NCCL_MIN_VERSION);
+    table = fresh;
     return LIBSCHED_OK;
 }
 
+static struct cuda_library library = {
+    .variable = "GPU_SCHED_NCCL",
+    .name = CUDA_NCCL_LIBRARY,
+    .load = load,
+    .mutex = PTHREAD_MUTEX_INITIALIZER,
+};
+
 int nccl_get(const struct nccl **out, libsched_error *err)
 {
-    const char *name = getenv("GPU_SCHED_NCCL");
-    int status = LIBSCHED_OK;
+    int status = cuda_library_need(&library, err);
 
-    if (name == NULL || name[0] == '\0')
-        name = CUDA_NCCL_LIBRARY;
-    pthread_mutex_lock(&mutex);
-    if (!loaded) {
-        struct nccl fresh = {0};
-
-        status = load(name, &fresh, err);
-        if (status == LIBSCHED_OK) {
-            table = fresh;
-            loaded = true;
-        }
-    }
-    pthread_mutex_unlock(&mutex);
     if (status == LIBSCHED_OK)
         *out = &table;
     return status;

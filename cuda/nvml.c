@@ -2,28 +2,26 @@
 #include "nvml.h"
 
 #include <dlfcn.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "library.h"
 
 #ifndef CUDA_NVML_LIBRARY
 #define CUDA_NVML_LIBRARY "libnvidia-ml.so.1"
 #endif
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct nvml table;
-static bool loaded;
 
-static void find(void *library, const char *name, void *to)
+static void find(void *handle, const char *name, void *to)
 {
-    void *function = dlsym(library, name);
+    void *function = dlsym(handle, name);
 
     memcpy(to, &function, sizeof(function));
 }
 
-static int load(const char *name, struct nvml *out, libsched_error *err)
+static int load(const char *name, libsched_error *err)
 {
+    struct nvml fresh = {0}, *out = &fresh;
     const struct {
         const char *name;
         void *to;
@@ -47,19 +45,19 @@ static int load(const char *name, struct nvml *out, libsched_error *err)
         {"nvmlEventSetFree", &out->events_free},
     };
     /* Never closed: it may have threads. */
-    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     int code;
 
-    if (library == NULL)
+    if (handle == NULL)
         return libsched_error_set(err, LIBSCHED_ENOTSUP,
                                   "nothing is known of the GPU's load and temperature without "
                                   "NVML: %s (it comes with the driver; GPU_SCHED_NVML names it)",
                                   dlerror());
     for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++)
-        find(library, symbols[i].name, symbols[i].to);
+        find(handle, symbols[i].name, symbols[i].to);
     /* Before driver 535 it had another name. */
     if (out->clock_reasons == NULL)
-        find(library, "nvmlDeviceGetCurrentClocksThrottleReasons", &out->clock_reasons);
+        find(handle, "nvmlDeviceGetCurrentClocksThrottleReasons", &out->clock_reasons);
     if (out->init == NULL || out->error_string == NULL || out->by_pci == NULL)
         return libsched_error_set(err, LIBSCHED_ENOTSUP,
                                   "%s is no NVML that can be used: it lacks nvmlInit_v2, "
@@ -69,27 +67,21 @@ static int load(const char *name, struct nvml *out, libsched_error *err)
     if (code != NVML_OK)
         return libsched_error_set(err, LIBSCHED_ESYSTEM, "nvmlInit_v2: %s (%d)",
                                   out->error_string(code), code);
+    table = fresh;
     return LIBSCHED_OK;
 }
 
+static struct cuda_library library = {
+    .variable = "GPU_SCHED_NVML",
+    .name = CUDA_NVML_LIBRARY,
+    .load = load,
+    .mutex = PTHREAD_MUTEX_INITIALIZER,
+};
+
 int nvml_get(const struct nvml **out, libsched_error *err)
 {
-    const char *name = getenv("GPU_SCHED_NVML");
-    int status = LIBSCHED_OK;
+    int status = cuda_library_need(&library, err);
 
-    if (name == NULL || name[0] == '\0')
-        name = CUDA_NVML_LIBRARY;
-    pthread_mutex_lock(&mutex);
-    if (!loaded) {
-        struct nvml fresh = {0};
-
-        status = load(name, &fresh, err);
-        if (status == LIBSCHED_OK) {
-            table = fresh;
-            loaded = true;
-        }
-    }
-    pthread_mutex_unlock(&mutex);
     if (status == LIBSCHED_OK)
         *out = &table;
     return status;

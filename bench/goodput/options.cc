@@ -19,11 +19,9 @@ const char usage[] =
     "       bench-goodput --trace FILE.csv [--slo-ms S] [--alpha-us A] [--beta-us B]\n"
     "                     [--devices N] [--scale X] [--policy P,..] [--log FILE.csv] [--json]\n"
     "\n"
-    "A batch of n units takes alpha n + beta. Without --trace: the grid, or those of its cells "
-    "that\n"
-    "are named; policies are default, ahead, eager, timeout, window. --scale 0.5: the trace twice "
-    "as "
-    "fast.\n"
+    "A batch of n units takes alpha n + beta. Without --trace: the grid, or those of its cells\n"
+    "that are named; policies are default, ahead, eager, timeout, window. --scale 0.5: the trace\n"
+    "twice as fast.\n"
     "--log writes what became of every request (with a grid, of one cell and its first seed).\n";
 
 [[noreturn]] void fail(const std::string &why)
