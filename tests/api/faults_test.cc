@@ -167,7 +167,7 @@ TEST_P(Faults, ResultsThatAreHeldOutliveTheirWorker)
     libsched_completion held;
     for (size_t n = 0; n == 0 || held.kind != LIBSCHED_END;) {
         pollfd fd = {libsched_fd(s.get()), POLLIN, 0};
-        ASSERT_EQ(poll(&fd, 1, 20000), 1);
+        ASSERT_EQ(poll(&fd, 1, 120000), 1);
         libsched_process(s.get(), 0);
         n = libsched_reap(s.get(), &held, 1);
     }
@@ -225,11 +225,11 @@ TEST_P(Faults, APartThatCameWithTheDeathIsNotLost)
     s.run_until([&] { return s.stats().running == 1; });
     // The first part is there, and the worker's end, before either is looked at.
     pollfd part = {libsched_fd(s.get()), POLLIN, 0};
-    ASSERT_EQ(poll(&part, 1, 20000), 1);
+    ASSERT_EQ(poll(&part, 1, 120000), 1);
     pollfd end = {int(syscall(SYS_pidfd_open, s.device().pid, 0)), POLLIN, 0};
     ASSERT_GE(end.fd, 0);
     ASSERT_EQ(kill(s.device().pid, SIGKILL), 0);
-    ASSERT_EQ(poll(&end, 1, 20000), 1);
+    ASSERT_EQ(poll(&end, 1, 120000), 1);
     close(end.fd);
     const Done &done = s.end_of(id);
     EXPECT_EQ(done.status(), LIBSCHED_OK) << done.message;

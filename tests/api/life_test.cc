@@ -49,7 +49,7 @@ TEST_P(Life, ClosesWithCompletionsAndBuffersHeld)
     size_t n = 0;
     while (n < 2) {
         pollfd fd = {libsched_fd(s.get()), POLLIN, 0};
-        ASSERT_EQ(poll(&fd, 1, 20000), 1);
+        ASSERT_EQ(poll(&fd, 1, 120000), 1);
         libsched_process(s.get(), 0);
         n += libsched_reap(s.get(), held + n, 2 - n);
     }

@@ -231,7 +231,7 @@ void Scheduler::look(uint32_t flags)
 
 void Scheduler::run_until(const std::function<bool()> &stop)
 {
-    uint64_t end = libsched_now() + 20000000000;
+    uint64_t end = libsched_now() + 120000000000;
     while (!stop()) {
         uint64_t now = libsched_now();
         ASSERT_LT(now, end) << "nothing more happens";

@@ -129,7 +129,7 @@ TEST_P(processes, that_wait_for_a_dead_rank_are_freed_by_an_abort)
     });
     uint64_t begin = clock_ns();
     EXPECT_EQ(LIBSCHED_ECANCELED, own.barrier());
-    EXPECT_LT(clock_ns() - begin, UINT64_C(20000000000));
+    EXPECT_LT(clock_ns() - begin, UINT64_C(120000000000));
     watcher.join();
     EXPECT_EQ(0, exit_code(waiting));
     close(ready[0]);

@@ -669,16 +669,20 @@ TEST_F(WholePort, WaitReadyHasADeadline)
     EXPECT_THAT(Receive(), IsError(3, -103, "cancelled", "request", ""));
 }
 
+// Said of a deadline that a busy machine let pass on the way.
+constexpr char kBeforeItCame[] = "before it came";
+
 TEST_F(WholePort, RequestsWaitForTheDescriptionOfTheirModel)
 {
     Send(R"([0, 1, "load", [{"name": "m"}]])");
     SendAll({Infer(2, R"({"text": ["a"]})", "", "m"), Infer(3, R"({"text": ["b"]})", "", "m"),
-             Infer(4, R"({"text": ["c"]})", "", "m"),
-             Infer(5, R"({"text": ["d"]})",
-                   R"(, "deadline": )" + std::to_string(libsched_now() + 3000000), "m"),
-             R"([2, "cancel", [3]])"});
+             Infer(4, R"({"text": ["c"]})", "", "m"), R"([2, "cancel", [3]])"});
     EXPECT_THAT(Receive(), IsError(3, -103, "cancelled", "request", "loading"));
-    EXPECT_THAT(Receive(), IsError(5, -102, "deadline_exceeded", "request", "loading"));
+    std::string late = kBeforeItCame;
+    for (uint64_t ns = 3000000; late.find(kBeforeItCame) != late.npos; ns *= 2)
+        late = Call(Infer(5, R"({"text": ["d"]})",
+                          R"(, "deadline": )" + std::to_string(libsched_now() + ns), "m"));
+    EXPECT_THAT(late, IsError(5, -102, "deadline_exceeded", "request", "loading"));
     fake_finish_load("m", LIBSCHED_OK);
     EXPECT_THAT(Receive(), HasSubstr("event"));
     EXPECT_THAT(Receive(), StartsWith("[1, 1, nil"));
@@ -746,7 +750,7 @@ TEST_F(WholePort, AReaderWhoDoesNotReadDoesNotKeepTheEndFromBeingSeen)
     SendAll({ask, Infer(2, "{}", R"(, "parameters": {"bytes": 60000000})", "big"),
              Infer(3, "{}", R"(, "parameters": {"bytes": 60000000})", "big")});
     pollfd readable = {fd, POLLIN, 0};
-    ASSERT_EQ(poll(&readable, 1, 10000), 1);
+    ASSERT_EQ(poll(&readable, 1, 120000), 1);
     auto begin = std::chrono::steady_clock::now();
     EXPECT_EQ(Stop(), 0);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));

@@ -110,7 +110,7 @@ bool live(int *refusal)
         *refusal = libsched_submit(s, &request, &id, &err);
     }
     bool answered = false, ended = *refusal < 0;
-    uint64_t until = libsched_now() + 10000000000;
+    uint64_t until = libsched_now() + 120000000000;
     while (!ended && libsched_now() < until) {
         pollfd fd = {libsched_fd(s), POLLIN, 0};
         poll(&fd, 1, 1000);
@@ -163,7 +163,7 @@ bool live_with_job(int *refusal)
     *refusal = libsched_job_submit(s, &job, &id, &err);
     bool well = false, ended = *refusal < 0;
     EXPECT_EQ(ended, id == 0);
-    uint64_t until = libsched_now() + 10000000000;
+    uint64_t until = libsched_now() + 120000000000;
     while (!ended && libsched_now() < until) {
         pollfd fd = {libsched_fd(s), POLLIN, 0};
         poll(&fd, 1, 1000);

@@ -171,7 +171,7 @@ class Worker
     }
 
     // The next event, waited for; type 0 where none comes in time.
-    Event next(int timeout_ms = 20000)
+    Event next(int timeout_ms = 120000)
     {
         uint64_t until = now_ns() + uint64_t(timeout_ms) * 1000000;
         Event event;

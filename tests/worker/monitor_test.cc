@@ -54,7 +54,7 @@ struct Instruments {
     void await_looks(uint32_t n)
     {
         std::unique_lock<std::mutex> lock(mutex);
-        EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds(20), [&] { return looks >= n; }));
+        EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds(120), [&] { return looks >= n; }));
     }
     uint32_t so_far()
     {
@@ -63,7 +63,7 @@ struct Instruments {
     }
 };
 
-constexpr uint64_t LONG = UINT64_C(20000000000);
+constexpr uint64_t LONG = UINT64_C(120000000000);
 
 class Monitors : public testing::Test
 {

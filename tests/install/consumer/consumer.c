@@ -42,7 +42,7 @@ static int await(libsched *s)
 {
     for (;;) {
         struct pollfd fd = {.fd = libsched_fd(s), .events = POLLIN};
-        if (poll(&fd, 1, 20000) != 1)
+        if (poll(&fd, 1, 120000) != 1)
             return 1;
         libsched_process(s, 0);
         libsched_completion done[4];
