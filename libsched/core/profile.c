@@ -9,6 +9,8 @@
 #define FORGET_NS (UINT64_C(1) << 28)  /* and by as much again in each quarter of a second */
 #define PRIOR 4                        /* samples that make the line, before it is judged */
 #define SETTLED 64                     /* and before what is off it is kept beside it */
+#define STALL 2                        /* times what is expected: something else held it up */
+#define STALLS 4                       /* in a row are none: it is slower now */
 #define FACTOR_LEAST (PROFILE_ONE / 16)
 #define FACTOR_MOST (PROFILE_ONE * 16)
 
@@ -178,6 +180,21 @@ static void seen_again(struct profile_device *d, uint64_t expected, uint64_t ns)
     }
 }
 
+/* Of what a batch took, so much is the batch's. Among those of milliseconds one of a hundred (a
+ * page read, a process that was not run) would tilt the line through the last few dozen, and
+ * whoever comes would be told for a second that it takes twice as long. How often it happens is in
+ * the margin. */
+static uint64_t without_stall(struct profile_device *d, uint64_t expected, uint64_t ns)
+{
+    if (ns / STALL <= expected) {
+        d->stalls = 0;
+        return ns;
+    }
+    if (d->stalls < STALLS)
+        d->stalls++;
+    return d->stalls < STALLS ? STALL * expected : ns;
+}
+
 void profile_refresh(struct core_profile *p, struct profile_device *d, uint64_t now, uint64_t units,
                      uint64_t ns)
 {
@@ -222,9 +239,11 @@ void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t no
         seen_again(d, profile_expect(p, d, units), ns);
     /* What a prior expects says nothing of how reliable the times are. */
     if (p->samples >= PRIOR) {
-        uint32_t ratio = ratio_of(ns, profile_expect(p, d, units));
+        uint64_t expected = profile_expect(p, d, units);
+        uint32_t ratio = ratio_of(ns, expected);
         remember(&p->margin, ratio);
         remember(&d->margin, ratio);
+        ns = without_stall(d, expected, ns);
     }
 
     /* The device's own speed is told from the line by how far off it is: what is near belongs to

@@ -38,6 +38,7 @@ struct profile_margin {
 /* What is known of one device beside its sort. */
 struct profile_device {
     uint32_t factor; /* what it takes beside what the profile says, in 1/2^16 */
+    uint32_t stalls; /* its last samples, of those that took far longer than expected */
     uint64_t last;   /* when its last sample was taken */
     struct profile_margin margin;
 };

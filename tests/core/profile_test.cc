@@ -75,4 +75,43 @@ TEST(Profile, TheMarginOfADeviceIsItsOwn)
     EXPECT_GT(profile_bound(&p, &fresh, now, 1), 1070000u);
 }
 
+/* A device that now and then stands still for ten batches' time is no slower for it. */
+TEST(Profile, AStallNowAndThenTiltsNothing)
+{
+    auto cost = [](uint64_t units) { return 2000000 + 100000 * units; };
+    std::mt19937_64 random(3);
+    core_profile p = {};
+    profile_device device;
+    profile_device_init(&device);
+    uint64_t now = 1;
+    for (int i = 0; i < 4000; i++) {
+        uint64_t units = 10 + random() % 23, ns = cost(units);
+        if (i % 97 == 96)
+            ns += 50000000;
+        now += ns;
+        profile_learn(&p, &device, now, units, ns);
+        for (uint64_t n : {1, 16, 32}) {
+            ASSERT_LT(profile_expect(&p, &device, n), 2 * cost(n)) << n << ", " << i;
+            if (i >= 200) {
+                ASSERT_NEAR(profile_expect(&p, &device, n), cost(n), cost(n) / 4) << n << ", " << i;
+            }
+        }
+    }
+}
+
+/* One that is ten times as slow from now on is believed to be, after a few batches. */
+TEST(Profile, StallsInARowAreASlowerDevice)
+{
+    core_profile p = {};
+    profile_device device;
+    profile_device_init(&device);
+    uint64_t now = 1;
+    for (int i = 0; i < 400; i++)
+        profile_learn(&p, &device, now += 1000000, 1 + i % 8, 1000000);
+    for (int i = 0; i < 60; i++)
+        profile_learn(&p, &device, now += 10000000, 1 + i % 8, 10000000);
+    EXPECT_NEAR(profile_expect(&p, &device, 4), 10000000, 2500000);
+    EXPECT_GE(profile_bound(&p, &device, now, 4), 9000000u);
+}
+
 } // namespace
