@@ -108,7 +108,9 @@ defmodule GpuSched do
   For `infer/4`, `async/4`, `stream/4`, `infer_many/4` and `stream_to/5`:
 
     * `:timeout` - milliseconds, or `:infinity`; 5000 unless given. How long to wait, and the
-      deadline: past it the request is cancelled, and the error is `:deadline_exceeded`;
+      deadline: past it the request is cancelled, and the error is `:deadline_exceeded`. The
+      scheduler is given a little less, so that an answer which is just in time is here in time: by
+      what answers take on their way to their callers of late, at most a quarter of it and 10 ms;
     * `:output` - `:binary`, `:list` or `:nx`, as above;
     * `:priority` - 0 (the default, the most urgent) to 7;
     * `:parameters` - a map or keyword list for the model: booleans, numbers and strings;

@@ -24,7 +24,11 @@ defmodule GpuSched.Admission do
   @generation 13
   @max_values 14
   @refused 15
-  @slots 15
+  @way_back 16
+  @slots 16
+
+  # A busy BEAM is late by milliseconds; what takes longer is not the way.
+  @longest_way 10_000_000
 
   @states [starting: 0, up: 1, down: 2, closing: 3]
 
@@ -74,6 +78,37 @@ defmodule GpuSched.Admission do
   # Erlang's own monotonic time is not: that is bent towards the system time.
   def now, do: :os.perf_counter(:nanosecond)
   def port_time(ref, time), do: max(time + :atomics.get(ref, @clock_delta), 0)
+
+  # By when a request has to be done over there, on the port's clock, for its answer to be with the
+  # caller at `deadline`: earlier by what answers have been on their way of late, but by no more than a
+  # quarter of the time that is left.
+  @spec port_deadline(ref, integer | :infinity) :: non_neg_integer | nil
+  def port_deadline(_ref, :infinity), do: nil
+
+  def port_deadline(ref, deadline) do
+    left = max(deadline - now(), 0)
+    port_time(ref, deadline - min(:atomics.get(ref, @way_back), div(left, 4)))
+  end
+
+  # An answer was so long, in ns, not in the hands of the scheduler: on its way there and back. Of these
+  # the nine tenths' percentile is kept, by steps up that are nine times as large as those down; callers
+  # that do so at once may lose a step.
+  @spec learn_way(ref, integer) :: :ok
+  def learn_way(ref, ns) do
+    ns = ns |> max(0) |> min(@longest_way)
+
+    case :atomics.get(ref, @way_back) do
+      0 -> :atomics.put(ref, @way_back, ns)
+      way when ns > way -> :atomics.put(ref, @way_back, min(way + 9 * step(way), ns))
+      way -> :atomics.put(ref, @way_back, max(way - step(way), ns))
+    end
+  end
+
+  # An answer was not there at its deadline.
+  @spec learn_late(ref) :: :ok
+  def learn_late(ref), do: learn_way(ref, :atomics.get(ref, @way_back) * 2)
+
+  defp step(way), do: div(way, 128) + 1
 
   # A message id that was not used for the last 2^32 requests.
   def next_id(ref), do: Bitwise.band(:atomics.add_get(ref, @next_id, 1), 0xFFFFFFFF)

@@ -14,6 +14,8 @@ defmodule GpuSched.Async do
   def start(server, model, inputs, opts) do
     caller = self()
     owner = Owner.current()
+    # It counts from here, not from when the other process gets to run.
+    opts = %{opts | deadline: Local.due(opts)}
 
     {pid, ref} =
       :erlang.spawn_opt(
@@ -62,7 +64,7 @@ defmodule GpuSched.Async do
   # process on another node that the caller works for.
   defp remote(node, name, model, inputs, opts, {caller, owner}, stop) do
     monitors = Enum.map(Enum.uniq([caller, owner]), &Process.monitor/1)
-    deadline = Local.deadline(opts.timeout)
+    deadline = opts.deadline
 
     case Link.begin(node, name, model, inputs, opts, deadline) do
       {:ok, request} -> Link.await(request, %{stop: stop, monitors: monitors})

@@ -19,7 +19,7 @@ defmodule GpuSched.Local do
   }
 
   # A request under way: what Many and Stream keep of it.
-  defstruct [:ctx, :id, :ref, :deadline, :output, :started]
+  defstruct [:ctx, :id, :ref, :deadline, :output, :sent]
 
   @type t :: %__MODULE__{}
   @type deadline :: integer | :infinity
@@ -27,6 +27,11 @@ defmodule GpuSched.Local do
   @spec deadline(timeout) :: deadline
   def deadline(:infinity), do: :infinity
   def deadline(ms), do: Admission.now() + ms * 1_000_000
+
+  # That of a request, which may have begun to count elsewhere.
+  @spec due(Options.t()) :: deadline
+  def due(%Options{deadline: nil, timeout: timeout}), do: deadline(timeout)
+  def due(%Options{deadline: deadline}), do: deadline
 
   @spec remaining(deadline) :: timeout
   def remaining(:infinity), do: :infinity
@@ -49,17 +54,18 @@ defmodule GpuSched.Local do
   @spec run(Context.t(), term, term, Options.t(), pid, reference | nil) ::
           {:ok, map} | {:error, Error.t()}
   def run(ctx, model, inputs, opts, owner, stop) do
-    deadline = deadline(opts.timeout)
+    deadline = due(opts)
 
     with {:ok, request, ticket} <- prepare(ctx, model, inputs, opts, owner, deadline, stop) do
       id = Admission.next_id(ctx.counters)
       message = message(ctx, request, id, deadline)
       ref = :erlang.monitor(:process, ctx.server, alias: :reply_demonitor)
+      sent = Admission.now()
       send(ctx.server, {:gs_send, id, ref, owner, request.bytes, message, ticket})
 
       receive do
         {^ref, payload} ->
-          finish(payload, opts.output)
+          payload |> finish(opts.output) |> learn_way(ctx, sent)
 
         {:DOWN, ^ref, :process, _pid, reason} ->
           {:error, server_down(reason)}
@@ -70,6 +76,8 @@ defmodule GpuSched.Local do
       after
         remaining(deadline) ->
           abandon(ctx, id, ref)
+          # Who can't be served in time is told before that, so it is on its way.
+          Admission.learn_late(ctx.counters)
           {:error, timed_out(opts.timeout)}
       end
     end
@@ -88,8 +96,18 @@ defmodule GpuSched.Local do
       id = Admission.next_id(ctx.counters)
       message = message(ctx, request, id, deadline)
       ref = :erlang.monitor(:process, ctx.server, alias: :explicit_unalias)
+      sent = Admission.now()
       send(ctx.server, {:gs_send, id, ref, owner, request.bytes, message, ticket})
-      {:ok, %__MODULE__{ctx: ctx, id: id, ref: ref, deadline: deadline, output: opts.output}}
+
+      {:ok,
+       %__MODULE__{
+         ctx: ctx,
+         id: id,
+         ref: ref,
+         deadline: deadline,
+         output: opts.output,
+         sent: sent
+       }}
     end
   end
 
@@ -216,12 +234,9 @@ defmodule GpuSched.Local do
   end
 
   defp message(ctx, request, id, deadline) do
-    message = Encode.message(request, id, port_deadline(ctx, deadline))
+    message = Encode.message(request, id, Admission.port_deadline(ctx.counters, deadline))
     if request.lease, do: {:leased, request.lease, message, request.uploads}, else: message
   end
-
-  defp port_deadline(_ctx, :infinity), do: nil
-  defp port_deadline(ctx, deadline), do: Admission.port_time(ctx.counters, deadline)
 
   defp abandon(ctx, id, ref) do
     forget(ref)
@@ -245,6 +260,17 @@ defmodule GpuSched.Local do
       0 -> :ok
     end
   end
+
+  # What its first attempt was not in the scheduler's hands, it was on its way. For those who look at
+  # an answer as soon as it is there.
+  @spec learn_way(answer, Context.t(), integer) :: answer when answer: term
+  def learn_way({:ok, %{"attempts" => 1} = result} = answer, ctx, sent) do
+    inside = (result["queue_us"] + result["compute_us"]) * 1_000
+    Admission.learn_way(ctx.counters, Admission.now() - sent - inside)
+    answer
+  end
+
+  def learn_way(answer, _ctx, _sent), do: answer
 
   # From what the server sent to what the caller gets.
   @spec finish(binary | {:error, Error.t()}, :binary | :list | :nx) ::

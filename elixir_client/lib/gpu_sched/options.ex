@@ -14,7 +14,9 @@ defmodule GpuSched.Options do
 
   # Those of a request. It also travels to other nodes (see GpuSched.Remote), as the keyword list
   # that to_list/1 makes of it.
+  # `deadline` is what the timeout came to where it began to count before this was passed on.
   defstruct timeout: @default_timeout,
+            deadline: nil,
             output: :binary,
             priority: nil,
             parameters: nil,

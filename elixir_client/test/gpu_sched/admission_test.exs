@@ -166,4 +166,62 @@ defmodule GpuSched.AdmissionTest do
     GpuSched.Admission.give(ctx.counters, 1, 0)
     assert {:ok, _} = Task.await(waiter, :infinity)
   end
+
+  describe "the way back" do
+    alias GpuSched.Admission
+
+    @ms 1_000_000
+
+    # By how much earlier it has to be done over there, with so much time left; what the test itself
+    # takes is on the safe side.
+    defp earlier(ref, left) do
+      deadline = Admission.now() + left
+      deadline - Admission.port_deadline(ref, deadline)
+    end
+
+    test "is left out of what the scheduler has: nine tenths of it" do
+      ref = Admission.new()
+      assert earlier(ref, 1_000 * @ms) == 0
+      for n <- 1..4_000, do: Admission.learn_way(ref, rem(n * 7, 10) * @ms)
+      assert_in_delta earlier(ref, 1_000 * @ms), 8.5 * @ms, 1.5 * @ms
+      # It becomes short again.
+      for _ <- 1..4_000, do: Admission.learn_way(ref, 100_000)
+      assert_in_delta earlier(ref, 1_000 * @ms), 100_000, 1_000
+    end
+
+    test "is what it mostly is, not what it was once" do
+      ref = Admission.new()
+      for n <- 1..4_000, do: Admission.learn_way(ref, if(rem(n, 50) == 0, do: 9 * @ms, else: @ms))
+      assert_in_delta earlier(ref, 1_000 * @ms), @ms, @ms / 4
+    end
+
+    test "takes a quarter of the time at most, and never more than 10 ms" do
+      ref = Admission.new()
+      Admission.learn_way(ref, 1_000 * @ms)
+      assert earlier(ref, 1_000_000 * @ms) == 10 * @ms
+      assert earlier(ref, 8 * @ms) <= 2 * @ms
+      assert earlier(ref, -@ms) == 0
+      assert Admission.port_deadline(ref, :infinity) == nil
+    end
+
+    test "is longer than was thought where answers come too late" do
+      ref = Admission.new()
+      Admission.learn_way(ref, @ms)
+      for _ <- 1..20, do: Admission.learn_late(ref)
+      assert earlier(ref, 1_000 * @ms) > 2 * @ms
+    end
+
+    test "is learnt from whoever gets an answer, and from whoever gets none in time" do
+      {server, pid} = start()
+      way = fn -> earlier(:sys.get_state(pid).ctx.counters, 1_000_000 * @ms) end
+      {:ok, _} = GpuSched.infer(server, "echo", %{})
+      first = way.()
+      assert first > 0
+
+      {:error, %Error{reason: :deadline_exceeded}} =
+        GpuSched.infer(server, "hold", %{}, timeout: 1)
+
+      assert way.() == min(first + 9 * (div(first, 128) + 1), 10 * @ms)
+    end
+  end
 end

@@ -23,6 +23,15 @@ defmodule GpuSched.AsyncTest do
     assert {:error, %Error{}} = GpuSched.await(GpuSched.async(server, "nothing", %{}))
   end
 
+  test "its timeout counts from the call" do
+    {server, _pid} = start()
+    request = GpuSched.async(server, "echo", %{}, timeout: 60_000)
+    now = :os.perf_counter(:nanosecond)
+    {:ok, _} = GpuSched.await(request)
+    assert [deadline] = seen(server)["deadlines"]
+    assert deadline <= now + 60_000_000_000
+  end
+
   test "a wait that ends early cancels the request" do
     {server, _pid} = start()
     request = GpuSched.async(server, "hold", %{}, timeout: :infinity)

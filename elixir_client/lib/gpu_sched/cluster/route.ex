@@ -40,7 +40,7 @@ defmodule GpuSched.Cluster.Route do
       owner: owner,
       stop: stop,
       monitors: monitors,
-      deadline: Local.deadline(opts.timeout)
+      deadline: Local.due(opts)
     }
 
     route(request, [], nil, false)
@@ -163,7 +163,11 @@ defmodule GpuSched.Cluster.Route do
     :counters.add(entry.sent, 1, 1)
 
     try do
-      opts = %{opts | timeout: least(Local.remaining(request.deadline), limit)}
+      opts = %{
+        opts
+        | timeout: least(Local.remaining(request.deadline), limit),
+          deadline: due(request, limit)
+      }
 
       case Resolve.server(entry.pid) do
         {:local, ctx} ->
@@ -181,12 +185,15 @@ defmodule GpuSched.Cluster.Route do
     end
   end
 
+  defp due(request, :infinity), do: request.deadline
+  defp due(_request, _limit), do: nil
+
   defp least(ms, :infinity), do: ms
   defp least(:infinity, limit), do: limit
   defp least(ms, limit), do: min(ms, limit)
 
   defp remote(request, %{via: nil} = entry, node, pid, opts) do
-    deadline = Local.deadline(opts.timeout)
+    deadline = Local.due(opts)
 
     case Link.begin(node, pid, request.model, request.inputs, opts, deadline) do
       {:ok, asked} -> Link.await(asked, interrupts(request, entry, node, opts))
@@ -196,7 +203,7 @@ defmodule GpuSched.Cluster.Route do
   end
 
   defp remote(request, entry, node, pid, opts),
-    do: alone(request, entry, node, pid, opts, Local.deadline(opts.timeout))
+    do: alone(request, entry, node, pid, opts, Local.due(opts))
 
   defp interrupts(request, entry, node, opts) do
     watch = fn -> if lost?(entry), do: {:error, lost(node, opts)}, else: :go_on end

@@ -90,9 +90,14 @@ defmodule GpuSched.Load.Sender do
     Local.close(local)
 
     case answer do
-      {:down, _reason} -> {:error, :unavailable}
-      payload when is_binary(payload) -> plain(Protocol.result(payload))
-      answer -> plain(answer)
+      {:down, _reason} ->
+        {:error, :unavailable}
+
+      payload when is_binary(payload) ->
+        payload |> Protocol.result() |> Local.learn_way(local.ctx, local.sent) |> plain()
+
+      answer ->
+        plain(answer)
     end
   end
 
