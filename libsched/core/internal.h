@@ -639,8 +639,9 @@ uint64_t core_model_least(const struct core *core, const struct core_model_state
 void core_model_free(struct core_model_state *m);
 void core_model_learn(struct core *core, struct core_model_state *m, uint32_t device,
                       uint64_t units, uint64_t ns);
-/* Whether nothing of it has run for so long that what is known may be wrong by now. */
-bool core_model_untried(const struct core *core, const struct core_model_state *m);
+/* Whether nothing of it has run for so long that what is known may be wrong by now, and one of so
+ * many units may be late to see. */
+bool core_model_untried(const struct core *core, const struct core_model_state *m, uint64_t units);
 uint64_t core_model_retry_after(const struct core *core, const struct core_model_state *m);
 /* Ends all that wait. */
 void core_model_fail_waiting(struct core *core, struct core_model_state *m, int status);

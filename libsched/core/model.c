@@ -334,9 +334,13 @@ void core_model_learn(struct core *core, struct core_model_state *m, uint32_t de
     profile_learn(profile, &p->speed, core->now, units, ns);
 }
 
-bool core_model_untried(const struct core *core, const struct core_model_state *m)
+bool core_model_untried(const struct core *core, const struct core_model_state *m, uint64_t units)
 {
-    return core->now - m->tried >= PROFILE_STALE;
+    uint64_t after = core_multiply(core_model_least(core, m, units), PROFILE_TRY_EVERY);
+
+    if (after < PROFILE_TRY_LEAST)
+        after = PROFILE_TRY_LEAST;
+    return core->now - m->tried >= (after < PROFILE_STALE ? after : PROFILE_STALE);
 }
 
 /* The time in which a quarter of what waits will have been worked off: there is room well before

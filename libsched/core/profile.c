@@ -144,6 +144,9 @@ static void remember(struct profile_margin *m, uint32_t ratio)
     m->ratio = m->samples <= PROFILE_RECENT / 2 ? most : second;
     if (m->ratio < PROFILE_ONE)
         m->ratio = PROFILE_ONE;
+    /* Whoever allows for a stall refuses all those that would not have met one. */
+    if (m->ratio > STALL * PROFILE_ONE)
+        m->ratio = STALL * PROFILE_ONE;
 }
 
 /* 1 for a ratio that is not off by more than a so-manieth. */
@@ -249,7 +252,8 @@ void profile_learn(struct core_profile *p, struct profile_device *d, uint64_t no
     /* The device's own speed is told from the line by how far off it is: what is near belongs to
      * the line, else the two would chase each other. */
     if (p->samples >= PRIOR)
-        d->factor = towards(d->factor, outside(ratio_of(ns, corrected(p, units)), 8), 16);
+        d->factor = towards(d->factor, outside(ratio_of(ns, corrected(p, units)), 8),
+                            d->stalls < STALLS ? 16 : 2);
     uint64_t at_par = (ns << 16) / d->factor;
     uint32_t *correction = &p->correction[profile_range(units)];
     if (p->samples >= SETTLED)

@@ -27,11 +27,15 @@
 #define PROFILE_RANGES 168 /* of units, each 1.19 times the one before; one by one up to 32 */
 #define PROFILE_RECENT 64
 #define PROFILE_STALE (UINT64_C(1) << 31) /* ns without a sample: what is known may be wrong */
+/* Of a model none of whose requests could be in time as far as is known, one is let through after
+ * so many times what it would take, but not sooner than that, nor later than PROFILE_STALE. */
+#define PROFILE_TRY_EVERY 32
+#define PROFILE_TRY_LEAST (UINT64_C(1) << 24) /* ns */
 
 /* How far times were off. */
 struct profile_margin {
-    uint32_t samples;                /* saturates */
-    uint32_t ratio;                  /* the second largest of the last ones, in 1/2^16 */
+    uint32_t samples; /* saturates */
+    uint32_t ratio;   /* the second largest of the last ones, but 2 at most, in 1/2^16 */
     uint32_t recent[PROFILE_RECENT]; /* observed / expected */
 };
 

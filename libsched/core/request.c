@@ -166,7 +166,8 @@ static bool submit_hopeless(const struct core *core, const struct core_model_sta
 {
     uint64_t devices = m->resident & m->config.devices;
 
-    if ((m->config.flags & CORE_MODEL_PREPARES) || devices == 0 || core_model_untried(core, m))
+    if ((m->config.flags & CORE_MODEL_PREPARES) || devices == 0 ||
+        core_model_untried(core, m, submit->units))
         return false;
     for (; devices != 0; devices &= devices - 1) {
         uint32_t device = (uint32_t)__builtin_ctzll(devices);
@@ -458,7 +459,8 @@ static bool request_probes(struct core *core, struct core_request *r)
 {
     struct core_model_state *m = request_model(core, r);
 
-    if (r->state != CORE_READY || r->deadline <= core->now || !core_model_untried(core, m))
+    if (r->state != CORE_READY || r->deadline <= core->now ||
+        !core_model_untried(core, m, r->units))
         return false;
     m->tried = core->now;
     m->probes = true;

@@ -31,6 +31,7 @@ class Busy : public Harness
     std::vector<double> slowness;
     std::vector<uint64_t> of_device;
     uint64_t clients = 1;
+    uint64_t stall = 0, every = 1; /* a batch of so many takes so much longer */
 
     explicit Busy(const Shape &shape)
         : Harness(700, 64), of_model(shape.models), slowness(shape.devices, 1.0),
@@ -113,6 +114,8 @@ class Busy : public Harness
         size_t n = given[device].front().all.size();
         lasts[device] = static_cast<uint64_t>(static_cast<double>(2 * ms + ms / 10 * n) *
                                               slowness[device] * noise);
+        if (stall != 0 && random() % every == 0)
+            lasts[device] += stall;
         ends[device] = now + lasts[device];
     }
 
@@ -203,6 +206,23 @@ TEST(Overload, ADeviceThatWasSlowForAWhileIsUsedAgain)
         b.run(1000 * ms, 9000, 25 * ms);
         EXPECT_GT(b.of_device[1], 3000u) << seed;
         EXPECT_GT(b.of_device[0], 3000u) << seed;
+    }
+}
+
+/* A device that now and then stands still for longer than anybody has time serves those who come in
+ * between. */
+TEST(Overload, AMomentsStandstillRefusesNobodyAfterIt)
+{
+    for (uint64_t lead : {UINT64_C(0), ms / 4}) {
+        Busy b({.lead = lead});
+        b.run(500 * ms, 2000, 25 * ms);
+        b.stall = 50 * ms;
+        b.every = 50;
+        b.served = 0;
+        b.run(4000 * ms, 2000, 25 * ms);
+        /* It stands still for a fifth of the time, and for half a deadline more nobody who came then
+         * can be served. */
+        EXPECT_GT(b.served, 4 * 2000 * 55u / 100) << lead;
     }
 }
 

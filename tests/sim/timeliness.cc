@@ -73,7 +73,7 @@ class Timeliness : public Watch
         /* One is let through where nothing has run for long: it may be late. */
         uint64_t before = last_step[s.model];
         last_step[s.model] = world.now;
-        if (s.steps || !world.learnt(s.model, s.device) || world.now - before >= PROFILE_STALE)
+        if (s.steps || !world.learnt(s.model, s.device) || world.now - before >= tried_after(s))
             return;
         uint64_t ns = world.cost(s.model, s.device, s.units);
         if (!workers[s.device]->predictable() && workers[s.device]->under_way() > 1)
@@ -144,6 +144,17 @@ class Timeliness : public Watch
     }
 
   private:
+    /* What is known may be somewhat less than it takes. */
+    uint64_t tried_after(const StepSeen &s) const
+    {
+        uint64_t least = PROFILE_STALE;
+        for (uint32_t i = 0; i < workers.size(); i++)
+            if (!workers[i]->is_prepare() && workers[i]->resident(s.model))
+                least = std::min(least, world.cost(s.model, i, 1));
+        least = std::min(least * PROFILE_TRY_EVERY, PROFILE_STALE);
+        return std::max(least - least / 8, PROFILE_TRY_LEAST);
+    }
+
     bool usable(uint32_t device, uint32_t model) const
     {
         return !workers[device]->is_prepare() && workers[device]->resident(model) &&
