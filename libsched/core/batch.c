@@ -78,6 +78,14 @@ static uint64_t done_in(const struct core *core, const struct core_model_state *
     return ns == 0 ? 0 : core_device_begins(core, core->devices[device]) - core->now + ns;
 }
 
+/* In how long a single one that is given now is expected to be done; 0: not known. */
+static uint64_t expected_in(const struct core *core, const struct core_model_state *m,
+                            uint32_t device, uint64_t units)
+{
+    uint64_t ns = core_model_expect(core, m, device, units);
+    return ns == 0 ? 0 : core_device_begins(core, core->devices[device]) - core->now + ns;
+}
+
 /* Whether a device can't serve somebody in time: it is left to others. Behind steps that are under
  * way that may be the same one; and where none can, it is told so when the clock gets there. */
 static bool too_slow(const struct core *core, uint32_t device, const struct core_request *r)
@@ -89,7 +97,7 @@ static bool too_slow(const struct core *core, uint32_t device, const struct core
         ((m->resident & m->config.devices) == core_bit(device) &&
          core_device_begins(core, core->devices[device]) == core->now))
         return false;
-    return core->now + done_in(core, m, device, r->units) > r->deadline;
+    return core->now + expected_in(core, m, device, r->units) > r->deadline;
 }
 
 /* The next who may join a session, or NULL. */
@@ -307,7 +315,7 @@ static bool in_time(const struct core *core, uint32_t device, const struct core_
     const struct core_model_state *m = core->models[r->model];
 
     return r->deadline == 0 || (r->deadline > core->now &&
-                                core->now + done_in(core, m, device, r->units) <= r->deadline);
+                                core->now + expected_in(core, m, device, r->units) <= r->deadline);
 }
 
 /* Where all who are next are left to faster devices: the most urgent of those behind them that this

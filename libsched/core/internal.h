@@ -633,7 +633,7 @@ uint64_t core_model_bound(const struct core *core, const struct core_model_state
 /* The same as expected: what is right on average. */
 uint64_t core_model_expect(const struct core *core, const struct core_model_state *m,
                            uint32_t device, uint64_t units);
-/* The least of these over all devices where it is loaded. */
+/* The least that is expected, of all devices where it is loaded. */
 uint64_t core_model_least(const struct core *core, const struct core_model_state *m,
                           uint64_t units);
 void core_model_free(struct core_model_state *m);

@@ -310,7 +310,7 @@ uint64_t core_model_least(const struct core *core, const struct core_model_state
     uint64_t least = UINT64_MAX;
 
     for (uint64_t bits = m->resident & m->config.devices; bits != 0; bits &= bits - 1) {
-        uint64_t ns = core_model_bound(core, m, (uint32_t)__builtin_ctzll(bits), units);
+        uint64_t ns = core_model_expect(core, m, (uint32_t)__builtin_ctzll(bits), units);
         if (ns < least)
             least = ns;
     }

@@ -280,6 +280,9 @@ static struct batch choose_batch(const struct core_plan *plan, const struct plan
     struct batch all = batch_after(plan, l, device, from, n, at, 0);
     uint32_t drop = 0;
 
+    /* The first may be expected in time, and yet not be sure to be. */
+    if (all.n == 0)
+        all.n = 1;
     if (rule == RULE_ALL)
         return all;
     for (; drop < n; drop++) {
@@ -329,7 +332,7 @@ static uint64_t play(const struct core_plan *plan, const struct policy *policy,
                 continue;
             /* Who comes between now and the first's begin can't be in it: it is given now. */
             uint32_t n = lane_waiting(plan, l, from[i], begun ? at : plan->now);
-            while (n > 0 &&
+            while (begun && n > 0 &&
                    lane_deadline(plan, l, from[i]) < at + lane_cost(l, device, from[i], 1)) {
                 from[i]++;
                 n--;

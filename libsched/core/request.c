@@ -175,7 +175,7 @@ static bool submit_hopeless(const struct core *core, const struct core_model_sta
         uint64_t begin = core_device_begins(core, d);
         if (!core_device_bears(core, d))
             begin = core_device_free_at(core, d);
-        if (begin + core_model_bound(core, m, device, submit->units) <= submit->deadline)
+        if (begin + core_model_expect(core, m, device, submit->units) <= submit->deadline)
             return false;
     }
     return true;
