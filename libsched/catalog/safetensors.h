@@ -52,6 +52,24 @@ const libsched_tensor *safetensors_at(const struct safetensors *file, size_t ind
 int safetensors_write(const char *path, const libsched_tensor *tensors, size_t n,
                       libsched_error *err);
 
+/*
+ * The same for one tensor whose data comes piece by piece, so that it need not be in memory. Until
+ * the end the file has another name, `path` with some letters behind it.
+ */
+struct safetensors_stream;
+
+/* Begins a file. `tensor` says name, datatype, shape and size; its data is not looked at. */
+int safetensors_stream_open(struct safetensors_stream **out, const char *path,
+                            const libsched_tensor *tensor, libsched_error *err);
+/* The next bytes. */
+int safetensors_stream_write(struct safetensors_stream *stream, const void *data, uint64_t size,
+                             libsched_error *err);
+/* All is there: the file is on the disk, and has its name, when this returns LIBSCHED_OK.
+ * LIBSCHED_EINVAL: it is not all there, or there is something of that name by now. */
+int safetensors_stream_end(struct safetensors_stream *stream, libsched_error *err);
+/* Frees it, and without an end before, removes the file. NULL is allowed. */
+void safetensors_stream_close(struct safetensors_stream *stream);
+
 /* "F32", or NULL for what such a file can't hold. */
 const char *safetensors_dtype_name(uint32_t datatype);
 

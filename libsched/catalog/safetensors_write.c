@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "catalog/json.h"
@@ -84,13 +86,18 @@ static int write_all(int fd, const void *data, uint64_t size)
     return 0;
 }
 
-static int write_file(int fd, const char *header, const libsched_tensor *tensors, size_t n)
+static int write_header(int fd, const char *header)
 {
     uint64_t length = strlen(header);
     unsigned char little[8];
     for (int i = 0; i < 8; i++)
         little[i] = (unsigned char)(length >> (8 * i));
-    if (write_all(fd, little, sizeof(little)) < 0 || write_all(fd, header, length) < 0)
+    return write_all(fd, little, sizeof(little)) < 0 ? -1 : write_all(fd, header, length);
+}
+
+static int write_file(int fd, const char *header, const libsched_tensor *tensors, size_t n)
+{
+    if (write_header(fd, header) < 0)
         return -1;
     for (size_t i = 0; i < n; i++)
         if (write_all(fd, tensors[i].data, tensors[i].size) < 0)
@@ -116,4 +123,121 @@ int safetensors_write(const char *path, const libsched_tensor *tensors, size_t n
         unlink(path);
     free(header);
     return status;
+}
+
+/* --------------------------------------------------------------------------------------- stream */
+
+struct safetensors_stream {
+    int fd;
+    uint64_t left; /* bytes that are to come */
+    bool ended;
+    char *path, *temporary;
+};
+
+static int can_not_write(const struct safetensors_stream *stream, libsched_error *err)
+{
+    return libsched_error_set(err, LIBSCHED_ESYSTEM, "%s can't be written: %m", stream->temporary);
+}
+
+/* As any other new file: mkostemp() lets nobody else read it. */
+static void open_up(int fd)
+{
+    mode_t mask = umask(0);
+
+    umask(mask);
+    if (fchmod(fd, 0666 & ~mask) < 0) {
+        /* It then serves its owner. */
+    }
+}
+
+static int stream_begin(struct safetensors_stream *stream, const char *path, const char *header,
+                        libsched_error *err)
+{
+    stream->path = strdup(path);
+    if (stream->path == NULL || asprintf(&stream->temporary, "%s.XXXXXX", path) < 0) {
+        stream->temporary = NULL;
+        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a path");
+    }
+    stream->fd = mkostemp(stream->temporary, O_CLOEXEC);
+    if (stream->fd < 0)
+        return libsched_error_set(err, LIBSCHED_ESYSTEM, "%s can't be made: %m", path);
+    open_up(stream->fd);
+    return write_header(stream->fd, header) < 0 ? can_not_write(stream, err) : LIBSCHED_OK;
+}
+
+int safetensors_stream_open(struct safetensors_stream **out, const char *path,
+                            const libsched_tensor *tensor, libsched_error *err)
+{
+    libsched_error cause = {0};
+    libsched_tensor described = *tensor;
+    struct safetensors_stream *stream;
+    char *header;
+    int status;
+
+    /* It is not read, but a tensor without data would be refused. */
+    described.data = "";
+    header = make_header(&described, 1, &cause);
+    if (header == NULL)
+        return libsched_error_set(err, cause.status, "%s", cause.message);
+    stream = calloc(1, sizeof(*stream));
+    if (stream == NULL) {
+        free(header);
+        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a file");
+    }
+    stream->fd = -1;
+    stream->left = tensor->size;
+    status = stream_begin(stream, path, header, err);
+    free(header);
+    if (status != LIBSCHED_OK) {
+        safetensors_stream_close(stream);
+        return status;
+    }
+    *out = stream;
+    return LIBSCHED_OK;
+}
+
+int safetensors_stream_write(struct safetensors_stream *stream, const void *data, uint64_t size,
+                             libsched_error *err)
+{
+    if (size > stream->left)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "%s: %" PRIu64 " bytes more, where %" PRIu64 " are to come",
+                                  stream->path, size, stream->left);
+    if (write_all(stream->fd, data, size) < 0)
+        return can_not_write(stream, err);
+    stream->left -= size;
+    return LIBSCHED_OK;
+}
+
+int safetensors_stream_end(struct safetensors_stream *stream, libsched_error *err)
+{
+    if (stream->left > 0)
+        return libsched_error_set(err, LIBSCHED_EINVAL, "%s: %" PRIu64 " bytes are missing",
+                                  stream->path, stream->left);
+    if (fsync(stream->fd) < 0)
+        return can_not_write(stream, err);
+    /* Not every file system can do it in one. */
+    if (renameat2(AT_FDCWD, stream->temporary, AT_FDCWD, stream->path, RENAME_NOREPLACE) < 0 &&
+        (errno != EINVAL || access(stream->path, F_OK) == 0 ||
+         rename(stream->temporary, stream->path) < 0)) {
+        if (errno == EEXIST || access(stream->path, F_OK) == 0)
+            return libsched_error_set(err, LIBSCHED_EINVAL, "%s is there already", stream->path);
+        return libsched_error_set(err, LIBSCHED_ESYSTEM, "%s can't be made: %m", stream->path);
+    }
+    stream->ended = true;
+    return LIBSCHED_OK;
+}
+
+void safetensors_stream_close(struct safetensors_stream *stream)
+{
+    if (stream == NULL)
+        return;
+    if (stream->fd >= 0) {
+        close(stream->fd);
+        if (!stream->ended)
+            unlink(stream->temporary);
+    }
+    free(stream->path);
+    free(stream->temporary);
+    free(stream);
 }

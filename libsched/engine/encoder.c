@@ -72,10 +72,10 @@ static int open_device(struct libsched_engine_model *model, const libsched_engin
     if (chunk < model->options.max_length)
         chunk = model->options.max_length;
     status = encoder_weights_load(&model->weights, device, args->path, &model->config,
-                                  model->options.precision, err);
+                                  model->options.precision, &model->split, err);
     if (status == LIBSCHED_OK)
         status = encoder_scratch_create(&model->scratch, device, &model->config,
-                                        model->options.precision, chunk, err);
+                                        model->options.precision, model->split.n_ranks, chunk, err);
     if (status == LIBSCHED_OK && model->head != NULL) {
         model->head_input = calloc(chunk * model->config.hidden, sizeof(float));
         if (model->head_input == NULL)
@@ -128,8 +128,19 @@ static void encoder_close(libsched_engine_model *model)
     free(model);
 }
 
-static int encoder_open(libsched_engine_model **out, const libsched_engine_open_args *args,
-                        libsched_error *err)
+int encoder_split_check(const struct encoder_config *config, uint32_t n_ranks, libsched_error *err)
+{
+    if (n_ranks == 0 || config->heads % n_ranks != 0 || config->intermediate % n_ranks != 0)
+        return libsched_error_set(
+            err, LIBSCHED_EINVAL,
+            "a model of %" PRIu32 " heads and a feed-forward width of %" PRIu32
+            " can't be split over %" PRIu32 " devices: their number has to divide both",
+            config->heads, config->intermediate, n_ranks);
+    return LIBSCHED_OK;
+}
+
+int encoder_open_split(libsched_engine_model **out, const libsched_engine_open_args *args,
+                       const struct encoder_split *split, libsched_error *err)
 {
     libsched_engine_model *model;
     int status;
@@ -142,7 +153,10 @@ static int encoder_open(libsched_engine_model **out, const libsched_engine_open_
     if (model == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a model");
     snprintf(model->name, sizeof(model->name), "%s", args->name);
+    model->split = *split;
     status = encoder_config_load(&model->config, args->path, err);
+    if (status == LIBSCHED_OK)
+        status = encoder_split_check(&model->config, split->n_ranks, err);
     if (status == LIBSCHED_OK)
         status = encoder_options_read(&model->options, &model->config, args->parameters,
                                       args->n_parameters, err);
@@ -160,6 +174,14 @@ static int encoder_open(libsched_engine_model **out, const libsched_engine_open_
     }
     *out = model;
     return LIBSCHED_OK;
+}
+
+static int encoder_open(libsched_engine_model **out, const libsched_engine_open_args *args,
+                        libsched_error *err)
+{
+    const struct encoder_split whole = {.n_ranks = 1};
+
+    return encoder_open_split(out, args, &whole, err);
 }
 
 /* --------------------------------------------------------------------------------- description */

@@ -37,11 +37,30 @@
 
 #include <libsched/engine.h>
 
+#include "catalog/encoder_config.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 const libsched_engine *engine_encoder(void);
+
+/*
+ * A model that several devices compute together, each with 1/n of every layer's heads and
+ * feed-forward width: so each holds 1/n of the layers' weights, and the tables, the norms and the
+ * token states whole. step() and warmup() are then collective, as what a communicator does is: all
+ * ranks call them with the same items, and get the same answers.
+ */
+struct encoder_split {
+    uint32_t rank, n_ranks;
+    struct libsched_device_communicator *communicator; /* of these ranks; NULL where n_ranks is 1 */
+};
+
+/* Whether a model can be split so: LIBSCHED_EINVAL says the numbers that do not go together. */
+int encoder_split_check(const struct encoder_config *config, uint32_t n_ranks, libsched_error *err);
+/* As the engine's open(), for one rank. `split` is copied. */
+int encoder_open_split(libsched_engine_model **out, const libsched_engine_open_args *args,
+                       const struct encoder_split *split, libsched_error *err);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,11 @@
 /*
  * The model itself: BERT with its norms behind the residual sums (Devlin et al., 2018), in
  * operations of the device. The residual stream is FP32 in either precision.
+ *
+ * Of a split model every rank has the states whole. The products behind attention and in the middle
+ * of the feed-forward part give each rank a part of the sum that is to be added to them: rank 0
+ * adds its part, and the bias, to the states, the others put theirs in the states' place, and the
+ * sum over all ranks is the new states. So there is no buffer for it, and nothing is added twice.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +16,7 @@
 
 int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
                            const struct encoder_config *config, uint32_t precision,
-                           uint64_t max_tokens, libsched_error *err)
+                           uint32_t n_ranks, uint64_t max_tokens, libsched_error *err)
 {
     const uint64_t hidden = config->hidden;
     const struct {
@@ -20,9 +25,9 @@ int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
         uint64_t columns;
     } wanted[] = {
         {&out->states, LIBSCHED_FP32, hidden},
-        {&out->qkv, precision, 3 * hidden},
-        {&out->context, precision, hidden},
-        {&out->middle, precision, config->intermediate},
+        {&out->qkv, precision, 3 * hidden / n_ranks},
+        {&out->context, precision, hidden / n_ranks},
+        {&out->middle, precision, config->intermediate / n_ranks},
         {&out->pooled, LIBSCHED_FP32, hidden},
         {&out->states_bf16, LIBSCHED_BF16, hidden}, /* the last: not always wanted */
     };
@@ -92,6 +97,27 @@ static int linear(const struct pass *pass, const struct encoder_linear *layer,
     return pass->device->driver->linear(pass->device, &args, pass->err);
 }
 
+/* states += input weightᵀ + bias, over all ranks. */
+static int add_to_states(const struct pass *pass, const struct encoder_linear *layer,
+                         const libsched_device_buffer *input)
+{
+    const struct encoder_split *split = &pass->model->split;
+    libsched_device_buffer *states = pass->model->scratch.states;
+    const libsched_device_collective_args args = {
+        .struct_size = sizeof(args),
+        .reduction = LIBSCHED_REDUCE_SUM,
+        .count = pass->tokens * pass->model->config.hidden,
+        .input = states,
+        .output = states,
+    };
+    int status = linear(pass, layer, input, LIBSCHED_ACTIVATION_NONE, split->rank == 0, states);
+
+    if (status == LIBSCHED_OK && split->n_ranks > 1)
+        status =
+            pass->device->driver->all_reduce(pass->device, split->communicator, &args, pass->err);
+    return status;
+}
+
 static int norm(const struct pass *pass, const struct encoder_norm *layer)
 {
     struct encoder_scratch *s = &pass->model->scratch;
@@ -118,7 +144,7 @@ static int attention(const struct pass *pass)
         .struct_size = sizeof(args),
         .sequences = s->sequences,
         .qkv = s->qkv,
-        .heads = config->heads,
+        .heads = encoder_share(config->heads, &pass->model->split),
         .head_size = head_size,
         .scale = 1.0f / sqrtf((float)head_size),
         .output = s->context,
@@ -183,15 +209,14 @@ static int run_layer(const struct pass *pass, const struct encoder_layer *layer)
     if (status == LIBSCHED_OK)
         status = attention(pass);
     if (status == LIBSCHED_OK)
-        status =
-            linear(pass, &layer->attention, s->context, LIBSCHED_ACTIVATION_NONE, true, s->states);
+        status = add_to_states(pass, &layer->attention, s->context);
     if (status == LIBSCHED_OK)
         status = norm(pass, &layer->attention_norm);
     if (status == LIBSCHED_OK)
         status =
             linear(pass, &layer->up, states, activation_of(&pass->model->config), false, s->middle);
     if (status == LIBSCHED_OK)
-        status = linear(pass, &layer->down, s->middle, LIBSCHED_ACTIVATION_NONE, true, s->states);
+        status = add_to_states(pass, &layer->down, s->middle);
     if (status == LIBSCHED_OK)
         status = norm(pass, &layer->output_norm);
     return status;

@@ -7,6 +7,7 @@
 #include <libsched/engine.h>
 
 #include "catalog/encoder_config.h"
+#include "engine/encoder.h"
 #include "engine/encoder_head.h"
 #include "engine/tokenizer.h"
 
@@ -33,7 +34,8 @@ int encoder_options_read(struct encoder_options *out, const struct encoder_confi
 const char *encoder_pooling_name(uint32_t pooling);
 
 struct encoder_linear {
-    libsched_device_weight *weight, *bias;
+    libsched_device_weight *weight;
+    libsched_device_weight *bias; /* NULL: another rank of a split model adds it */
 };
 
 struct encoder_norm {
@@ -53,10 +55,11 @@ struct encoder_weights {
     uint64_t bytes; /* on the device, about */
 };
 
-/* Loads the weights in folder/model.safetensors onto the device. On failure `out` is empty. */
+/* Loads the weights in folder/model.safetensors onto the device, of the layers a rank's share. On
+ * failure `out` is empty. */
 int encoder_weights_load(struct encoder_weights *out, libsched_device *device, const char *folder,
                          const struct encoder_config *config, uint32_t precision,
-                         libsched_error *err);
+                         const struct encoder_split *split, libsched_error *err);
 void encoder_weights_free(struct encoder_weights *weights, libsched_device *device);
 
 /* What a chunk is computed in. */
@@ -65,10 +68,11 @@ struct encoder_scratch {
     libsched_device_sequences *sequences;
     libsched_device_buffer *states;      /* [tokens, hidden] FP32: the residual stream */
     libsched_device_buffer *states_bf16; /* its copy in BF16, with that precision */
-    libsched_device_buffer *qkv;         /* [tokens, 3 hidden] */
-    libsched_device_buffer *context;     /* [tokens, hidden] */
-    libsched_device_buffer *middle;      /* [tokens, intermediate] */
-    libsched_device_buffer *pooled;      /* [sequences, hidden] FP32 */
+    /* Of a split model a rank's share of the columns. */
+    libsched_device_buffer *qkv;     /* [tokens, 3 hidden] */
+    libsched_device_buffer *context; /* [tokens, hidden] */
+    libsched_device_buffer *middle;  /* [tokens, intermediate] */
+    libsched_device_buffer *pooled;  /* [sequences, hidden] FP32 */
     uint64_t bytes;
     /* On the host: the chunk's sequences. */
     uint32_t *starts;
@@ -77,13 +81,14 @@ struct encoder_scratch {
 
 int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
                            const struct encoder_config *config, uint32_t precision,
-                           uint64_t max_tokens, libsched_error *err);
+                           uint32_t n_ranks, uint64_t max_tokens, libsched_error *err);
 void encoder_scratch_free(struct encoder_scratch *scratch, libsched_device *device);
 
 struct libsched_engine_model {
     char name[LIBSCHED_NAME_SIZE];
     struct encoder_config config;
     struct encoder_options options;
+    struct encoder_split split; /* one rank: it is whole */
     struct tokenizer *tokenizer;
     struct encoder_head *head; /* NULL: it has none */
     float *head_input;       /* the embeddings of a chunk, on the host; with a head and a device */
@@ -94,6 +99,12 @@ struct libsched_engine_model {
 
 /* A sequence's cost, see encoder.h. */
 uint64_t encoder_sequence_units(const struct encoder_config *config, uint64_t tokens);
+
+/* The shape of a rank's share of `all` columns, heads or whatever is split. */
+static inline uint32_t encoder_share(uint32_t all, const struct encoder_split *split)
+{
+    return all / split->n_ranks;
+}
 
 /* Computes the chunk of n sequences that lies in scratch.starts and scratch.ids: the last layer
  * into scratch.states, and with `pool` the embeddings into scratch.pooled. */

@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The weights of a BERT checkpoint, found by name and brought onto the device. */
+/*
+ * The weights of a BERT checkpoint, found by name and brought onto the device.
+ *
+ * Of a split model each rank has some heads: their rows of the queries', keys' and values' weights
+ * and their columns of the weight behind attention; and likewise some rows of the first
+ * feed-forward weight and the same columns of the second. What those with columns give are parts of
+ * a sum, to which rank 0 alone adds the bias.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +26,13 @@ struct loading {
     const struct safetensors *file;
     const char *prefix; /* of every name: "" or "bert." */
     uint32_t precision;
+    const struct encoder_split *split;
     libsched_error *err;
+};
+
+/* Some rows and columns of a tensor. */
+struct part {
+    uint64_t first_row, rows, first_column, columns;
 };
 
 /* The tensor prefix + name; NULL where it is not there. */
@@ -89,6 +102,54 @@ static int create(struct loading *l, libsched_device_weight **out, uint32_t kind
     return l->device->driver->weight_create(l->device, out, &args, l->err);
 }
 
+/* Its `rows` and `columns` are those of the whole tensor, of which a rank has a share. */
+static struct part share_rows(const struct loading *l, uint64_t rows, uint64_t columns)
+{
+    const uint64_t share = rows / l->split->n_ranks;
+
+    return (struct part){l->split->rank * share, share, 0, columns};
+}
+
+static struct part share_columns(const struct loading *l, uint64_t rows, uint64_t columns)
+{
+    const uint64_t share = columns / l->split->n_ranks;
+
+    return (struct part){0, rows, l->split->rank * share, share};
+}
+
+/* Copies a part of a tensor of `stride` columns: dense, one row behind the other. */
+static void copy_part(unsigned char *to, const libsched_tensor *t, uint64_t stride,
+                      const struct part *part)
+{
+    const size_t element = libsched_datatype_size(t->datatype);
+    const size_t row = part->columns * element;
+    const unsigned char *from =
+        (const unsigned char *)t->data + (part->first_row * stride + part->first_column) * element;
+
+    for (uint64_t r = 0; r < part->rows; r++)
+        memcpy(to + r * row, from + r * stride * element, row);
+}
+
+static int create_part(struct loading *l, libsched_device_weight **out, uint32_t kind,
+                       const libsched_tensor *t, uint64_t stride, const struct part *part)
+{
+    const size_t element = libsched_datatype_size(t->datatype);
+    unsigned char *copy;
+    int status;
+
+    /* Whole rows lie together already. */
+    if (part->columns == stride)
+        return create(l, out, kind, t->datatype, part->rows, part->columns,
+                      (const unsigned char *)t->data + part->first_row * stride * element);
+    copy = malloc(part->rows * part->columns * element);
+    if (copy == NULL)
+        return libsched_error_set(l->err, LIBSCHED_ENOMEM, "no memory for a layer's weights");
+    copy_part(copy, t, stride, part);
+    status = create(l, out, kind, t->datatype, part->rows, part->columns, copy);
+    free(copy);
+    return status;
+}
+
 static int load_vector(struct loading *l, libsched_device_weight **out, const char *name,
                        uint64_t columns)
 {
@@ -127,33 +188,42 @@ static int load_norm(struct loading *l, struct encoder_norm *out, const char *ba
     return status;
 }
 
+/* Split by its inputs, or else by its outputs. */
 static int load_linear(struct loading *l, struct encoder_linear *out, const char *base,
-                       uint64_t outputs, uint64_t inputs)
+                       uint64_t outputs, uint64_t inputs, bool by_inputs)
 {
+    const struct part part =
+        by_inputs ? share_columns(l, outputs, inputs) : share_rows(l, outputs, inputs);
     char name[PATH_SIZE];
-    const libsched_tensor *t;
+    const libsched_tensor *weight, *bias;
     int status;
 
     snprintf(name, sizeof(name), "%s.weight", base);
-    t = require(l, name, outputs, inputs);
-    if (t == NULL)
-        return LIBSCHED_EBADMODEL;
-    status = create(l, &out->weight, LIBSCHED_WEIGHT_LINEAR, t->datatype, outputs, inputs, t->data);
+    weight = require(l, name, outputs, inputs);
     snprintf(name, sizeof(name), "%s.bias", base);
-    if (status == LIBSCHED_OK)
-        status = load_vector(l, &out->bias, name, outputs);
+    bias = weight != NULL ? require(l, name, 0, outputs) : NULL;
+    if (bias == NULL)
+        return LIBSCHED_EBADMODEL;
+    status = create_part(l, &out->weight, LIBSCHED_WEIGHT_LINEAR, weight, inputs, &part);
+    if (status == LIBSCHED_OK && (!by_inputs || l->split->rank == 0)) {
+        const struct part shown = {0, 1, part.first_row, part.rows};
+        status = create_part(l, &out->bias, LIBSCHED_WEIGHT_VECTOR, bias, outputs, &shown);
+    }
     return status;
 }
 
-/* One matrix (columns = inputs) or vector (columns = 0) from the three of queries, keys and values
- * of a layer, one below the other. */
+/* One matrix (columns = inputs) or vector (inputs = 0) from the three of queries, keys and values
+ * of a layer, one below the other; of a rank's heads. */
 static int load_stacked(struct loading *l, libsched_device_weight **out, uint32_t layer,
                         const char *suffix, uint64_t outputs, uint64_t inputs)
 {
     static const char *const parts[] = {"query", "key", "value"};
+    const uint64_t columns = inputs > 0 ? inputs : 1;
+    const struct part part = share_rows(l, outputs, columns);
     const libsched_tensor *tensors[3];
     char name[PATH_SIZE];
     unsigned char *stacked;
+    size_t size;
     int status;
 
     for (int i = 0; i < 3; i++) {
@@ -168,17 +238,18 @@ static int load_stacked(struct loading *l, libsched_device_weight **out, uint32_
                                       l->prefix, name, libsched_datatype_name(tensors[i]->datatype),
                                       libsched_datatype_name(tensors[0]->datatype));
     }
-    stacked = malloc(3 * tensors[0]->size);
+    size = part.rows * columns * libsched_datatype_size(tensors[0]->datatype);
+    stacked = malloc(3 * size);
     if (stacked == NULL)
         return libsched_error_set(l->err, LIBSCHED_ENOMEM, "no memory for a layer's weights");
     for (int i = 0; i < 3; i++)
-        memcpy(stacked + (size_t)i * tensors[0]->size, tensors[i]->data, tensors[0]->size);
+        copy_part(stacked + (size_t)i * size, tensors[i], columns, &part);
     if (inputs > 0)
-        status = create(l, out, LIBSCHED_WEIGHT_LINEAR, tensors[0]->datatype, 3 * outputs, inputs,
+        status = create(l, out, LIBSCHED_WEIGHT_LINEAR, tensors[0]->datatype, 3 * part.rows, inputs,
                         stacked);
     else
         status =
-            create(l, out, LIBSCHED_WEIGHT_VECTOR, tensors[0]->datatype, 1, 3 * outputs, stacked);
+            create(l, out, LIBSCHED_WEIGHT_VECTOR, tensors[0]->datatype, 1, 3 * part.rows, stacked);
     free(stacked);
     return status;
 }
@@ -194,16 +265,16 @@ static int load_layer(struct loading *l, const struct encoder_config *config, ui
         status = load_stacked(l, &to->qkv.bias, layer, "bias", hidden, 0);
     snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".attention.output.dense", layer);
     if (status == LIBSCHED_OK)
-        status = load_linear(l, &to->attention, base, hidden, hidden);
+        status = load_linear(l, &to->attention, base, hidden, hidden, true);
     snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".attention.output.LayerNorm", layer);
     if (status == LIBSCHED_OK)
         status = load_norm(l, &to->attention_norm, base, hidden);
     snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".intermediate.dense", layer);
     if (status == LIBSCHED_OK)
-        status = load_linear(l, &to->up, base, intermediate, hidden);
+        status = load_linear(l, &to->up, base, intermediate, hidden, false);
     snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".output.dense", layer);
     if (status == LIBSCHED_OK)
-        status = load_linear(l, &to->down, base, hidden, intermediate);
+        status = load_linear(l, &to->down, base, hidden, intermediate, true);
     snprintf(base, sizeof(base), "encoder.layer.%" PRIu32 ".output.LayerNorm", layer);
     if (status == LIBSCHED_OK)
         status = load_norm(l, &to->output_norm, base, hidden);
@@ -242,9 +313,10 @@ static int load_all(struct loading *l, const struct encoder_config *config)
 
 int encoder_weights_load(struct encoder_weights *out, libsched_device *device, const char *folder,
                          const struct encoder_config *config, uint32_t precision,
-                         libsched_error *err)
+                         const struct encoder_split *split, libsched_error *err)
 {
-    struct loading l = {.weights = out, .device = device, .precision = precision, .err = err};
+    struct loading l = {
+        .weights = out, .device = device, .precision = precision, .split = split, .err = err};
     struct safetensors *file;
     char *path = catalog_file_join(folder, FILE_NAME);
     int status;

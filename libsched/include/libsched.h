@@ -437,7 +437,7 @@ typedef struct libsched_job_options {
     uint32_t struct_size;
     uint32_t flags;      /* libsched_job_flags */
     const char *name;    /* for people; NULL: the program's. [A-Za-z0-9._-] */
-    const char *program; /* "gemm", "allreduce", "train", or a plugin's */
+    const char *program; /* "gemm", "allreduce", "train", "embed", or a plugin's */
     const char *library; /* a plugin, absolute; NULL: built in, or found on plugin_path */
     const libsched_parameter *parameters;
     uint32_t n_parameters;

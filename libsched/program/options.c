@@ -93,6 +93,42 @@ bool options_datatype(struct option_reader *reader, const char *name, uint32_t *
     return true;
 }
 
+/* "\"data\" or \"tensor\"". */
+static void list_choices(char *out, size_t size, const char *const *choices)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; choices[i] != NULL && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s\"%s\"",
+                                 i == 0                   ? ""
+                                 : choices[i + 1] == NULL ? " or "
+                                                          : ", ",
+                                 choices[i]);
+}
+
+bool options_choice(struct option_reader *reader, const char *name, const char *const *choices,
+                    uint32_t *inout)
+{
+    const libsched_parameter *p = take(reader, name);
+    const char *got;
+    char list[128];
+
+    if (p == NULL)
+        return false;
+    got = p->type == LIBSCHED_PARAMETER_STRING ? p->value.string : "no string";
+    for (uint32_t i = 0; choices[i] != NULL; i++) {
+        if (strcmp(got, choices[i]) == 0) {
+            *inout = i;
+            return true;
+        }
+    }
+    list_choices(list, sizeof(list), choices);
+    reader->status =
+        libsched_error_set(reader->err, LIBSCHED_EINVAL, "%s: \"%s\" has to be %s, got \"%.64s\"",
+                           reader->program, name, list, got);
+    return true;
+}
+
 void options_path(struct option_reader *reader, const char *name, const char **out)
 {
     const libsched_parameter *p = take(reader, name);

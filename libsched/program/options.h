@@ -32,6 +32,9 @@ bool options_real(struct option_reader *reader, const char *name, double min, do
                   double *inout);
 /* LIBSCHED_FP32 for "f32", LIBSCHED_BF16 for "bf16". */
 bool options_datatype(struct option_reader *reader, const char *name, uint32_t *inout);
+/* The index of a string in a list, which ends with NULL. */
+bool options_choice(struct option_reader *reader, const char *name, const char *const *choices,
+                    uint32_t *inout);
 /* A path that has to be there and absolute; it is the parameter's own. */
 void options_path(struct option_reader *reader, const char *name, const char **out);
 /* The status, once nothing that is left is unknown. `known` lists the names for the message. */

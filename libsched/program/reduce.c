@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "program/reduce.h"
 
+#define STEP_NS 50e6
+#define MOST_PER_STEP 100000
+
 int program_reduce(libsched_device *device, libsched_device_communicator *communicator,
                    libsched_device_buffer *buffer, uint64_t count, uint32_t reduction,
                    libsched_error *err)
@@ -33,5 +36,18 @@ int program_reduce_number(libsched_device *device, libsched_device_communicator 
     if (status == LIBSCHED_OK)
         status = device->driver->synchronize(device, err);
     *inout = number;
+    return status;
+}
+
+int program_plan_step(libsched_device *device, libsched_device_communicator *communicator,
+                      uint32_t n_ranks, libsched_device_buffer *buffer, uint64_t ns, uint64_t done,
+                      uint64_t *out, libsched_error *err)
+{
+    double longest = (double)ns / (double)(done > 0 ? done : 1), fitting;
+    int status = program_reduce_number(device, communicator, n_ranks, buffer, LIBSCHED_REDUCE_MAX,
+                                       &longest, err);
+
+    fitting = longest > 0 ? STEP_NS / longest : MOST_PER_STEP;
+    *out = fitting < 1 ? 1 : fitting > MOST_PER_STEP ? MOST_PER_STEP : (uint64_t)fitting;
     return status;
 }

@@ -14,5 +14,11 @@ int program_reduce(libsched_device *device, libsched_device_communicator *commun
 int program_reduce_number(libsched_device *device, libsched_device_communicator *communicator,
                           uint32_t n_ranks, libsched_device_buffer *buffer, uint32_t reduction,
                           double *inout, libsched_error *err);
+/* How many pieces of work make a step, which takes some ten milliseconds or one piece where that
+ * takes longer; from how long `done` of them took, and the same on all ranks. It says how often one
+ * looks up from the work, not what comes out of it. The buffer is one FP32. */
+int program_plan_step(libsched_device *device, libsched_device_communicator *communicator,
+                      uint32_t n_ranks, libsched_device_buffer *buffer, uint64_t ns, uint64_t done,
+                      uint64_t *out, libsched_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "engine/plugin.h"
 #include "program/allreduce.h"
+#include "program/embed.h"
 #include "program/gemm.h"
 #include "program/train.h"
 
@@ -14,6 +15,7 @@ static const libsched_program *(*const builtin[])(void) = {
     program_gemm,
     program_allreduce,
     program_train,
+    program_embed,
 };
 
 const libsched_program *program_find_builtin(const char *name)
@@ -87,11 +89,11 @@ int program_resolve(const libsched_program **out, const char *name, const char *
         return load_plugin(out, path, err);
     if (plugin_path == NULL || plugin_path[0] == '\0')
         return libsched_error_set(err, LIBSCHED_ENOENT,
-                                  "no program \"%s\": gemm, allreduce and train are built in, and "
-                                  "there is no folder of plugins",
+                                  "no program \"%s\": gemm, allreduce, train and embed are built "
+                                  "in, and there is no folder of plugins",
                                   name);
     return libsched_error_set(err, LIBSCHED_ENOENT,
-                              "no program \"%s\": gemm, allreduce and train are built in, and "
-                              "there is no libsched-program-%s.so in %s",
+                              "no program \"%s\": gemm, allreduce, train and embed are built in, "
+                              "and there is no libsched-program-%s.so in %s",
                               name, name, plugin_path);
 }

@@ -13,19 +13,17 @@
 #include "catalog/encoder_config.h"
 #include "catalog/file.h"
 #include "catalog/manifest.h"
+#include "program/embedder.h"
+#include "program/new_path.h"
 #include "program/options.h"
 #include "program/reduce.h"
 #include "program/train_data.h"
-#include "program/train_embed.h"
 #include "program/train_softmax.h"
 #include "program/train_write.h"
 
 #define KNOWN "model, data, out, epochs, learning_rate, batch and seed"
 /* Texts that are embedded together, whichever rank does it. */
 #define CHUNK 32u
-/* A step takes about so long, or one piece of work where that takes longer. */
-#define STEP_NS 50e6
-#define MOST_PER_STEP 100000
 /* Columns of the buffers, whose rows are then as many as are needed. */
 #define COLUMNS 256
 /* Device memory beside the weights: what a chunk of tokens is computed in. */
@@ -47,8 +45,8 @@ struct libsched_program_rank {
     char *out;
     struct catalog_model *model;
     struct train_data data;
-    struct train_embedder *embedder; /* NULL once everything is embedded */
-    float *embeddings;               /* of all examples; filled where they are this rank's */
+    struct embedder *embedder; /* NULL once everything is embedded */
+    float *embeddings;         /* of all examples; filled where they are this rank's */
     uint32_t width;
 
     enum phase phase;
@@ -89,25 +87,6 @@ static int read_options(struct options *out, const libsched_program_args *args, 
     return options_end(&reader, KNOWN);
 }
 
-/* The model's folder, which has to be an encoder's. */
-static int open_model(struct catalog_model **out, const char *path, libsched_error *err)
-{
-    libsched_error cause = {0};
-    int status = catalog_open(out, path, &cause);
-
-    if (status == LIBSCHED_OK && (strcmp((*out)->engine, "encoder") != 0 || (*out)->library)) {
-        libsched_error_set(&cause, LIBSCHED_EBADMODEL, "engine \"%s\" is not the encoder",
-                           (*out)->engine);
-        catalog_close(*out);
-        *out = NULL;
-        status = LIBSCHED_EBADMODEL;
-    }
-    if (status != LIBSCHED_OK)
-        return libsched_error_set(err, status == LIBSCHED_EBADMODEL ? LIBSCHED_EINVAL : status,
-                                  "train: \"model\": %s", cause.message);
-    return LIBSCHED_OK;
-}
-
 static uint64_t weights_size(const char *folder)
 {
     char *path = catalog_file_join(folder, "model.safetensors");
@@ -128,11 +107,11 @@ static int train_check(const libsched_program_args *args, libsched_program_needs
     int status = read_options(&o, args, err);
 
     if (status == LIBSCHED_OK)
-        status = open_model(&model, o.model, err);
+        status = embedder_find_model(&model, o.model, "train", err);
     if (status == LIBSCHED_OK && encoder_config_load(&config, model->path, err) != LIBSCHED_OK)
         status = err->status = LIBSCHED_EINVAL;
     if (status == LIBSCHED_OK)
-        status = train_write_check(o.out, err);
+        status = new_path_check(o.out, "train", "out", "folder", err);
     if (status == LIBSCHED_OK)
         status = train_data_read(&data, o.data, err);
     if (status == LIBSCHED_OK) {
@@ -156,7 +135,7 @@ static void train_close(libsched_program_rank *rank)
 
     driver->buffer_destroy(rank->device, rank->buffer);
     driver->buffer_destroy(rank->device, rank->number);
-    train_embedder_close(rank->embedder);
+    embedder_close(rank->embedder);
     train_data_free(&rank->data);
     softmax_free(&rank->softmax);
     catalog_close(rank->model);
@@ -170,20 +149,21 @@ static void train_close(libsched_program_rank *rank)
 static int open_rank(libsched_program_rank *rank, const libsched_program_args *args,
                      libsched_error *err)
 {
+    const struct embedder_options embedder = {.program = "train", .threads = args->threads};
     libsched_device *device = rank->device;
     int status = read_options(&rank->options, args, err);
 
     if (status == LIBSCHED_OK)
-        status = open_model(&rank->model, rank->options.model, err);
+        status = embedder_find_model(&rank->model, rank->options.model, "train", err);
     if (status == LIBSCHED_OK)
         status = train_data_read(&rank->data, rank->options.data, err);
     if (status == LIBSCHED_OK)
-        status = train_embedder_open(&rank->embedder, rank->model, device, args->threads, err);
+        status = embedder_open(&rank->embedder, rank->model, device, &embedder, err);
     if (status == LIBSCHED_OK)
         status = device->driver->buffer_create(device, &rank->number, LIBSCHED_FP32, 1, 1, err);
     if (status != LIBSCHED_OK)
         return status;
-    rank->width = train_embedder_width(rank->embedder);
+    rank->width = embedder_width(rank->embedder);
     rank->out = strdup(rank->options.out);
     rank->embeddings = malloc((uint64_t)rank->data.n * rank->width * sizeof(float));
     rank->order = malloc(rank->data.n * sizeof(*rank->order));
@@ -233,16 +213,10 @@ static int agree(libsched_program_rank *rank, double *value, libsched_error *err
                                  LIBSCHED_REDUCE_MAX, value, err);
 }
 
-/* How many pieces of work make a step, from how long `done` of them took. It says how often one
- * looks up from the work, not what comes out of it. */
 static int plan_step(libsched_program_rank *rank, uint64_t ns, uint64_t done, libsched_error *err)
 {
-    double longest = (double)ns / (double)(done > 0 ? done : 1);
-    int status = agree(rank, &longest, err);
-    double fitting = longest > 0 ? STEP_NS / longest : MOST_PER_STEP;
-
-    rank->per_step = fitting < 1 ? 1 : fitting > MOST_PER_STEP ? MOST_PER_STEP : (uint64_t)fitting;
-    return status;
+    return program_plan_step(rank->device, rank->communicator, rank->n_ranks, rank->number, ns,
+                             done, &rank->per_step, err);
 }
 
 /* The sums of all ranks' batches. */
@@ -281,7 +255,14 @@ static int embed_chunk(libsched_program_rank *rank, libsched_error *err)
     const uint64_t left = rank->data.n - first;
     const uint32_t n = left < CHUNK ? (uint32_t)left : CHUNK;
     float *out = rank->embeddings + first * rank->width;
-    int status = train_embed(rank->embedder, rank->data.examples + first, n, out, err);
+    struct embedder_text texts[CHUNK];
+    uint32_t which;
+    int status;
+
+    for (uint32_t i = 0; i < n; i++)
+        texts[i] = (struct embedder_text){.text = rank->data.examples[first + i].text,
+                                          .length = rank->data.examples[first + i].length};
+    status = embedder_run(rank->embedder, texts, n, out, &which, err);
 
     for (uint64_t i = 0; status == LIBSCHED_OK && i < (uint64_t)n * rank->width; i++)
         rank->largest = fabs(out[i]) > rank->largest ? fabs(out[i]) : rank->largest;
@@ -295,7 +276,7 @@ static int begin_training(libsched_program_rank *rank, libsched_error *err)
     libsched_device *device = rank->device;
     int status = agree(rank, &rank->largest, err);
 
-    train_embedder_close(rank->embedder);
+    embedder_close(rank->embedder);
     rank->embedder = NULL;
     if (status == LIBSCHED_OK)
         status =

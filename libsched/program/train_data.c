@@ -6,26 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "catalog/file.h"
-#include "catalog/json.h"
-
-/* An example, and nothing that nests much. */
-#define LINE_DEPTH 8
+#include "program/lines.h"
 
 struct reading {
     struct train_data *data;
-    const char *name; /* the file's, for messages */
+    struct lines lines;
     uint32_t capacity;
     size_t used;                  /* of data->bytes, which is as large as the file */
     struct encoder_label *labels; /* of each example */
-    uint32_t line;
     libsched_error *err;
 };
 
 static int refuse(const struct reading *r, const char *what)
 {
-    return libsched_error_set(r->err, LIBSCHED_EINVAL, "train: %s, line %" PRIu32 ": %s", r->name,
-                              r->line, what);
+    return lines_refuse(&r->lines, what, r->err);
 }
 
 static bool reserve(struct reading *r)
@@ -90,43 +84,6 @@ static int add(struct reading *r, const json_t *object)
     return LIBSCHED_OK;
 }
 
-static int read_line(struct reading *r, const char *line, size_t length)
-{
-    json_t *object;
-    char where[CATALOG_QUOTE_SIZE];
-    libsched_error cause;
-    int status;
-
-    if (strspn(line, " \t\r") >= length)
-        return LIBSCHED_OK;
-    snprintf(where, sizeof(where), "line %" PRIu32, r->line);
-    status = catalog_json_parse(&object, line, length, LINE_DEPTH, where, &cause);
-    if (status == LIBSCHED_ENOMEM)
-        return libsched_error_set(r->err, status, "%s", cause.message);
-    if (status != LIBSCHED_OK)
-        return libsched_error_set(r->err, LIBSCHED_EINVAL, "train: %s, %s", r->name, cause.message);
-    status = add(r, object);
-    json_decref(object);
-    return status;
-}
-
-static int read_lines(struct reading *r, const char *text, size_t length)
-{
-    int status = LIBSCHED_OK;
-
-    while (status == LIBSCHED_OK && length > 0) {
-        const char *end = memchr(text, '\n', length);
-        size_t line = end != NULL ? (size_t)(end - text) : length;
-
-        r->line++;
-        status = read_line(r, text, line);
-        line += end != NULL;
-        text += line;
-        length -= line;
-    }
-    return status;
-}
-
 /* -------------------------------------------------------------------------------------- classes */
 
 static int compare(const void *a, const void *b)
@@ -159,7 +116,7 @@ static int find_classes(struct reading *r)
         return libsched_error_set(r->err, LIBSCHED_EINVAL,
                                   "train: %s has %" PRIu32 " examples with %" PRIu32
                                   " different labels: 2 to %u are needed",
-                                  r->name, data->n, n, TRAIN_MAX_CLASSES);
+                                  r->lines.name, data->n, n, TRAIN_MAX_CLASSES);
     for (uint32_t i = 0; i < data->n; i++) {
         const struct encoder_label *found =
             bsearch(&r->labels[i], data->classes, n, sizeof(*found), compare);
@@ -170,31 +127,28 @@ static int find_classes(struct reading *r)
 
 int train_data_read(struct train_data *out, const char *path, libsched_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    const char *name = slash != NULL ? slash + 1 : path;
-    struct reading r = {.data = out, .name = name, .err = err};
-    char *folder = strndup(path, (size_t)(name - path));
-    char *text = NULL;
-    size_t length = 0;
-    libsched_error cause = {0};
-    int status;
+    struct reading r = {.data = out, .err = err};
+    int status = lines_open(&r.lines, "train", "data", path, err);
 
     memset(out, 0, sizeof(*out));
-    if (folder == NULL)
-        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a path");
-    status = catalog_file_read(&text, &length, folder, name, TRAIN_MAX_FILE, &cause);
-    free(folder);
     if (status != LIBSCHED_OK)
-        return libsched_error_set(err, status == LIBSCHED_EBADMODEL ? LIBSCHED_EINVAL : status,
-                                  "train: \"data\": %s", cause.message);
-    out->bytes = malloc(length + 1);
+        return status;
+    out->bytes = malloc(r.lines.length + 1);
     if (out->bytes == NULL)
         status = libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for the examples");
-    if (status == LIBSCHED_OK)
-        status = read_lines(&r, text, length);
+    while (status == LIBSCHED_OK && lines_next(&r.lines)) {
+        json_t *object;
+        if (lines_is_blank(&r.lines))
+            continue;
+        status = lines_parse(&r.lines, &object, err);
+        if (status == LIBSCHED_OK) {
+            status = add(&r, object);
+            json_decref(object);
+        }
+    }
     if (status == LIBSCHED_OK)
         status = find_classes(&r);
-    catalog_file_free(text);
+    lines_close(&r.lines);
     free(r.labels);
     if (status != LIBSCHED_OK)
         train_data_free(out);

@@ -18,7 +18,6 @@
 extern "C" {
 #endif
 
-#define TRAIN_MAX_FILE ((size_t)64 << 20)
 #define TRAIN_MAX_CLASSES 1024u
 #define TRAIN_MAX_LABEL 256u
 

@@ -13,6 +13,7 @@
 
 #include "catalog/file.h"
 #include "catalog/json.h"
+#include "program/new_path.h"
 
 #define PIECE ((size_t)1 << 20)
 #define MODULES "modules.json"
@@ -20,30 +21,6 @@
 static int no_memory(libsched_error *err)
 {
     return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory to write a model");
-}
-
-int train_write_check(const char *path, libsched_error *err)
-{
-    char parent[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    struct stat info;
-    size_t length = strlen(path);
-
-    if (length >= sizeof(parent) - 16 || slash == NULL || slash[1] == '\0')
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "train: \"out\" has to be the path of a new folder, got "
-                                  "\"%.64s\"",
-                                  path);
-    if (lstat(path, &info) == 0)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "train: \"out\": %.160s is there already: name a new folder",
-                                  path);
-    snprintf(parent, sizeof(parent), "%.*s", slash > path ? (int)(slash - path) : 1, path);
-    if (stat(parent, &info) != 0 || !S_ISDIR(info.st_mode) || access(parent, W_OK | X_OK) != 0)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "train: \"out\": %.160s is not a folder that can be written to",
-                                  parent);
-    return LIBSCHED_OK;
 }
 
 /* --------------------------------------------------------------------------------------- files */
@@ -240,7 +217,7 @@ int train_write(const char *path, const struct catalog_model *encoder, const str
                 const struct encoder_label *labels, libsched_error *err)
 {
     char folder[PATH_MAX];
-    int status = train_write_check(path, err);
+    int status = new_path_check(path, "train", "out", "folder", err);
 
     if (status != LIBSCHED_OK)
         return status;

@@ -13,10 +13,6 @@
 extern "C" {
 #endif
 
-/* Whether a folder can be made at `path`: there is nothing yet, and its parent is a folder that can
- * be written to. */
-int train_write_check(const char *path, libsched_error *err);
-
 /* Makes the folder, whole or not at all: the encoder's files, the classifier, and a manifest with
  * the encoder's parameters. */
 int train_write(const char *path, const struct catalog_model *encoder, const struct softmax *head,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,85 @@ TEST(SafetensorsWrite, RefusesWhatItCannotWrite)
     refused({tensor("b", LIBSCHED_UINT8, {1}, "x", 1), tensor("t", LIBSCHED_FP32, {2}, floats, 8)},
             LIBSCHED_EINVAL, "those of larger elements first");
     EXPECT_EQ(safetensors_write("/no/such/file", nullptr, 0, &err), LIBSCHED_ESYSTEM);
+}
+
+/* ------------------------------------------------------------------------------ piece by piece */
+
+class SafetensorsStream : public testing::Test
+{
+  protected:
+    int open(std::vector<int64_t> shape, uint64_t size)
+    {
+        const libsched_tensor t = tensor("rows", LIBSCHED_FP32, shape, nullptr, size);
+        return safetensors_stream_open(&stream, path.c_str(), &t, &err);
+    }
+    size_t files()
+    {
+        size_t n = 0;
+        for ([[maybe_unused]] auto &entry : std::filesystem::directory_iterator(folder.path()))
+            n++;
+        return n;
+    }
+
+    temporary_folder folder;
+    const std::string path = folder.path() + "/new.safetensors";
+    safetensors_stream *stream = nullptr;
+    libsched_error err = {};
+};
+
+TEST_F(SafetensorsStream, IsReadAgain)
+{
+    const float values[] = {1, 2, 3, 4, 5, 6};
+    ASSERT_EQ(open({3, 2}, sizeof(values)), LIBSCHED_OK) << err.message;
+    EXPECT_NE(access(path.c_str(), F_OK), 0) << "nobody takes it for whole";
+    EXPECT_EQ(safetensors_stream_write(stream, values, 8, &err), LIBSCHED_OK);
+    EXPECT_EQ(safetensors_stream_end(stream, &err), LIBSCHED_EINVAL);
+    EXPECT_THAT(err.message, HasSubstr("16 bytes are missing"));
+    EXPECT_EQ(safetensors_stream_write(stream, values, 17, &err), LIBSCHED_EINVAL);
+    EXPECT_THAT(err.message, HasSubstr("17 bytes more, where 16 are to come"));
+    EXPECT_EQ(safetensors_stream_write(stream, values + 2, 16, &err), LIBSCHED_OK);
+    ASSERT_EQ(safetensors_stream_end(stream, &err), LIBSCHED_OK) << err.message;
+    safetensors_stream_close(stream);
+
+    safetensors *file = nullptr;
+    ASSERT_EQ(safetensors_open(&file, path.c_str(), &err), LIBSCHED_OK) << err.message;
+    const libsched_tensor *got = safetensors_find(file, "rows");
+    ASSERT_NE(got, nullptr);
+    EXPECT_EQ(got->shape[0], 3);
+    ASSERT_EQ(got->size, sizeof(values));
+    EXPECT_EQ(memcmp(got->data, values, sizeof(values)), 0);
+    safetensors_close(file);
+    EXPECT_EQ(files(), 1u);
+}
+
+TEST_F(SafetensorsStream, LeavesNothingWithoutItsEnd)
+{
+    ASSERT_EQ(open({1}, 4), LIBSCHED_OK) << err.message;
+    EXPECT_EQ(files(), 1u);
+    safetensors_stream_close(stream);
+    EXPECT_EQ(files(), 0u);
+    safetensors_stream_close(nullptr);
+}
+
+TEST_F(SafetensorsStream, TakesNobodysPlace)
+{
+    const float value = 1;
+    ASSERT_EQ(open({1}, 4), LIBSCHED_OK) << err.message;
+    folder.write("new.safetensors", "another's");
+    EXPECT_EQ(safetensors_stream_write(stream, &value, 4, &err), LIBSCHED_OK);
+    EXPECT_EQ(safetensors_stream_end(stream, &err), LIBSCHED_EINVAL);
+    EXPECT_THAT(err.message, HasSubstr("is there already"));
+    safetensors_stream_close(stream);
+    EXPECT_EQ(files(), 1u);
+    EXPECT_EQ(std::filesystem::file_size(path), 9u);
+}
+
+TEST_F(SafetensorsStream, IsNotBegunWhereItCannotBe)
+{
+    EXPECT_EQ(open({2}, 4), LIBSCHED_EINVAL) << "a size that is not the shape's";
+    const libsched_tensor t = tensor("rows", LIBSCHED_FP32, {1}, nullptr, 4);
+    EXPECT_EQ(safetensors_stream_open(&stream, "/no/such/file", &t, &err), LIBSCHED_ESYSTEM);
+    EXPECT_EQ(files(), 0u);
 }
 
 } // namespace

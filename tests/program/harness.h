@@ -174,11 +174,12 @@ inline void run_rank(const libsched_program *program, const Parameters &paramete
 }
 
 inline std::vector<Outcome> run(const std::string &name, const Parameters &parameters,
-                                uint32_t n_ranks = 1, uint64_t cancel_after = UINT64_MAX)
+                                uint32_t n_ranks = 1, uint64_t cancel_after = UINT64_MAX,
+                                const gpu_sched_test::device_case &on = gpu_sched_test::cpu_case)
 {
     const libsched_program *program = program_find_builtin(name.c_str());
     std::vector<Outcome> outcomes(n_ranks);
-    gpu_sched_test::run_threads(gpu_sched_test::cpu_case, n_ranks, [&](gpu_sched_test::rank &own) {
+    gpu_sched_test::run_threads(on, n_ranks, [&](gpu_sched_test::rank &own) {
         Outcome &out = outcomes[own.number];
         out.cancel_after = cancel_after;
         run_rank(program, parameters, own.device, n_ranks > 1 ? own.communicator : nullptr,

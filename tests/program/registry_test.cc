@@ -12,7 +12,7 @@ namespace
 
 TEST(Registry, HasTheProgramsThatAreBuiltIn)
 {
-    for (const char *name : {"gemm", "allreduce", "train"}) {
+    for (const char *name : {"gemm", "allreduce", "train", "embed"}) {
         const libsched_program *program = nullptr;
         libsched_error err = {};
         ASSERT_EQ(program_resolve(&program, name, nullptr, nullptr, &err), LIBSCHED_OK);

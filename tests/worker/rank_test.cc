@@ -192,7 +192,7 @@ TEST_P(Rank, ThatFailsFreesTheOthers)
 TEST_P(Rank, OfAProgramThatIsNotThereSaysSo)
 {
     const std::vector<std::pair<const char *, const char *>> reasons = {
-        {"nothing", "no program \"nothing\": gemm, allreduce and train are built in, and there is "
+        {"nothing", "no program \"nothing\": gemm, allreduce, train and embed are built in, and there is "
                     "no libsched-program-nothing.so in "},
         {"old", "version 2"},
         {"incomplete", "without step()"},

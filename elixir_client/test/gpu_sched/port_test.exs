@@ -382,6 +382,43 @@ defmodule GpuSched.PortTest do
   describe "minilm" do
     if reason = RealPort.minilm_missing(), do: @describetag(skip: reason)
 
+    @tag :tmp_dir
+    test "embeds a file, split over two devices", %{tmp_dir: folder} do
+      {server, _pid} =
+        RealPort.start(
+          models: [[name: "minilm", path: RealPort.minilm()]],
+          port_options: [cpu_devices: 2]
+        )
+
+      texts = ["A cat sits on the mat.", "Interest rates rose today."]
+      input = Path.join(folder, "texts.txt")
+      output = Path.join(folder, "vectors.safetensors")
+      File.write!(input, Enum.map(texts, &[&1, ?\n]))
+
+      {:ok, job} =
+        GpuSched.submit(server, "embed",
+          devices: 2,
+          parameters: [model: RealPort.minilm(), input: input, output: output, split: "tensor"]
+        )
+
+      assert {:ok, %{"path" => ^output, "texts" => 2, "width" => 384}} =
+               GpuSched.await(job, timeout: 60_000)
+
+      assert {:ok, _model} = GpuSched.await_ready(server, "minilm")
+
+      assert {:ok, %{"outputs" => %{"embedding" => served}}} =
+               GpuSched.infer(server, "minilm", %{"text" => texts},
+                 output: :list,
+                 timeout: 30_000
+               )
+
+      <<length::little-64, _header::binary-size(length), data::binary>> = File.read!(output)
+      written = for <<x::little-float-32 <- data>>, do: x
+      assert length(written) == 2 * 384
+
+      for {x, y} <- Enum.zip(List.flatten(served), written), do: assert_in_delta(x, y, 1.0e-5)
+    end
+
     test "embeds, from a laptop without our code as well" do
       {server, _pid} = RealPort.start(models: [[name: "minilm", path: RealPort.minilm()]])
       assert {:ok, %{"name" => "minilm"}} = GpuSched.await_ready(server, "minilm")
