@@ -53,6 +53,16 @@ struct cuda_ring {
     uint64_t head; /* where the next piece begins */
     struct cuda_piece pieces[CUDA_RING_PIECES];
     uint32_t first, n;
+    uint64_t pushed; /* pieces so far */
+};
+
+#define CUDA_MARKS 8u
+
+/* A place on all streams. */
+struct cuda_mark {
+    cudaEvent_t events[CUDA_STREAMS];
+    uint64_t tickets[CUDA_STREAMS];
+    uint64_t uploads, downloads; /* pieces that were pushed before it */
 };
 
 struct cuda_plan;
@@ -76,6 +86,8 @@ struct cuda_device {
     cudaMemPool_t pool;
     struct cuda_lane lanes[CUDA_STREAMS];
     struct cuda_ring uploads, downloads;
+    struct cuda_mark marks[CUDA_MARKS]; /* mark n is marks[n % CUDA_MARKS] */
+    uint64_t last_mark, reached;        /* the last that was made, and that is known to be over */
 
     cublasLtHandle_t blas;
     struct cuda_span workspace;
@@ -212,6 +224,9 @@ int cuda_stage_upload(struct cuda_device *device, struct cuda_span *span, uint64
 void cuda_fill_copy(void *to, uint64_t offset, uint64_t size, const void *context);
 int cuda_stage_download(struct cuda_device *device, struct cuda_span *span, uint64_t offset,
                         uint64_t size, void *target, libsched_error *err);
+/* The copies that were pushed up to here have ended. */
+void cuda_stage_finish_until(struct cuda_device *device, uint64_t uploads, uint64_t downloads,
+                             bool drop);
 /* All copies have ended: delivers what was downloaded, or with `drop` forgets it. */
 void cuda_stage_finish(struct cuda_device *device, bool drop);
 
@@ -221,6 +236,13 @@ void cuda_stage_finish(struct cuda_device *device, bool drop);
 int cuda_wait(struct cuda_device *device, cudaEvent_t event, libsched_error *err);
 int cuda_synchronize(libsched_device *device, libsched_error *err);
 uint64_t cuda_now(void);
+
+/* -------------------------------------------------------------------------------------- mark.c */
+
+int cuda_marks_open(struct cuda_device *device, libsched_error *err);
+void cuda_marks_close(struct cuda_device *device);
+int cuda_mark(libsched_device *device, uint64_t *out, libsched_error *err);
+int cuda_reached(libsched_device *device, uint64_t mark, bool wait, libsched_error *err);
 
 /* ------------------------------------------------------------------------ weight.c, convert.c */
 

@@ -37,6 +37,8 @@ const libsched_device_driver *libsched_device_entry(uint32_t abi)
         .reduce_scatter = cuda_reduce_scatter,
         .barrier = cuda_barrier,
         .readings = cuda_readings,
+        .mark = cuda_mark,
+        .reached = cuda_reached,
     };
 
     return abi == LIBSCHED_DEVICE_ABI ? &driver : NULL;

@@ -114,6 +114,7 @@ static int push(struct cuda_device *device, struct cuda_ring *ring, struct cuda_
                 enum cuda_stream stream, libsched_error *err)
 {
     ring->n++;
+    ring->pushed++;
     ring->head = piece->offset + (piece->size + ALIGN - 1) / ALIGN * ALIGN;
     return cuda_check(device, cudaEventRecord(piece->event, cuda_stream(device, stream)),
                       "cudaEventRecord", err);
@@ -196,6 +197,19 @@ int cuda_stage_download(struct cuda_device *device, struct cuda_span *span, uint
         done += n;
     }
     return status;
+}
+
+static void finish_until(struct cuda_ring *ring, uint64_t pushed, bool drop)
+{
+    while (ring->n > 0 && ring->pushed - ring->n < pushed)
+        pop(ring, drop);
+}
+
+void cuda_stage_finish_until(struct cuda_device *device, uint64_t uploads, uint64_t downloads,
+                             bool drop)
+{
+    finish_until(&device->downloads, downloads, drop);
+    finish_until(&device->uploads, uploads, true);
 }
 
 void cuda_stage_finish(struct cuda_device *device, bool drop)

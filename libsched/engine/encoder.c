@@ -75,12 +75,8 @@ static int open_device(struct libsched_engine_model *model, const libsched_engin
                                   model->options.precision, &model->split, err);
     if (status == LIBSCHED_OK)
         status = encoder_scratch_create(&model->scratch, device, &model->config,
-                                        model->options.precision, model->split.n_ranks, chunk, err);
-    if (status == LIBSCHED_OK && model->head != NULL) {
-        model->head_input = calloc(chunk * model->config.hidden, sizeof(float));
-        if (model->head_input == NULL)
-            status = libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a model's head");
-    }
+                                        model->options.precision, model->split.n_ranks, chunk,
+                                        model->head != NULL, err);
     return status;
 }
 
@@ -119,12 +115,12 @@ static int check_tokenizer(const struct libsched_engine_model *model, libsched_e
 static void encoder_close(libsched_engine_model *model)
 {
     if (model->device != NULL) {
+        encoder_steps_drop(model);
         encoder_scratch_free(&model->scratch, model->device);
         encoder_weights_free(&model->weights, model->device);
     }
     tokenizer_close(model->tokenizer);
     encoder_head_free(model->head);
-    free(model->head_input);
     free(model);
 }
 
@@ -274,7 +270,7 @@ static int encoder_warmup(libsched_engine_model *model, libsched_error *err)
             s->starts[n + 1] = s->starts[n] + length;
             n++;
         }
-        status = encoder_forward(model, n, true, err);
+        status = encoder_forward(model, &s->chunks[0], n, true, err);
     }
     if (status == LIBSCHED_OK)
         status = model->device->driver->synchronize(model->device, err);
@@ -293,6 +289,8 @@ const libsched_engine *engine_encoder(void)
         .warmup = encoder_warmup,
         .prepare = encoder_prepare,
         .step = encoder_step,
+        .begin = encoder_begin,
+        .finish = encoder_finish,
     };
     return &engine;
 }

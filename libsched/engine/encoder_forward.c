@@ -9,14 +9,41 @@
  * sum over all ranks is the new states. So there is no buffer for it, and nothing is added twice.
  */
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/encoder_internal.h"
 
+/* Whether the device can tell when a part of what it was given is done. */
+static bool has_marks(const libsched_device_driver *driver)
+{
+    return driver->struct_size >=
+               offsetof(libsched_device_driver, reached) + sizeof(driver->reached) &&
+           driver->mark != NULL && driver->reached != NULL;
+}
+
+static int create_chunk(struct encoder_chunk *out, libsched_device *device, uint64_t max_tokens,
+                        uint64_t hidden, bool head, libsched_error *err)
+{
+    /* A sequence has at least one token. */
+    int status = device->driver->sequences_create(device, &out->sequences, (uint32_t)max_tokens,
+                                                  max_tokens, err);
+
+    if (status == LIBSCHED_OK)
+        status = device->driver->buffer_create(device, &out->pooled, LIBSCHED_FP32, max_tokens,
+                                               hidden, err);
+    if (status == LIBSCHED_OK && head) {
+        out->head_input = calloc(max_tokens * hidden, sizeof(float));
+        if (out->head_input == NULL)
+            status = libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a model's head");
+    }
+    return status;
+}
+
 int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
                            const struct encoder_config *config, uint32_t precision,
-                           uint32_t n_ranks, uint64_t max_tokens, libsched_error *err)
+                           uint32_t n_ranks, uint64_t max_tokens, bool head, libsched_error *err)
 {
     const uint64_t hidden = config->hidden;
     const struct {
@@ -28,7 +55,6 @@ int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
         {&out->qkv, precision, 3 * hidden / n_ranks},
         {&out->context, precision, hidden / n_ranks},
         {&out->middle, precision, config->intermediate / n_ranks},
-        {&out->pooled, LIBSCHED_FP32, hidden},
         {&out->states_bf16, LIBSCHED_BF16, hidden}, /* the last: not always wanted */
     };
     const size_t n = sizeof(wanted) / sizeof(wanted[0]) - (precision != LIBSCHED_BF16);
@@ -42,9 +68,11 @@ int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
         encoder_scratch_free(out, device);
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a chunk");
     }
-    /* A sequence has at least one token. */
-    status = device->driver->sequences_create(device, &out->sequences, (uint32_t)max_tokens,
-                                              max_tokens, err);
+    out->n_chunks = has_marks(device->driver) ? ENCODER_CHUNKS : 1;
+    status = LIBSCHED_OK;
+    for (uint32_t i = 0; status == LIBSCHED_OK && i < out->n_chunks; i++)
+        status = create_chunk(&out->chunks[i], device, max_tokens, hidden, head, err);
+    out->bytes = out->n_chunks * max_tokens * hidden * sizeof(float);
     for (size_t i = 0; status == LIBSCHED_OK && i < n; i++) {
         status = device->driver->buffer_create(device, wanted[i].buffer, wanted[i].datatype,
                                                max_tokens, wanted[i].columns, err);
@@ -59,22 +87,26 @@ void encoder_scratch_free(struct encoder_scratch *scratch, libsched_device *devi
 {
     const libsched_device_driver *driver = device->driver;
 
-    driver->sequences_destroy(device, scratch->sequences);
+    for (uint32_t i = 0; i < ENCODER_CHUNKS; i++) {
+        driver->sequences_destroy(device, scratch->chunks[i].sequences);
+        driver->buffer_destroy(device, scratch->chunks[i].pooled);
+        free(scratch->chunks[i].head_input);
+    }
     driver->buffer_destroy(device, scratch->states);
     driver->buffer_destroy(device, scratch->states_bf16);
     driver->buffer_destroy(device, scratch->qkv);
     driver->buffer_destroy(device, scratch->context);
     driver->buffer_destroy(device, scratch->middle);
-    driver->buffer_destroy(device, scratch->pooled);
     free(scratch->starts);
     free(scratch->ids);
     memset(scratch, 0, sizeof(*scratch));
 }
 
-/* One pass: the model, its device, and how many tokens it is over. */
+/* One pass: the model, its device, the chunk, and how many tokens it has. */
 struct pass {
     libsched_engine_model *model;
     libsched_device *device;
+    struct encoder_chunk *chunk;
     uint64_t tokens;
     libsched_error *err;
 };
@@ -142,7 +174,7 @@ static int attention(const struct pass *pass)
     const uint32_t head_size = config->hidden / config->heads;
     const libsched_device_attention_args args = {
         .struct_size = sizeof(args),
-        .sequences = s->sequences,
+        .sequences = pass->chunk->sequences,
         .qkv = s->qkv,
         .heads = encoder_share(config->heads, &pass->model->split),
         .head_size = head_size,
@@ -159,7 +191,7 @@ static int embed(const struct pass *pass)
     struct encoder_scratch *s = &pass->model->scratch;
     const libsched_device_embed_args args = {
         .struct_size = sizeof(args),
-        .sequences = s->sequences,
+        .sequences = pass->chunk->sequences,
         .words = w->words,
         .positions = w->positions,
         .types = w->types,
@@ -178,11 +210,11 @@ static int pool_states(const struct pass *pass)
     struct encoder_scratch *s = &pass->model->scratch;
     const libsched_device_pool_args args = {
         .struct_size = sizeof(args),
-        .sequences = s->sequences,
+        .sequences = pass->chunk->sequences,
         .input = s->states,
         .pooling = pass->model->options.pooling,
         .normalize = pass->model->options.normalize,
-        .output = s->pooled,
+        .output = pass->chunk->pooled,
     };
 
     return pass->device->driver->pool(pass->device, &args, pass->err);
@@ -222,11 +254,12 @@ static int run_layer(const struct pass *pass, const struct encoder_layer *layer)
     return status;
 }
 
-int encoder_forward(libsched_engine_model *model, uint32_t n, bool pool, libsched_error *err)
+int encoder_forward(libsched_engine_model *model, struct encoder_chunk *chunk, uint32_t n,
+                    bool pool, libsched_error *err)
 {
     struct encoder_scratch *s = &model->scratch;
-    const struct pass pass = {model, model->device, s->starts[n], err};
-    int status = model->device->driver->sequences_set(model->device, s->sequences, n, s->starts,
+    const struct pass pass = {model, model->device, chunk, s->starts[n], err};
+    int status = model->device->driver->sequences_set(model->device, chunk->sequences, n, s->starts,
                                                       s->ids, err);
 
     if (status == LIBSCHED_OK)

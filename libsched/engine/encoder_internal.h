@@ -62,26 +62,48 @@ int encoder_weights_load(struct encoder_weights *out, libsched_device *device, c
                          const struct encoder_split *split, libsched_error *err);
 void encoder_weights_free(struct encoder_weights *weights, libsched_device *device);
 
-/* What a chunk is computed in. */
+/* Chunks that may be under way: while one is computed, the next is copied in and the one before is
+ * copied out. */
+#define ENCODER_CHUNKS 2u
+
+struct encoder_step;
+struct encoder_piece;
+
+/* What of a chunk has to stay until it is done. */
+struct encoder_chunk {
+    libsched_device_sequences *sequences;
+    libsched_device_buffer *pooled; /* [sequences, hidden] FP32 */
+    float *head_input;              /* the embeddings, on the host; with a head */
+    uint64_t mark;                  /* behind it, in the device's order */
+    struct encoder_step *step;      /* NULL: it is free */
+    struct encoder_piece *pieces;   /* what belongs to which item */
+    uint32_t n_pieces;
+    uint32_t n_sequences;
+    uint64_t n_tokens;
+    bool pool; /* some piece wants embeddings */
+};
+
+/* What chunks are computed in. */
 struct encoder_scratch {
     uint64_t max_tokens;
-    libsched_device_sequences *sequences;
+    /* One where the device is done when a call returns. */
+    struct encoder_chunk chunks[ENCODER_CHUNKS];
+    uint32_t n_chunks, first, n_busy;    /* those under way, in their order, from `first` on */
     libsched_device_buffer *states;      /* [tokens, hidden] FP32: the residual stream */
     libsched_device_buffer *states_bf16; /* its copy in BF16, with that precision */
     /* Of a split model a rank's share of the columns. */
     libsched_device_buffer *qkv;     /* [tokens, 3 hidden] */
     libsched_device_buffer *context; /* [tokens, hidden] */
     libsched_device_buffer *middle;  /* [tokens, intermediate] */
-    libsched_device_buffer *pooled;  /* [sequences, hidden] FP32 */
     uint64_t bytes;
-    /* On the host: the chunk's sequences. */
+    /* On the host: the sequences of the chunk that is being put together. */
     uint32_t *starts;
     int32_t *ids;
 };
 
 int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
                            const struct encoder_config *config, uint32_t precision,
-                           uint32_t n_ranks, uint64_t max_tokens, libsched_error *err);
+                           uint32_t n_ranks, uint64_t max_tokens, bool head, libsched_error *err);
 void encoder_scratch_free(struct encoder_scratch *scratch, libsched_device *device);
 
 struct libsched_engine_model {
@@ -91,10 +113,10 @@ struct libsched_engine_model {
     struct encoder_split split; /* one rank: it is whole */
     struct tokenizer *tokenizer;
     struct encoder_head *head; /* NULL: it has none */
-    float *head_input;       /* the embeddings of a chunk, on the host; with a head and a device */
-    libsched_device *device; /* NULL: it only prepares */
+    libsched_device *device;   /* NULL: it only prepares */
     struct encoder_weights weights;
     struct encoder_scratch scratch;
+    struct encoder_step *steps; /* that are under way, the first that was begun first */
 };
 
 /* A sequence's cost, see encoder.h. */
@@ -107,13 +129,20 @@ static inline uint32_t encoder_share(uint32_t all, const struct encoder_split *s
 }
 
 /* Computes the chunk of n sequences that lies in scratch.starts and scratch.ids: the last layer
- * into scratch.states, and with `pool` the embeddings into scratch.pooled. */
-int encoder_forward(libsched_engine_model *model, uint32_t n, bool pool, libsched_error *err);
+ * into scratch.states, and with `pool` the embeddings into chunk->pooled. */
+int encoder_forward(libsched_engine_model *model, struct encoder_chunk *chunk, uint32_t n,
+                    bool pool, libsched_error *err);
 
 int encoder_prepare(libsched_engine_model *model, libsched_engine_batch *batch,
                     const libsched_engine_host *host, libsched_error *err);
 int encoder_step(libsched_engine_model *model, libsched_engine_batch *batch,
                  const libsched_engine_host *host, libsched_error *err);
+/* The same in two parts, see libsched/engine.h. */
+int encoder_begin(libsched_engine_model *model, libsched_engine_batch *batch,
+                  const libsched_engine_host *host, bool *pending, libsched_error *err);
+int encoder_finish(libsched_engine_model *model, bool wait, bool *pending, libsched_error *err);
+/* Forgets steps that are under way. */
+void encoder_steps_drop(libsched_engine_model *model);
 
 /* What a request asks for, from its parameters. */
 enum encoder_output { ENCODER_EMBEDDING, ENCODER_TOKEN_STATES, ENCODER_SCORES };

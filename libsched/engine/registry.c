@@ -2,6 +2,7 @@
 #include "engine/registry.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "engine/encoder.h"
@@ -24,6 +25,15 @@ const libsched_engine *engine_find_builtin(const char *name)
 
 /* ------------------------------------------------------------------------------------- plugins */
 
+/* A step in two parts came later. */
+#define SIZE_WITHOUT_BEGIN offsetof(libsched_engine, begin)
+
+bool engine_has_begin(const libsched_engine *engine)
+{
+    return engine->struct_size >= offsetof(libsched_engine, finish) + sizeof(engine->finish) &&
+           engine->begin != NULL && engine->finish != NULL;
+}
+
 /* What every engine of this ABI has to have. */
 static int check(const libsched_engine *engine, const char *path, libsched_error *err)
 {
@@ -32,11 +42,11 @@ static int check(const libsched_engine *engine, const char *path, libsched_error
                                   "plugin %s was built for version %" PRIu32
                                   " of the engine interface, this library has %d: rebuild it",
                                   path, engine->abi_version, LIBSCHED_ENGINE_ABI);
-    if (engine->struct_size < sizeof(libsched_engine))
+    if (engine->struct_size < SIZE_WITHOUT_BEGIN)
         return libsched_error_set(err, LIBSCHED_EENGINE,
                                   "plugin %s has an engine table of %" PRIu32
                                   " bytes, %zu are needed: rebuild it",
-                                  path, engine->struct_size, sizeof(libsched_engine));
+                                  path, engine->struct_size, SIZE_WITHOUT_BEGIN);
     const char *missing = engine->name == NULL       ? "name"
                           : engine->open == NULL     ? "open"
                           : engine->describe == NULL ? "describe"

@@ -15,6 +15,9 @@ extern "C" {
 /* The built-in engine of a name, or NULL. The tables live as long as the process. */
 const libsched_engine *engine_find_builtin(const char *name);
 
+/* Whether its steps can be begun while one before is under way. */
+bool engine_has_begin(const libsched_engine *engine);
+
 /*
  * The engine to use for a name: of the plugin `library` (an absolute path) where there is one, else
  * the built-in one, else libsched-engine-NAME.so in the first folder of `plugin_path` (absolute,

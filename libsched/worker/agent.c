@@ -14,6 +14,9 @@
 
 /* So long a worker that has lost its device waits for its instruments, at most. */
 #define LAST_LOOK_NS UINT64_C(200000000)
+/* A device that computes is looked at for so long without a pause; and then at least so often. */
+#define LOOK_NS UINT64_C(60000)
+#define NAP_MAX_NS UINT64_C(500000)
 
 uint64_t agent_now(void)
 {
@@ -147,6 +150,11 @@ static int handle(struct agent *agent, const struct ring_record *record)
 {
     struct wire_reader reader;
     wire_read(&reader, agent->record, record->length);
+    if (record->type != COMMAND_RUN && agent->n_steps > 0) {
+        int status = agent_steps_finish(agent, 0);
+        if (status < 0)
+            return status;
+    }
     switch (record->type) {
     case COMMAND_SETUP:
         return set_up(agent, &reader);
@@ -187,13 +195,44 @@ static bool reserve_record(struct agent *agent, size_t length)
     return agent->record != NULL;
 }
 
+/* Waits for the device and for the next command, whichever comes first. The device can't ring: it
+ * is looked at, at first all the time and then the less often the longer it takes. */
+static int go_on(struct agent *agent)
+{
+    const uint64_t begin = agent_now();
+    bool over = false;
+    int status = agent_steps_go_on(agent, &over);
+
+    while (status == LIBSCHED_OK && !over && !something_to_do(agent)) {
+        const uint64_t waited = agent_now() - begin;
+        if (waited < LOOK_NS) {
+            relax();
+        } else {
+            const uint64_t nap = waited / 16 < NAP_MAX_NS ? waited / 16 : NAP_MAX_NS;
+            if (!ring_sleep(&agent->commands) && !agent_must_stop(agent))
+                agent_sleep(agent, agent_now() + nap);
+            ring_awake(&agent->commands);
+        }
+        status = agent_steps_go_on(agent, &over);
+    }
+    /* One that is behind it may have ended items. */
+    agent_wake_host(agent);
+    return status;
+}
+
 static int serve(struct agent *agent)
 {
     while (!agent_must_stop(agent)) {
         struct ring_record record;
         switch (ring_peek(&agent->commands, &record)) {
         case RING_EMPTY:
-            wait_for_command(agent);
+            if (agent->n_steps == 0) {
+                wait_for_command(agent);
+            } else {
+                int status = go_on(agent);
+                if (status < 0)
+                    return status;
+            }
             break;
         case RING_BROKEN:
             return agent_fail(agent, LIBSCHED_EPROTOCOL, "the ring of commands is damaged");
@@ -219,6 +258,8 @@ static int serve(struct agent *agent)
 
 static void release(struct agent *agent)
 {
+    /* What comes out of it is of use to nobody, but must not be written any more. */
+    (void)agent_steps_finish(agent, 0);
     agent_rank_end(agent);
     agent_items_drop_all(agent);
     agent_models_close(agent);
@@ -231,7 +272,7 @@ static void release(struct agent *agent)
     wire_writer_free(&agent->out);
     free(agent->record);
     free(agent->plugin_path);
-    free(agent->step_items);
+    agent_steps_free(agent);
     id_map_free(&agent->models);
     id_map_free(&agent->items);
 }

@@ -84,6 +84,18 @@ struct agent_item {
     struct agent_output *outputs, *last_output;
 };
 
+/* Steps that an engine may have under way. */
+#define AGENT_STEPS 2u
+
+struct agent_step {
+    struct protocol_run run;
+    struct agent_model *model;
+    libsched_item **items;
+    uint32_t n_items, capacity;
+    libsched_engine_batch batch;
+    uint64_t begin;
+};
+
 struct agent {
     const struct agent_descriptors *fds;
     char name[LIBSCHED_NAME_SIZE];
@@ -116,11 +128,11 @@ struct agent {
     uint64_t wait_until; /* for room, in this call of an engine; 0: did not wait yet */
     struct agent_output *spare_outputs;
 
-    /* The step under way. */
-    struct agent_model *step_model;
-    bool preparing;
-    libsched_item **step_items;
-    uint32_t n_step_items, step_capacity;
+    /* Those that are under way, from first_step on. */
+    struct agent_step steps[AGENT_STEPS];
+    uint32_t first_step, n_steps;
+    struct agent_step *step; /* the one that the engine is called for */
+    uint64_t last_end;       /* of the step before */
 
     struct agent_rank *rank;
 };
@@ -179,6 +191,11 @@ void agent_release_segment(struct agent *agent, struct control_segment *segment)
 
 /* agent_step.c */
 int agent_step(struct agent *agent, struct wire_reader *reader);
+/* Waits until at most `n` steps are under way. */
+int agent_steps_finish(struct agent *agent, uint32_t n);
+/* Goes on with those that are; `*over`: one of them is. */
+int agent_steps_go_on(struct agent *agent, bool *over);
+void agent_steps_free(struct agent *agent);
 
 /* What an engine or a program answered, made a status of ours with a message. `what` is which of
  * them. */

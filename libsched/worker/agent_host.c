@@ -13,7 +13,7 @@
  * the engine and itself. */
 static int check_spec(const struct agent *agent, const libsched_tensor *output, libsched_error *err)
 {
-    const libsched_engine_description *d = &agent->step_model->description;
+    const libsched_engine_description *d = &agent->step->model->description;
     for (uint32_t i = 0; i < d->n_outputs; i++) {
         const libsched_tensor_spec *spec = &d->outputs[i];
         if (strcmp(spec->name, output->name) != 0)
@@ -56,7 +56,7 @@ static int check_output(const struct agent *agent, const struct agent_item *item
                                   "the engine made output \"%s\" of %" PRIu64
                                   " bytes, which its datatype and shape don't take",
                                   output->name, output->size);
-    return agent->preparing ? LIBSCHED_OK : check_spec(agent, output, err);
+    return agent->step->run.prepare != 0 ? LIBSCHED_OK : check_spec(agent, output, err);
 }
 
 static void *host_output(void *host, libsched_item *engine_item, const char *name,
@@ -98,7 +98,7 @@ static void host_part(void *host, libsched_item *engine_item)
     agent_items_refresh(agent);
     if (item->ended)
         return;
-    if (agent->preparing) {
+    if (agent->step->run.prepare != 0) {
         agent_item_end(agent, item, LIBSCHED_EENGINE,
                        "the engine sent a part while it prepared a request");
         return;
@@ -113,7 +113,7 @@ static void host_part(void *host, libsched_item *engine_item)
     }
     agent_send(agent, EVENT_PART);
     /* An engine without steps may go on for long; where there are steps, their end is near. */
-    if ((agent->step_model->description.flags & LIBSCHED_ENGINE_STEPS) == 0)
+    if ((agent->step->model->description.flags & LIBSCHED_ENGINE_STEPS) == 0)
         agent_wake_host(agent);
 }
 

@@ -143,7 +143,7 @@ int agent_items_join(struct agent *agent, struct wire_reader *reader,
         agent->first_item = item;
         id_map_add(&agent->items, item->item.id, (uintptr_t)item);
         at.joins->users++;
-        agent->step_items[agent->n_step_items++] = &item->item;
+        agent->step->items[agent->step->n_items++] = &item->item;
     }
     /* The names and strings stay where they are: the items keep the record. */
     at.joins->record = agent->record;
@@ -270,11 +270,12 @@ void agent_items_refresh(struct agent *agent)
     agent->cancellations = cancellations;
     /* Told to stop, whatever comes out of the step is of use to nobody. */
     bool stop = agent_must_stop(agent);
-    for (uint32_t i = 0; i < agent->n_step_items; i++) {
-        struct agent_item *item = (struct agent_item *)agent->step_items[i];
-        if (!item->ended)
-            item->item.cancelled = stop || cancelled(agent, item);
-    }
+    for (uint32_t k = 0; k < AGENT_STEPS; k++)
+        for (uint32_t i = 0; i < agent->steps[k].n_items; i++) {
+            struct agent_item *item = (struct agent_item *)agent->steps[k].items[i];
+            if (!item->ended)
+                item->item.cancelled = stop || cancelled(agent, item);
+        }
 }
 
 static bool write_end(struct agent *agent, struct agent_item *item, int status, const char *message,

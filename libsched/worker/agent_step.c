@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Steps. Where an engine can begin one while another is under way, the next command is looked at
+ * while the device computes: so a batch is copied in and given to the device before the one before
+ * is done. Whatever else is to be done waits until no step is under way.
+ */
 #include "worker/agent.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "engine/registry.h"
 
 static int unreadable(struct agent *agent)
 {
@@ -19,7 +26,7 @@ static int gather(struct agent *agent, struct wire_reader *reader, const struct 
         if (item == NULL)
             continue;
         item->item.joined = false;
-        agent->step_items[agent->n_step_items++] = &item->item;
+        agent->step->items[agent->step->n_items++] = &item->item;
     }
     for (uint32_t i = 0; i < run->n_leaves; i++) {
         struct agent_item *item = agent_item_find(agent, wire_get_u64(reader), run->batch);
@@ -31,25 +38,25 @@ static int gather(struct agent *agent, struct wire_reader *reader, const struct 
 
 static bool reserve_items(struct agent *agent, size_t n)
 {
-    if (n <= agent->step_capacity)
+    struct agent_step *step = agent->step;
+    if (n <= step->capacity)
         return true;
-    libsched_item **items = realloc(agent->step_items, n * sizeof(*items));
+    libsched_item **items = realloc(step->items, n * sizeof(*items));
     if (items == NULL)
         return false;
-    agent->step_items = items;
-    agent->step_capacity = (uint32_t)n;
+    step->items = items;
+    step->capacity = (uint32_t)n;
     return true;
 }
 
 static int read_run(struct agent *agent, struct wire_reader *reader, struct protocol_run *run)
 {
-    wire_get(reader, run, sizeof(*run));
     /* Each of them takes bytes of the record: this bounds what is allocated. */
     uint64_t least =
         (uint64_t)run->n_stays + run->n_leaves + run->n_joins + run->n_inputs + run->n_parameters;
     if (reader->failed || least > (size_t)(reader->end - reader->at))
         return unreadable(agent);
-    agent->n_step_items = 0;
+    agent->step->n_items = 0;
     if (!reserve_items(agent, (size_t)run->n_stays + run->n_joins))
         return agent_fail(agent, LIBSCHED_ENOMEM, "no memory for a batch");
     struct agent_model *model = agent_model_find(agent, run->key);
@@ -71,32 +78,36 @@ int agent_known_status(int status, const char *what, libsched_error *err)
     return status;
 }
 
-static int call_engine(struct agent *agent, bool prepare, libsched_error *err)
+static int call_engine(struct agent *agent, bool *pending, libsched_error *err)
 {
-    struct agent_model *model = agent->step_model;
+    struct agent_step *step = agent->step;
+    const libsched_engine *engine = step->model->engine;
+    libsched_engine_model *model = step->model->model;
     uint64_t units = 0;
-    for (uint32_t i = 0; i < agent->n_step_items; i++) {
-        ((struct agent_item *)agent->step_items[i])->seen = true;
-        units += agent->step_items[i]->units;
+    for (uint32_t i = 0; i < step->n_items; i++) {
+        ((struct agent_item *)step->items[i])->seen = true;
+        units += step->items[i]->units;
     }
-    libsched_engine_batch batch = {
-        .struct_size = sizeof(batch),
-        .n_items = agent->n_step_items,
-        .items = agent->step_items,
+    step->batch = (libsched_engine_batch){
+        .struct_size = sizeof(step->batch),
+        .n_items = step->n_items,
+        .items = step->items,
         .units = units,
         .host = agent,
     };
     agent_items_refresh(agent);
-    if (prepare) {
-        if (model->engine->prepare == NULL)
+    if (step->run.prepare != 0) {
+        if (engine->prepare == NULL)
             return libsched_error_set(err, LIBSCHED_EENGINE, "engine \"%s\" does not prepare",
-                                      model->engine->name);
-        return model->engine->prepare(model->model, &batch, &agent_host, err);
+                                      engine->name);
+        return engine->prepare(model, &step->batch, &agent_host, err);
     }
-    if (model->prepare_only)
+    if (step->model->prepare_only)
         return libsched_error_set(err, LIBSCHED_EENGINE,
-                                  "model \"%s\" is loaded here to prepare only", model->name);
-    return model->engine->step(model->model, &batch, &agent_host, err);
+                                  "model \"%s\" is loaded here to prepare only", step->model->name);
+    if (engine_has_begin(engine))
+        return engine->begin(model, &step->batch, &agent_host, pending, err);
+    return engine->step(model, &step->batch, &agent_host, err);
 }
 
 /* An end that the engine did not give. */
@@ -108,12 +119,13 @@ static void end_for_engine(struct agent *agent, struct agent_item *item, int sta
 }
 
 /* Brings every item of the step to where the step's status says. */
-static void settle(struct agent *agent, bool prepare, int status, const char *message)
+static void settle(struct agent *agent, int status, const char *message)
 {
-    bool steps = !prepare && agent->step_model != NULL &&
-                 (agent->step_model->description.flags & LIBSCHED_ENGINE_STEPS) != 0;
-    for (uint32_t i = 0; i < agent->n_step_items; i++) {
-        struct agent_item *item = (struct agent_item *)agent->step_items[i];
+    struct agent_step *step = agent->step;
+    bool steps = step->run.prepare == 0 && step->model != NULL &&
+                 (step->model->description.flags & LIBSCHED_ENGINE_STEPS) != 0;
+    for (uint32_t i = 0; i < step->n_items; i++) {
+        struct agent_item *item = (struct agent_item *)step->items[i];
         if (!item->ended) {
             if (status == LIBSCHED_OK && steps)
                 continue;
@@ -129,7 +141,7 @@ static void settle(struct agent *agent, bool prepare, int status, const char *me
         }
         agent_item_remove(agent, item);
     }
-    agent->n_step_items = 0;
+    step->n_items = 0;
 }
 
 static void send_step(struct agent *agent, const struct protocol_run *run, int status,
@@ -145,35 +157,118 @@ static void send_step(struct agent *agent, const struct protocol_run *run, int s
     agent_send(agent, EVENT_STEP);
 }
 
+/* Settles the step that the engine was called for, and tells the host. */
+static int end_step(struct agent *agent, int status, const libsched_error *err)
+{
+    const struct protocol_run *run = &agent->step->run;
+    /* It had the device to itself from the end of the one before. */
+    uint64_t begin = agent->step->begin > agent->last_end ? agent->step->begin : agent->last_end;
+    uint64_t end = agent_now();
+    /* The host finds out by the worker's end, and runs what has no end yet elsewhere. */
+    if (status == LIBSCHED_EDEVICELOST)
+        return agent_fail(agent, status, "%s", err->message);
+    settle(agent, status, err->message);
+    if (status < 0)
+        agent_items_drop_batch(agent, run->batch);
+    send_step(agent, run, status, status < 0 ? err->message : NULL, begin, end);
+    agent->last_end = end;
+    return LIBSCHED_OK;
+}
+
+/* -------------------------------------------------------------------------- those under way */
+
+/* Goes on with the oldest. */
+static int go_on(struct agent *agent, bool wait, bool *over)
+{
+    struct agent_step *step = &agent->steps[agent->first_step];
+    libsched_error err = {0};
+    bool pending = false;
+
+    agent->step = step;
+    agent->wait_until = 0;
+    agent_items_refresh(agent);
+    int status = agent_known_status(
+        step->model->engine->finish(step->model->model, wait, &pending, &err), "engine", &err);
+    if (status == LIBSCHED_OK && pending && wait)
+        status = libsched_error_set(&err, LIBSCHED_EENGINE,
+                                    "the engine did not wait for the end of its step");
+    *over = status < 0 || !pending;
+    if (!*over)
+        return LIBSCHED_OK;
+    agent->first_step = (agent->first_step + 1) % AGENT_STEPS;
+    agent->n_steps--;
+    return end_step(agent, status, &err);
+}
+
+int agent_steps_finish(struct agent *agent, uint32_t n)
+{
+    int status = LIBSCHED_OK;
+    bool over;
+    while (status == LIBSCHED_OK && agent->n_steps > n)
+        status = go_on(agent, true, &over);
+    return status;
+}
+
+int agent_steps_go_on(struct agent *agent, bool *over)
+{
+    /* No further one can be begun: there is nothing else to look at. */
+    return go_on(agent, agent->n_steps == AGENT_STEPS, over);
+}
+
+void agent_steps_free(struct agent *agent)
+{
+    for (uint32_t i = 0; i < AGENT_STEPS; i++)
+        free(agent->steps[i].items);
+}
+
+/* Whether a step may be begun beside those that are under way. */
+static bool may_overlap(const struct agent *agent, const struct protocol_run *run,
+                        const struct agent_model *model)
+{
+    if (model == NULL || run->prepare != 0 || run->n_stays > 0 || run->n_leaves > 0 ||
+        run->n_joins == 0 || !engine_has_begin(model->engine))
+        return false;
+    for (uint32_t i = 0; i < agent->n_steps; i++)
+        if (agent->steps[(agent->first_step + i) % AGENT_STEPS].run.batch == run->batch)
+            return false;
+    return true;
+}
+
 int agent_step(struct agent *agent, struct wire_reader *reader)
 {
-    struct protocol_run run;
-    int status = read_run(agent, reader, &run);
+    struct protocol_run run = {0};
+    wire_get(reader, &run, sizeof(run));
+    struct agent_model *model = agent_model_find(agent, run.key);
+    int status = agent_steps_finish(agent, may_overlap(agent, &run, model) ? AGENT_STEPS - 1 : 0);
+    if (status < 0)
+        return status;
+    agent->step = &agent->steps[(agent->first_step + agent->n_steps) % AGENT_STEPS];
+    status = read_run(agent, reader, &run);
     if (status < 0)
         return status;
 
-    bool prepare = run.prepare != 0;
     libsched_error err = {0};
-    agent->step_model = agent_model_find(agent, run.key);
-    agent->preparing = prepare;
+    bool pending = false;
+    agent->step->run = run;
+    agent->step->model = model;
     agent->wait_until = 0;
-    uint64_t begin = agent_now(), end = begin;
+    agent->step->begin = agent_now();
     if (run.n_joins == 0 && run.n_stays == 0) {
         if (run.ends)
             agent_items_drop_batch(agent, run.batch);
-    } else if (agent->step_model == NULL) {
+    } else if (model == NULL) {
         status = libsched_error_set(&err, LIBSCHED_ENOTREADY, "the model is not loaded in %s",
                                     agent->name);
     } else {
-        status = agent_known_status(call_engine(agent, prepare, &err), "engine", &err);
-        end = agent_now();
+        status = agent_known_status(call_engine(agent, &pending, &err), "engine", &err);
     }
-    /* The host finds out by the worker's end, and runs what has no end yet elsewhere. */
-    if (status == LIBSCHED_EDEVICELOST)
-        return agent_fail(agent, status, "%s", err.message);
-    settle(agent, prepare, status, err.message);
-    if (status < 0)
-        agent_items_drop_batch(agent, run.batch);
-    send_step(agent, &run, status, status < 0 ? err.message : NULL, begin, end);
-    return LIBSCHED_OK;
+    if (status == LIBSCHED_OK && pending) {
+        agent->n_steps++;
+        return LIBSCHED_OK;
+    }
+    /* Steps are over in their order, also one that is so at once. */
+    struct agent_step *step = agent->step;
+    int before = agent_steps_finish(agent, 0);
+    agent->step = step;
+    return before < 0 ? before : end_step(agent, status, &err);
 }

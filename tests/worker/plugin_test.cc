@@ -374,4 +374,71 @@ TEST_P(Engine, ResultsOutliveTheirWorker)
         ASSERT_EQ(bytes[i], static_cast<unsigned char>(1 + i));
 }
 
+/* ------------------------------------------------------------------------ two steps at a time */
+
+int64_t value_of(const Event &event)
+{
+    const Output *value = event.find("value");
+    EXPECT_NE(value, nullptr) << event.message;
+    return value != nullptr ? int64_t(value->u64()) : -1;
+}
+
+TEST_P(Plugin, BeginsTheNextStepWhileOneIsUnderWay)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    w.up();
+    w.load({}, 1, "pair");
+    /* The first is over only once the second was begun. */
+    ASSERT_EQ(w.run(1, 1, {{1, "x"}}), 0) << w.run_error;
+    ASSERT_EQ(w.run(2, 1, {{2, "x"}, {3, "x"}}), 0) << w.run_error;
+    Event first = w.wait(WORKER_STEP);
+    EXPECT_EQ(first.raw.batch, 1u);
+    EXPECT_EQ(first.raw.status, 0) << first.message;
+    /* And the second since there was another: it says so although that one is over. */
+    Event second = w.wait(WORKER_STEP);
+    EXPECT_EQ(second.raw.batch, 2u);
+    ASSERT_EQ(w.passed.size(), 3u);
+    for (const Event &item : w.passed)
+        EXPECT_EQ(value_of(item), 2);
+    EXPECT_LE(first.raw.end, second.raw.begin) << "their times do not overlap";
+    EXPECT_LE(second.raw.begin, second.raw.end);
+}
+
+TEST_P(Plugin, WaitsForStepsBeforeItDoesAnythingElse)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    w.up();
+    w.load({}, 1, "pair");
+    ASSERT_EQ(w.run(1, 1, {{1, "x"}}), 0) << w.run_error;
+    ASSERT_EQ(worker_unload(w.raw, 1), 0);
+    Event step = w.wait(WORKER_STEP);
+    EXPECT_EQ(step.raw.status, 0) << step.message;
+    EXPECT_EQ(value_of(w.passed.at(0)), 1) << "it was alone";
+    w.wait(WORKER_UNLOADED);
+}
+
+TEST_P(Plugin, LetsAStepThatFailsAtOnceFailAlone)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    w.up();
+    w.load({}, 1, "pair");
+    ASSERT_EQ(w.run(1, 1, {{1, "x"}}), 0) << w.run_error;
+    ASSERT_EQ(w.run(2, 1, {{2, "x", {integer("fail", 1)}}}), 0) << w.run_error;
+    Event first = w.wait(WORKER_STEP);
+    EXPECT_EQ(first.raw.batch, 1u) << "in their order";
+    EXPECT_EQ(first.raw.status, 0) << first.message;
+    Event second = w.wait(WORKER_STEP);
+    EXPECT_EQ(second.raw.batch, 2u);
+    EXPECT_EQ(second.raw.status, LIBSCHED_EENGINE);
+}
+
+TEST_P(Plugin, EndsWithAStepUnderWay)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    w.up();
+    w.load({}, 1, "pair");
+    ASSERT_EQ(w.run(1, 1, {{1, "x"}}), 0) << w.run_error;
+    /* It is told to stop when it is freed, and does. */
+}
+
 } // namespace

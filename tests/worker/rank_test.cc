@@ -192,8 +192,9 @@ TEST_P(Rank, ThatFailsFreesTheOthers)
 TEST_P(Rank, OfAProgramThatIsNotThereSaysSo)
 {
     const std::vector<std::pair<const char *, const char *>> reasons = {
-        {"nothing", "no program \"nothing\": gemm, allreduce, train and embed are built in, and there is "
-                    "no libsched-program-nothing.so in "},
+        {"nothing",
+         "no program \"nothing\": gemm, allreduce, train and embed are built in, and there is "
+         "no libsched-program-nothing.so in "},
         {"old", "version 2"},
         {"incomplete", "without step()"},
         {"../odd", "can't be a program's name"},

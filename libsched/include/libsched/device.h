@@ -313,6 +313,19 @@ typedef struct libsched_device_driver {
      * thread of its own, beside all other calls but close(), and also after the device was lost;
      * it may take its time. LIBSCHED_ENOTSUP: there will never be any, for the reason in `err`. */
     int (*readings)(libsched_device *device, libsched_device_readings *out, libsched_error *err);
+
+    /* -------------------------------------------------------------------------------- marks */
+    /* Came later too; both, or NULL: its operations are done when they return, or can only be
+     * waited for all together. */
+
+    /* A place in the order: behind everything that was called so far. It is larger than those
+     * before. */
+    int (*mark)(libsched_device *device, uint64_t *out, libsched_error *err);
+    /* Whether everything before a mark is done, and how that ended: what was downloaded before it
+     * is there then. What is behind it goes on. LIBSCHED_EBUSY: not yet; with `wait`, it waits
+     * until it is. After a failure nothing that was downloaded before the mark will be written any
+     * more. */
+    int (*reached)(libsched_device *device, uint64_t mark, bool wait, libsched_error *err);
 } libsched_device_driver;
 
 /*

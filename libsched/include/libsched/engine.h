@@ -182,6 +182,19 @@ typedef struct libsched_engine {
     /* Optional: an item is taken out of its session before it ended (cancelled, or the batch was
      * given up): free what item->user holds. */
     void (*leave)(libsched_engine_model *model, libsched_item *item);
+
+    /* Came later, both or neither: a step in two parts, so that the next one can be begun while the
+     * device computes this one. Not with LIBSCHED_ENGINE_STEPS.
+     *
+     * begin() is step(), but that it may return before the items are ended: *pending then. The
+     * batch, its items and their memory stay until the step is over. At most two are under way;
+     * they are over in the order in which they were begun. */
+    int (*begin)(libsched_engine_model *model, libsched_engine_batch *batch,
+                 const libsched_engine_host *host, bool *pending, libsched_error *err);
+    /* Goes on with the step that was begun first: it answers for that one as step() does, once
+     * *pending is false. With `wait` it returns when the step is over, else at once. It may also
+     * end items of the step behind it. */
+    int (*finish)(libsched_engine_model *model, bool wait, bool *pending, libsched_error *err);
 } libsched_engine;
 
 /*

@@ -70,6 +70,7 @@ struct machine {
     int policy = FAKE_RANDOM;
     std::mt19937 random{1};
     uint64_t next_stream = 0;
+    std::vector<std::string> *trace = nullptr;
 
     machine()
     {
@@ -195,12 +196,20 @@ int fake_called(const char *function)
     machine &m = the();
     lock guard(m.mutex);
     m.calls++;
+    if (m.trace != nullptr)
+        m.trace->push_back(function);
     if (int code = failure_of(function)) {
         if (is_sticky(code))
             m.sticky = code;
         return code;
     }
     return m.sticky;
+}
+
+void fake_cuda_trace(std::vector<std::string> *list)
+{
+    lock guard(the().mutex);
+    the().trace = list;
 }
 
 void fake_live(int change)
@@ -625,6 +634,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMe
                             cudaStream_t stream)
 {
     ENTER
+    if (the().trace != nullptr)
+        the().trace->push_back(kind == cudaMemcpyHostToDevice ? "upload" : "download");
     /* The host's side has to be pinned, or the copy would not be what it seems. */
     const auto *host =
         static_cast<const unsigned char *>(kind == cudaMemcpyHostToDevice ? from : to);

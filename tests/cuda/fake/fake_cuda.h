@@ -9,6 +9,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "cuda_runtime_api.h"
 
@@ -23,6 +25,9 @@ extern "C" void fake_cuda_order(int order, uint32_t seed);
 extern "C" void fake_cuda_fail(const char *function, uint64_t after, int code);
 /* Calls so far. */
 extern "C" uint64_t fake_cuda_calls();
+/* What is called from now on is added to a list, copies as "upload" and "download" as well; NULL:
+ * no longer. */
+extern "C" void fake_cuda_trace(std::vector<std::string> *list);
 /* Forgets failures, also sticky ones, and what is left over. */
 extern "C" void fake_cuda_reset();
 /* What is there and was not destroyed: memory, streams, events, handles. */

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An engine whose steps are over only when another was begun behind them, or when they are waited
+ * for. Each answers how many were under way with it at most. A request with the parameter "fail"
+ * lets its step fail at once.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include <libsched/engine.h>
+
+struct step {
+    libsched_engine_batch *batch;
+    const libsched_engine_host *host;
+    int64_t most;
+};
+
+struct libsched_engine_model {
+    struct step steps[2];
+    int n;
+};
+
+static int pair_open(libsched_engine_model **out, const libsched_engine_open_args *args,
+                     libsched_error *err)
+{
+    (void)args;
+    (void)err;
+    *out = calloc(1, sizeof(**out));
+    return *out != NULL ? LIBSCHED_OK : LIBSCHED_ENOMEM;
+}
+
+static int pair_describe(libsched_engine_model *model, libsched_engine_description *out,
+                         libsched_error *err)
+{
+    (void)model;
+    (void)err;
+    memset(out, 0, sizeof(*out));
+    out->n_inputs = out->n_outputs = 1;
+    strcpy(out->inputs[0].name, "data");
+    out->inputs[0].datatype = LIBSCHED_UINT8;
+    out->inputs[0].rank = 1;
+    out->inputs[0].shape[0] = -1;
+    strcpy(out->outputs[0].name, "value");
+    out->outputs[0].datatype = LIBSCHED_INT64;
+    out->outputs[0].rank = 1;
+    out->outputs[0].shape[0] = 1;
+    out->max_batch_requests = 16;
+    out->max_batch_units = out->max_request_units = 16;
+    out->units_fixed = 1;
+    strcpy(out->text, "pair");
+    return LIBSCHED_OK;
+}
+
+static void pair_close(libsched_engine_model *model)
+{
+    free(model);
+}
+
+static int pair_begin(libsched_engine_model *model, libsched_engine_batch *batch,
+                      const libsched_engine_host *host, bool *pending, libsched_error *err)
+{
+    (void)err;
+    for (uint32_t i = 0; i < batch->n_items; i++)
+        if (batch->items[i]->n_parameters > 0)
+            return LIBSCHED_EENGINE;
+    model->steps[model->n++] = (struct step){batch, host, model->n};
+    for (int i = 0; i < model->n; i++)
+        model->steps[i].most = model->n;
+    *pending = true;
+    return LIBSCHED_OK;
+}
+
+static int pair_finish(libsched_engine_model *model, bool wait, bool *pending, libsched_error *err)
+{
+    struct step step = model->steps[0];
+    const int64_t one = 1;
+
+    (void)err;
+    *pending = !wait && step.most < 2;
+    if (*pending)
+        return LIBSCHED_OK;
+    model->steps[0] = model->steps[1];
+    model->n--;
+    for (uint32_t i = 0; i < step.batch->n_items; i++) {
+        int64_t *to = step.host->output(step.batch->host, step.batch->items[i], "value",
+                                        LIBSCHED_INT64, 1, &one, sizeof(*to));
+        if (to == NULL)
+            continue;
+        *to = step.most;
+        step.host->end(step.batch->host, step.batch->items[i], LIBSCHED_OK, NULL);
+    }
+    return LIBSCHED_OK;
+}
+
+static int pair_step(libsched_engine_model *model, libsched_engine_batch *batch,
+                     const libsched_engine_host *host, libsched_error *err)
+{
+    bool pending = false;
+    int status = pair_begin(model, batch, host, &pending, err);
+
+    return status == LIBSCHED_OK ? pair_finish(model, true, &pending, err) : status;
+}
+
+const libsched_engine *libsched_engine_entry(uint32_t abi)
+{
+    static const libsched_engine engine = {
+        .abi_version = LIBSCHED_ENGINE_ABI,
+        .struct_size = sizeof(libsched_engine),
+        .name = "pair",
+        .open = pair_open,
+        .describe = pair_describe,
+        .close = pair_close,
+        .step = pair_step,
+        .begin = pair_begin,
+        .finish = pair_finish,
+    };
+    return abi == LIBSCHED_ENGINE_ABI ? &engine : NULL;
+}
