@@ -241,9 +241,11 @@ struct runtime_job {
 
     /* Its gang. */
     uint32_t n_ranks;
-    uint32_t ranks[CORE_MAX_DEVICES]; /* devices */
-    uint64_t devices;                 /* bits: those that it has */
-    struct segment *shared;           /* by which the ranks find each other */
+    uint32_t ranks[CORE_MAX_DEVICES];  /* devices */
+    uint64_t devices;                  /* bits: those that it has */
+    struct segment *shared;            /* by which the ranks find each other */
+    bool kept;                         /* they know each other by it from a job before */
+    uint64_t epochs[CORE_MAX_DEVICES]; /* of their workers */
     uint64_t started_at;
     uint64_t distance, least_distance; /* as they were when it was placed */
 
@@ -301,6 +303,19 @@ struct runtime_device {
 
 /* -------------------------------------------------------------------------------- the scheduler */
 
+/* So many sets of devices are remembered: what they keep is device memory of each. */
+#define RUNTIME_GANGS 4u
+
+/* Ranks of a job that ended well, and know each other still. */
+struct runtime_gang {
+    struct segment *shared; /* NULL: none */
+    uint32_t n_ranks;
+    uint32_t ranks[CORE_MAX_DEVICES];  /* devices */
+    uint64_t epochs[CORE_MAX_DEVICES]; /* of their workers */
+    uint64_t timeout_ns;               /* of their collectives */
+    uint64_t used;                     /* when, as s->gang_uses counts */
+};
+
 struct libsched {
     struct runtime_options options;
     uint64_t opened_at;
@@ -332,6 +347,8 @@ struct libsched {
     struct runtime_device devices[CORE_MAX_DEVICES];
     uint32_t n_listed, n_devices;
     uint64_t next_epoch;
+    struct runtime_gang gangs[RUNTIME_GANGS];
+    uint64_t gang_uses;
     uint64_t worker_deaths;
 
     /* Models: by the core's index; and in the order they were loaded. */
@@ -556,6 +573,18 @@ void runtime_job_free(libsched *s, struct runtime_job *job);
 /* What a worker says of a job: of its check, or of its ranks. */
 void runtime_job_event(libsched *s, struct runtime_device *device,
                        const struct worker_event *event);
+
+/* job_kept.c: what ranks find each other by, kept for the next job on the same devices. */
+
+/* A segment for the job's ranks: a kept one, or a new one. */
+int runtime_gang_begin(libsched *s, struct runtime_job *job, uint64_t timeout_ns,
+                       libsched_error *err);
+/* The job is over: its segment is kept if it ended well, and is dropped otherwise. */
+void runtime_gang_end(libsched *s, struct runtime_job *job, uint64_t timeout_ns, int status);
+/* A device's worker is gone: forgets those that it was one of. NULL: all. */
+void runtime_gangs_forget(libsched *s, const struct runtime_device *device);
+/* How long ranks of a job wait for each other. */
+uint64_t runtime_job_collective_limit(const struct runtime_job *job);
 
 /* job_gang.c: actions of the core, events of the ranks. */
 void runtime_job_act(libsched *s, const struct core_action *action);

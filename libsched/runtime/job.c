@@ -107,11 +107,7 @@ void runtime_job_finish(libsched *s, struct runtime_job *job, int status)
     job->core_id = 0;
     list_remove(&job->link);
     s->n_jobs--;
-    if (job->shared != NULL) {
-        runtime_segment_drop(s, job->shared);
-        segment_free(job->shared);
-        job->shared = NULL;
-    }
+    runtime_gang_end(s, job, runtime_job_collective_limit(job), status);
     /* A rank that was let go because another failed may be heard of first. */
     if (status == LIBSCHED_ECANCELED && !job->cancelled)
         status = job->failure.status != LIBSCHED_OK && job->failure.status != LIBSCHED_ECANCELED

@@ -52,7 +52,7 @@ static void not_started(libsched *s, struct runtime_job *job, struct runtime_dev
 
 /* Ranks wait for each other somewhat less long than a step may take: so they say which is missing,
  * and their workers live on. */
-static uint64_t collective_limit(const struct runtime_job *job)
+uint64_t runtime_job_collective_limit(const struct runtime_job *job)
 {
     return job->step_limit - job->step_limit / 8;
 }
@@ -69,8 +69,9 @@ static void start_rank(libsched *s, struct runtime_job *job, uint32_t i)
         .n_parameters = job->n_parameters,
         .rank = i,
         .n_ranks = job->n_ranks,
-        .timeout_ns = collective_limit(job),
+        .timeout_ns = runtime_job_collective_limit(job),
         .shared = job->shared,
+        .kept = job->kept,
     };
     libsched_error err = {0};
     if (device->worker == NULL || !device->in_core_up)
@@ -91,8 +92,7 @@ static void start_ranks(libsched *s, struct runtime_job *job)
 {
     libsched_error err = {0};
     if (job->n_ranks > 1 &&
-        segment_create_shared(&job->shared, "gpu_sched-job",
-                              LIBSCHED_COMMUNICATOR_SHARED_SIZE(job->n_ranks), &err) < 0) {
+        runtime_gang_begin(s, job, runtime_job_collective_limit(job), &err) < 0) {
         for (uint32_t i = 0; i < job->n_ranks; i++)
             not_started(s, job, &s->devices[job->ranks[i]], err.status, err.message);
         return;

@@ -92,6 +92,7 @@ void libsched_close(libsched *s)
     list_remove(node);
     runtime_completions_free(s);
     runtime_jobs_free(s);
+    runtime_gangs_forget(s, NULL);
     runtime_requests_close(s);
     runtime_buffers_free(s);
     runtime_models_free(s);

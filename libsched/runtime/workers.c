@@ -26,6 +26,7 @@ static void free_worker(libsched *s, struct runtime_device *device)
     device->worker_fd = -1;
     worker_free(device->worker);
     device->worker = NULL;
+    runtime_gangs_forget(s, device);
 }
 
 /* A worker has ended, or did not start: when the next comes. */

@@ -11,6 +11,7 @@
 
 #include "device/loader.h"
 #include "worker/affinity.h"
+#include "worker/agent_gang.h"
 
 /* So long a worker that has lost its device waits for its instruments, at most. */
 #define LAST_LOOK_NS UINT64_C(200000000)
@@ -261,6 +262,7 @@ static void release(struct agent *agent)
     /* What comes out of it is of use to nobody, but must not be written any more. */
     (void)agent_steps_finish(agent, 0);
     agent_rank_end(agent);
+    agent_gang_drop(agent, NULL);
     agent_items_drop_all(agent);
     agent_models_close(agent);
     monitor_stop(agent->monitor);

@@ -7,7 +7,8 @@
  * one listens meanwhile (control.h), a third one watches the device (monitor.h). The files: agent.c
  * the loop, agent_models.c loading, agent_items.c the items of sessions, agent_step.c running a
  * step, agent_host.c what an engine may call, agent_results.c its result memory, agent_events.c
- * what is sent, agent_rank.c the rank of a job and agent_rank_host.c what a program may call.
+ * what is sent, agent_rank.c the rank of a job, agent_rank_host.c what a program may call and
+ * agent_gang.c what is kept for the next job.
  */
 #ifndef WORKER_AGENT_H
 #define WORKER_AGENT_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "worker/agent.h"
+#include "worker/agent_gang.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -254,6 +254,7 @@ int agent_drop_segment(struct agent *agent, uint32_t id)
     struct control_segment *segment = find_segment(agent, id, &err);
     if (segment == NULL)
         return agent_fail(agent, err.status, "%s", err.message);
+    agent_gang_drop(agent, segment);
     segment->dropped = true;
     if (segment->users == 0)
         forget_segment(agent, segment);

@@ -69,12 +69,31 @@ static void set_communicator(struct agent *agent, libsched_device_communicator *
 /* What has failed here lets the others fail where they wait for it. */
 static void give_up(struct agent *agent)
 {
+    agent->rank->gave_up = true;
     pthread_mutex_lock(&agent->rank->mutex);
     abort_communicator(agent);
     pthread_mutex_unlock(&agent->rank->mutex);
 }
 
 /* -------------------------------------------------------------------------------------- leaving */
+
+/* Whether the communicator may serve another job: nothing is under way, and nothing was wrong. The
+ * host, which knows of all ranks, may still let it go. */
+static bool keep_communicator(struct agent *agent, libsched_device_communicator *communicator)
+{
+    struct agent_rank *rank = agent->rank;
+    const struct agent_gang gang = {
+        .segment = rank->segment,
+        .communicator = communicator,
+        .rank = rank->head.rank,
+        .n_ranks = rank->head.n_ranks,
+    };
+    libsched_error ignored;
+    return rank->finished && !rank->gave_up && rank->segment != NULL &&
+           !__atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE) &&
+           agent->device->driver->synchronize(agent->device, &ignored) == LIBSCHED_OK &&
+           agent_gang_keep(agent, &gang);
+}
 
 void agent_rank_end(struct agent *agent)
 {
@@ -91,7 +110,9 @@ void agent_rank_end(struct agent *agent)
     rank->present = false;
     pthread_mutex_unlock(&rank->mutex);
 
-    if (communicator != NULL)
+    if (communicator != NULL && keep_communicator(agent, communicator))
+        rank->segment = NULL; /* it is kept as well */
+    else if (communicator != NULL)
         agent->device->driver->communicator_destroy(agent->device, communicator);
     if (rank->segment != NULL)
         agent_release_segment(agent, rank->segment);
@@ -223,7 +244,20 @@ static int create_communicator(struct agent *agent, libsched_error *err)
     struct agent_rank *rank = agent->rank;
     libsched_device *device = agent->device;
     const libsched_device_driver *driver = device->driver;
+    libsched_device_communicator *communicator;
     int status = find_shared(agent, err);
+    if (status == LIBSCHED_OK && rank->head.kept != 0) {
+        communicator = rank->segment != NULL ? agent_gang_take(agent, rank->segment,
+                                                               rank->head.rank, rank->head.n_ranks)
+                                             : NULL;
+        if (communicator == NULL)
+            return libsched_error_set(err, LIBSCHED_ESYSTEM,
+                                      "the communicator that was kept for these devices is not in "
+                                      "%s any more: submit the job again",
+                                      agent->name);
+        set_communicator(agent, communicator);
+        return LIBSCHED_OK;
+    }
     if (status == LIBSCHED_OK && rank->head.rank == 0 && driver->communicator_id != NULL) {
         status = driver->communicator_id(device, rank->id, err);
         if (status == LIBSCHED_OK)
@@ -241,7 +275,6 @@ static int create_communicator(struct agent *agent, libsched_error *err)
         .id = driver->communicator_id != NULL ? rank->id : NULL,
         .cancelled = &rank->cancelled,
     };
-    libsched_device_communicator *communicator;
     status = driver->communicator_create(device, &communicator, &args, err);
     if (status == LIBSCHED_OK)
         set_communicator(agent, communicator);
@@ -322,6 +355,7 @@ int agent_rank_start(struct agent *agent, struct wire_reader *reader)
     agent->record = NULL;
     agent->record_capacity = 0;
     rank->next_at = 0;
+    rank->finished = rank->gave_up = false;
     enter(rank);
 
     libsched_error err;
@@ -337,8 +371,8 @@ int agent_rank_start(struct agent *agent, struct wire_reader *reader)
                            driver->name);
         return answer_start(agent, err.status, &err);
     }
-    rank->waits_for_id =
-        rank->head.n_ranks > 1 && rank->head.rank != 0 && driver->communicator_id != NULL;
+    rank->waits_for_id = rank->head.n_ranks > 1 && rank->head.kept == 0 && rank->head.rank != 0 &&
+                         driver->communicator_id != NULL;
     return rank->waits_for_id ? LIBSCHED_OK : start(agent);
 }
 
@@ -369,6 +403,7 @@ static int run_step(struct agent *agent, uint64_t job, uint64_t step, bool *fini
     if (__atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE))
         return libsched_error_set(err, LIBSCHED_ECANCELED, "cancelled");
     int status = rank->program->step(rank->rank, step, finished, &agent_program_host, agent, err);
+    rank->finished = status == LIBSCHED_OK && *finished;
     return agent_known_status(status, "program", err);
 }
 

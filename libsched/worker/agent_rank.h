@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "worker/agent.h"
+#include "worker/agent_gang.h"
 #include "worker/ledger.h"
 
 #ifdef __cplusplus
@@ -30,8 +31,11 @@ struct agent_rank {
     unsigned char *record; /* their names and strings lie in it */
     unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE];
     struct control_segment *segment;
+    bool finished, gave_up; /* all its steps; a collective, or all of it */
     const libsched_program *program;
     libsched_program_rank *rank; /* NULL: it has not been started */
+
+    struct agent_gang gangs[AGENT_GANGS];
 
     struct ledger results;
     /* The latest progress, where it is held back. */

@@ -30,7 +30,7 @@ extern "C" {
 
 #define CHANNEL_MAGIC UINT64_C(0x31304B5257444853)
 /* Raised with any change to the header or to the records. */
-#define CHANNEL_ABI 3
+#define CHANNEL_ABI 4
 
 enum channel_descriptor {
     CHANNEL_FD_CONTROL = 3,

@@ -54,6 +54,8 @@ struct protocol_rank {
     uint32_t rank, n_ranks;
     uint32_t segment; /* PROTOCOL_NO_SEGMENT: none */
     uint32_t n_parameters;
+    uint32_t kept; /* the ranks' communicator is there, from a job before that had this segment */
+    uint32_t reserved;
 };
 
 #define PROTOCOL_NO_SEGMENT UINT32_MAX

@@ -180,6 +180,10 @@ struct worker_rank {
     uint32_t rank, n_ranks;
     uint64_t timeout_ns;    /* of collectives */
     struct segment *shared; /* unused where n_ranks is 1 */
+    /* A job before had this segment, with the same ranks in these workers and the same timeout, and
+     * all of them finished it well: then its communicator is used again. Until the segment is
+     * dropped they keep it. */
+    bool kept;
 };
 
 int worker_rank_start(struct worker *worker, const struct worker_rank *rank, libsched_error *err);

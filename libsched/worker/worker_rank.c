@@ -39,6 +39,7 @@ static void put_rank(struct worker *worker, const struct worker_rank *rank, uint
         .n_ranks = rank->n_ranks,
         .segment = segment,
         .n_parameters = rank->n_parameters,
+        .kept = rank->kept && rank->n_ranks > 1,
     };
     struct wire_writer *out = &worker->out;
     wire_reset(out);

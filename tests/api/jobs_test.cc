@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Jobs: programs on several devices, and devices that are reserved.
 #include <cmath>
+#include <csignal>
+#include <fstream>
+#include <set>
+#include <sstream>
 
 #include "scheduler.h"
 
@@ -466,6 +470,83 @@ TEST_P(JobFaults, OfACheckAreTheJobs)
     const Done &end = s.run(unknown);
     EXPECT_LT(end.status(), 0);
     EXPECT_TRUE(has(end.message, "nonsense")) << end.message;
+}
+
+// The memory that a device's worker shares with the ranks of jobs, by its inode: what of it a
+// worker keeps, it keeps for the communicator in it.
+std::set<std::string> shared_memory(Scheduler &s, uint32_t index)
+{
+    libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
+    EXPECT_EQ(libsched_device_get(s.get(), index, &info), LIBSCHED_OK);
+    std::ifstream maps("/proc/" + std::to_string(info.pid) + "/maps");
+    std::set<std::string> found;
+    for (std::string line; std::getline(maps, line);) {
+        std::istringstream words(line);
+        std::string address, mode, offset, device, inode;
+        words >> address >> mode >> offset >> device >> inode;
+        if (line.find("gpu_sched-job") != std::string::npos)
+            found.insert(inode);
+    }
+    return found;
+}
+
+Job exchange()
+{
+    Job job("allreduce", 2);
+    job.parameters.integer("min_bytes", 64).integer("max_bytes", 4096).integer("iterations", 2);
+    return job;
+}
+
+TEST_P(JobFaults, EndWhatRanksKnowOfEachOtherAndNothingElseDoes)
+{
+    Scheduler s(GetParam(), two_devices);
+    Job first = exchange(), second = exchange(), failing = endless(2), third = exchange();
+    ASSERT_EQ(s.run(first).status(), LIBSCHED_OK);
+    const auto made = shared_memory(s, 0);
+    ASSERT_EQ(made.size(), 1u);
+    EXPECT_EQ(shared_memory(s, 1), made);
+    ASSERT_EQ(s.run(second).status(), LIBSCHED_OK);
+    EXPECT_EQ(shared_memory(s, 0), made) << "the second job made none";
+    /* A job that does not end well takes it along. */
+    uint64_t id = s.submit(failing);
+    s.run_until([&] { return s.jobs.count(id) > 0 && s.jobs[id].back().raw.done > 0; });
+    EXPECT_EQ(shared_memory(s, 0), made);
+    ASSERT_EQ(libsched_job_cancel(s.get(), id), LIBSCHED_OK);
+    EXPECT_EQ(s.end_of_job(id).status(), LIBSCHED_ECANCELED);
+    ASSERT_EQ(s.run(third).status(), LIBSCHED_OK);
+    const auto again = shared_memory(s, 0);
+    ASSERT_EQ(again.size(), 1u);
+    EXPECT_NE(again, made);
+    /* And so does a worker that ends: the other has it no longer. */
+    libsched_device_info info = LIBSCHED_DEVICE_INFO_INIT;
+    ASSERT_EQ(libsched_device_get(s.get(), 1, &info), LIBSCHED_OK);
+    ASSERT_GT(info.pid, 0);
+    kill(info.pid, SIGKILL);
+    const int32_t killed = info.pid;
+    s.run_until([&] {
+        libsched_device_get(s.get(), 1, &info);
+        return info.state == LIBSCHED_DEVICE_UP && info.pid != killed;
+    });
+    Job fourth = exchange();
+    ASSERT_EQ(s.run(fourth).status(), LIBSCHED_OK);
+    const auto last = shared_memory(s, 0);
+    EXPECT_EQ(last.size(), 1u);
+    EXPECT_NE(last, again);
+    EXPECT_EQ(shared_memory(s, 1), last);
+}
+
+// What is kept for the next job is bounded: those with other limits know each other apart.
+TEST_P(JobFaults, ThatDoNotHappenLeaveNoMoreThanFourGangsBehind)
+{
+    Scheduler s(GetParam(), two_devices);
+    // The last one has what the one before left: by then the workers have heard what is dropped.
+    for (uint64_t seconds : {1, 2, 3, 4, 5, 6, 6}) {
+        Job job = exchange();
+        job.raw.step_limit_ns = seconds * 1000000000;
+        ASSERT_EQ(s.run(job).status(), LIBSCHED_OK);
+    }
+    for (uint32_t device : {0, 1})
+        EXPECT_EQ(shared_memory(s, device).size(), 4u);
 }
 
 API_TESTS_FOR_PROCESSES(JobFaults);

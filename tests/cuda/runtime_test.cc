@@ -176,6 +176,28 @@ TEST_F(OnGpus, JobsRunOnBoth)
     EXPECT_FALSE(end.values.empty());
 }
 
+TEST_F(OnGpus, JobsOnTheSameGpusMakeOneCommunicator)
+{
+    const std::string count = folder.path() + "/communicators";
+    setenv("FAKE_NCCL_COUNT", count.c_str(), 1);
+    Scheduler s(Workers::process, emulated);
+    await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+    await(s, "gpu:1", LIBSCHED_DEVICE_UP);
+    for (int i = 0; i < 3; i++) {
+        Job job("allreduce", 2);
+        job.devices = {"gpu:0", "gpu:1"};
+        job.parameters.integer("min_bytes", 1024).integer("max_bytes", 4096);
+        const Done &end = s.run(job);
+        ASSERT_EQ(end.status(), LIBSCHED_OK) << end.message;
+    }
+    unsetenv("FAKE_NCCL_COUNT");
+    std::ifstream file(count);
+    size_t made = 0;
+    for (std::string line; std::getline(file, line);)
+        made++;
+    EXPECT_EQ(made, 2u) << "one on each of the two ranks";
+}
+
 TEST_F(OnGpus, AGpuCanBeSeveralDevices)
 {
     Scheduler s(Workers::process, [](libsched_options &options) {

@@ -26,12 +26,13 @@ inline libsched_parameter real(const char *name, double value)
 }
 
 struct Job {
-    const uint64_t key = 9;
+    uint64_t key = 9;
     std::string program;
     std::vector<libsched_parameter> parameters;
     uint32_t n_ranks;
     uint64_t timeout_ns = UINT64_C(60000000000);
     segment *shared = nullptr;
+    bool kept = false; /* the communicator of the job before is used again */
     std::vector<std::unique_ptr<Worker>> workers;
 
     Job(bool thread, std::string program_, std::vector<libsched_parameter> parameters_,
@@ -68,6 +69,7 @@ struct Job {
         rank.n_ranks = n_ranks;
         rank.timeout_ns = timeout_ns;
         rank.shared = shared;
+        rank.kept = kept;
         return rank;
     }
     Worker &operator[](uint32_t r) const

@@ -189,6 +189,62 @@ TEST_P(Rank, ThatFailsFreesTheOthers)
     job.close();
 }
 
+TEST_P(Rank, UsesTheCommunicatorOfTheJobBeforeAgain)
+{
+    Job job(thread(), "allreduce",
+            {integer("min_bytes", 64), integer("max_bytes", 4096), integer("iterations", 2)}, 2);
+    for (int i = 0; i < 3; i++) {
+        job.kept = i > 0;
+        job.start();
+        ASSERT_GT(job.run(), 0u) << "job " << i;
+        job.close();
+    }
+    /* Ranks find each other in memory once only: those before did not do so again. */
+    job.kept = false;
+    for (uint32_t r = 0; r < 2; r++)
+        ASSERT_EQ(job.send_start(r), 0);
+    for (uint32_t r = 0; r < 2; r++) {
+        Event started = job[r].wait(WORKER_RANK_STARTED);
+        EXPECT_LT(started.raw.status, 0);
+        EXPECT_THAT(started.message, HasSubstr("already"));
+    }
+}
+
+TEST_P(Rank, KeepsNoCommunicatorOfAJobThatDidNotEndWell)
+{
+    for (const char *how : {"cancelled", "unfinished", "failed", "dropped"}) {
+        SCOPED_TRACE(how);
+        const std::string end = how;
+        Job job(thread(), end == "failed" ? "odd" : "allreduce",
+                end == "failed" ? std::vector<libsched_parameter>{text("do", "fail_step")}
+                                : std::vector<libsched_parameter>{integer("max_bytes", 4096)},
+                2);
+        job.start();
+        if (end == "dropped") {
+            ASSERT_GT(job.run(), 0u);
+        } else if (end != "unfinished") {
+            for (uint64_t step = 1; step <= (end == "failed" ? 2u : 1u); step++) {
+                job.send_step(step);
+                for (auto &w : job.workers)
+                    EXPECT_EQ(w->wait(WORKER_RANK_STEPPED).raw.status < 0, step == 2);
+            }
+        }
+        job.close(end == "cancelled");
+        if (end == "dropped")
+            for (auto &w : job.workers)
+                worker_drop_segment(w->raw, job.shared);
+        job.key++;
+        job.kept = true;
+        for (uint32_t r = 0; r < 2; r++)
+            ASSERT_EQ(job.send_start(r), 0);
+        for (auto &w : job.workers) {
+            Event started = w->wait(WORKER_RANK_STARTED);
+            EXPECT_LT(started.raw.status, 0);
+            EXPECT_THAT(started.message, HasSubstr("is not in test:0 any more"));
+        }
+    }
+}
+
 TEST_P(Rank, OfAProgramThatIsNotThereSaysSo)
 {
     const std::vector<std::pair<const char *, const char *>> reasons = {
