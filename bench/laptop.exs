@@ -13,8 +13,10 @@
 #                          the round trip of the same request on the host itself
 #   requests_per_s         of 64 bytes, from 256 processes that each wait for their answer; beside as
 #                          many calls of an :erpc echo
-#   bandwidth_bytes_per_s  with bodies of 16 MiB, from two processes; beside :erpc to a function that
-#                          answers their size. Ours are summed up by the device as well.
+#   bandwidth_bytes_per_s  with bodies of 16 MiB, from two processes, counted one way; back=false:
+#                          beside :erpc to a function that answers their size; back=true: the answer has
+#                          the body again, beside an :erpc echo. Ours are summed up by the device, and
+#                          copied by it, as well.
 #   small_p99_ms           of requests of 64 bytes while two processes of the laptop stream 16 MiB to
 #                          another model; beside the same with :erpc and its echo
 #
@@ -27,9 +29,11 @@ Code.require_file("support/report.exs", __DIR__)
 defmodule Bench.Wire do
   @moduledoc false
 
+  # Much at a time, so that what is measured is not how fast this wire is.
+  @options [:binary, active: false, nodelay: true, buffer: 1_048_576]
+
   def start(to_port, delay_ms) do
-    {:ok, listener} =
-      :gen_tcp.listen(0, [:binary, ip: {127, 0, 0, 1}, active: false, nodelay: true])
+    {:ok, listener} = :gen_tcp.listen(0, [{:ip, {127, 0, 0, 1}} | @options])
 
     {:ok, port} = :inet.port(listener)
     spawn_link(fn -> accept(listener, to_port, delay_ms) end)
@@ -38,8 +42,7 @@ defmodule Bench.Wire do
 
   defp accept(listener, to_port, delay_ms) do
     {:ok, from} = :gen_tcp.accept(listener)
-    options = [:binary, active: false, nodelay: true]
-    {:ok, to} = :gen_tcp.connect({127, 0, 0, 1}, to_port, options)
+    {:ok, to} = :gen_tcp.connect({127, 0, 0, 1}, to_port, @options)
     for {a, b} <- [{from, to}, {to, from}], do: join(a, b, delay_ms)
     accept(listener, to_port, delay_ms)
   end
@@ -92,19 +95,31 @@ end
       %{"data" => %{"datatype" => "UINT8", "shape" => [bytes], "data" => data}}
     end
 
-    # What a call is, for each way there is.
-    def call(:client, host, model, inputs) do
-      options = [timeout: 30_000, overload: :wait]
-      {:ok, _} = GpuSched.infer({GpuSched, host}, model, inputs, options)
+    @options [timeout: 30_000, overload: :wait]
+
+    # What a call is, for each way there is. {way, :back}: the answer has the body again.
+    def call({:client, :back}, host, model, inputs) do
+      bytes = byte_size(inputs["data"]["data"])
+      options = [parameters: [echo: true]] ++ @options
+      {:ok, result} = GpuSched.infer({GpuSched, host}, model, inputs, options)
+      ^bytes = byte_size(result["outputs"]["data"]["data"])
     end
 
-    def call(:local, _host, model, inputs) do
-      {:ok, _} = GpuSched.infer(GpuSched, model, inputs, timeout: 30_000, overload: :wait)
+    def call({:erpc, :back}, host, model, inputs) do
+      bytes = byte_size(inputs["data"]["data"])
+      options = [parameters: [echo: true]] ++ @options
+      {:ok, result} = :erpc.call(host, GpuSched, :infer, [GpuSched, model, inputs, options])
+      ^bytes = byte_size(result["outputs"]["data"]["data"])
     end
+
+    def call(:client, host, model, inputs),
+      do: {:ok, _} = GpuSched.infer({GpuSched, host}, model, inputs, @options)
+
+    def call(:local, _host, model, inputs),
+      do: {:ok, _} = GpuSched.infer(GpuSched, model, inputs, @options)
 
     def call(:erpc, host, model, inputs) do
-      options = [timeout: 30_000, overload: :wait]
-      {:ok, _} = :erpc.call(host, GpuSched, :infer, [GpuSched, model, inputs, options])
+      {:ok, _} = :erpc.call(host, GpuSched, :infer, [GpuSched, model, inputs, @options])
     end
 
     def call(:echo, host, _model, inputs), do: :erpc.call(host, __MODULE__, :echo, [inputs])
@@ -149,7 +164,7 @@ end
       {begin, before} = {now(), :counters.get(counter, 1)}
       await(counter, before + 4, begin + round(seconds * 1.0e9))
       {finish, later} = {now(), :counters.get(counter, 1)}
-      stop(pids)
+      stop(pids, host)
       (later - before) * 1.0e9 / (finish - begin)
     end
 
@@ -174,11 +189,12 @@ end
       small_inputs = payload(64)
       for _ <- 1..50, do: call(small, host, "noop", small_inputs)
       times = times(seconds, fn -> call(small, host, "noop", small_inputs) end)
-      stop(streams)
+      stop(streams, host)
       Enum.at(Enum.sort(times), div(length(times) * 99, 100)) / 1.0e6
     end
 
-    defp stop(pids) do
+    # What they left on the way is not to be in that of the next measurement.
+    defp stop(pids, host) do
       for pid <- pids do
         ref = Process.monitor(pid)
         Process.unlink(pid)
@@ -188,6 +204,8 @@ end
           {:DOWN, ^ref, _, _, _} -> :ok
         end
       end
+
+      call(:bare, host, nil, nil)
     end
 
     defp now, do: :os.perf_counter(:nanosecond)
@@ -247,15 +265,16 @@ defmodule Bench.Laptop do
   end
 
   defp bandwidth(host, laptops, seconds) do
-    for {delay, laptop} <- laptops, via <- [:client, :erpc] do
+    for {delay, laptop} <- laptops, back <- [false, true], via <- [:client, :erpc] do
       bytes = 16 * @mib
+      {ours, bare} = if back, do: {{via, :back}, :echo}, else: {via, :size}
 
       compare(
         "bandwidth_bytes_per_s",
-        %{via: via, bytes: bytes, delay_ms: delay},
+        %{via: via, bytes: bytes, back: back, delay_ms: delay},
         "B/s",
-        fn -> bytes * on(laptop, :rate, [via, host.node, 2, bytes, seconds]) end,
-        fn -> bytes * on(laptop, :rate, [:size, host.node, 2, bytes, seconds]) end
+        fn -> bytes * on(laptop, :rate, [ours, host.node, 2, bytes, seconds]) end,
+        fn -> bytes * on(laptop, :rate, [bare, host.node, 2, bytes, seconds]) end
       )
     end
   end

@@ -6,7 +6,7 @@ defmodule GpuSched.Encode do
   # iodata in which the atom :lease stands for it (see lease/2).
   @moduledoc false
 
-  alias GpuSched.{Admission, Context, Error, Models, Msgpack, Options, Tensor}
+  alias GpuSched.{Admission, Context, Error, Models, Msgpack, Options, Pieces, Tensor}
 
   # Below this a body is made into one binary, so that handing it to the owner of the port copies
   # a reference and not a tree.
@@ -19,7 +19,7 @@ defmodule GpuSched.Encode do
 
   defstruct [:entries, :body, :bytes, :lease, uploads: [], upload_bytes: 0]
 
-  @type upload :: {offset :: non_neg_integer, binary}
+  @type upload :: {offset :: non_neg_integer, binary | [binary]}
   @type t :: %__MODULE__{
           entries: pos_integer,
           body: iodata | [iodata | :lease],
@@ -192,14 +192,23 @@ defmodule GpuSched.Encode do
 
       {:tensor, datatype, shape, data}
       when is_binary(data) and lease_min > 0 and byte_size(data) >= lease_min ->
-        {before, rest} = leased_tensor(name, datatype, shape, data, size)
+        leased_input({name, datatype, shape}, data, byte_size(data), {segments, uploads, size})
 
-        {[rest, :lease, before | segments], [{size, data} | uploads],
-         aligned(size + byte_size(data))}
+      {:tensor, datatype, shape, %Pieces{list: list, size: n}}
+      when lease_min > 0 and n >= lease_min ->
+        leased_input({name, datatype, shape}, list, n, {segments, uploads, size})
+
+      {:tensor, datatype, shape, %Pieces{} = pieces} ->
+        {[tensor(name, datatype, shape, Pieces.join(pieces)) | segments], uploads, size}
 
       {:tensor, datatype, shape, data} ->
         {[tensor(name, datatype, shape, data) | segments], uploads, size}
     end
+  end
+
+  defp leased_input({name, datatype, shape}, data, n, {segments, uploads, size}) do
+    {before, rest} = leased_tensor(name, datatype, shape, n, size)
+    {[rest, :lease, before | segments], [{size, data} | uploads], aligned(size + n)}
   end
 
   defp input_name(name) when is_binary(name), do: name
@@ -218,7 +227,7 @@ defmodule GpuSched.Encode do
     ]
   end
 
-  defp leased_tensor(name, datatype, shape, data, offset) do
+  defp leased_tensor(name, datatype, shape, n, offset) do
     {[
        Msgpack.str(name),
        <<0x85, 0xA8, "datatype">>,
@@ -231,7 +240,7 @@ defmodule GpuSched.Encode do
        <<0xA6, "offset">>,
        Msgpack.int(offset),
        <<0xA4, "size">>,
-       Msgpack.int(byte_size(data))
+       Msgpack.int(n)
      ]}
   end
 

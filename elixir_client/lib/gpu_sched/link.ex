@@ -12,8 +12,8 @@ defmodule GpuSched.Link do
   # one is older, :erpc is what is left.
   @moduledoc false
 
-  alias GpuSched.{Context, Encode, Error, Local, Options, Remote, Telemetry, Tensor}
-  alias GpuSched.Link.{Bulk, Near}
+  alias GpuSched.{Context, Encode, Error, Local, Options, Remote, Telemetry}
+  alias GpuSched.Link.{Body, Bulk, Near}
 
   # What is larger goes in pieces.
   @bulk_above 1_048_576
@@ -79,13 +79,15 @@ defmodule GpuSched.Link do
   defp ask_bulk(handle, name, model, inputs, bytes, opts) do
     case Remote.infer_args(name, model, inputs, opts) do
       {:ok, args} ->
-        up = Bulk.new(args)
+        {binaries, head} = Body.pack(args)
+        up = Bulk.new(binaries)
+        size = {head, Bulk.size(up)}
         %{ref: ref, deadline: deadline} = handle
         owner = self()
         wait = {opts.overload == :wait, opts.unavailable == :wait}
 
         post(%{handle | up: up}, 0, fn ->
-          {:bulk, ref, owner, name, bytes, Bulk.size(up), Local.remaining(deadline), wait}
+          {:bulk, ref, owner, name, bytes, size, Local.remaining(deadline), wait}
         end)
 
       {:error, error} ->
@@ -223,13 +225,9 @@ defmodule GpuSched.Link do
   defp take(handle, {:gs_piece, piece}) do
     case Bulk.take(handle.down, piece) do
       {:more, down} -> %{handle | down: down}
-      {:done, answer} -> {:done, handle, decode(answer, handle.opts)}
+      {:done, pieces} -> take(handle, IO.iodata_to_binary(pieces))
     end
   end
-
-  defp decode({:payload, payload}, opts), do: Local.finish(payload, opts.output)
-  defp decode({:ok, result}, opts), do: Tensor.outputs(result, opts.output)
-  defp decode({:error, error}, _opts), do: {:error, error}
 
   # No message of it is in the mailbox, or comes later.
   defp close(%{ref: ref}) do

@@ -52,7 +52,7 @@ defmodule GpuSched.Local do
 
   # The same, for those who have told of it, or do so elsewhere.
   @spec run(Context.t(), term, term, Options.t(), pid, reference | nil) ::
-          {:ok, map} | {:error, Error.t()}
+          {:ok, map} | {:raw, binary} | {:error, Error.t()}
   def run(ctx, model, inputs, opts, owner, stop) do
     deadline = due(opts)
 
@@ -272,9 +272,11 @@ defmodule GpuSched.Local do
 
   def learn_way(answer, _ctx, _sent), do: answer
 
-  # From what the server sent to what the caller gets.
-  @spec finish(binary | {:error, Error.t()}, :binary | :list | :nx) ::
-          {:ok, map} | {:error, Error.t()}
+  # From what the server sent to what the caller gets; :raw is for who passes it on.
+  @spec finish(binary | {:error, Error.t()}, :binary | :list | :nx | :raw) ::
+          {:ok, map} | {:raw, binary} | {:error, Error.t()}
+  def finish(payload, :raw) when is_binary(payload), do: {:raw, payload}
+
   def finish(payload, output) when is_binary(payload) do
     with {:ok, result} <- Protocol.result(payload), do: Tensor.outputs(result, output)
   end

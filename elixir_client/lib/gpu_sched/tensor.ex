@@ -5,7 +5,7 @@ defmodule GpuSched.Tensor do
 
   import Bitwise
 
-  alias GpuSched.{Error, Msgpack, NxBridge}
+  alias GpuSched.{Error, Msgpack, NxBridge, Pieces}
 
   # As Nx writes types: {:f, 32}. BYTES has no fixed size.
   @datatypes [
@@ -51,7 +51,7 @@ defmodule GpuSched.Tensor do
   # `{:tensor, datatype, shape, data}` for a map, `{:nested, term}` for anything else. Throws (see
   # Msgpack.refuse/2) where it can be seen here that it is no tensor.
   @spec read(term, Msgpack.path()) ::
-          {:tensor, String.t(), [non_neg_integer], binary | list} | {:nested, term}
+          {:tensor, String.t(), [non_neg_integer], binary | list | Pieces.t()} | {:nested, term}
   def read(%{__struct__: _} = struct, path) do
     case plain(struct, path) do
       %{__struct__: module} -> Msgpack.refuse(path, Msgpack.struct_advice(module))
@@ -86,7 +86,7 @@ defmodule GpuSched.Tensor do
     unless sizes?(shape),
       do: Msgpack.refuse(["shape" | path], "a shape that is not a list of sizes")
 
-    unless is_binary(data) or is_list(data),
+    unless is_binary(data) or is_list(data) or is_struct(data, Pieces),
       do: Msgpack.refuse(["data" | path], Msgpack.kind(data) <> " where a binary belongs")
 
     {:tensor, datatype, shape, data}

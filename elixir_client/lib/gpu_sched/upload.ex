@@ -73,6 +73,8 @@ defmodule GpuSched.Upload do
   def write(ctx, lease, ticket, uploads, owner, deadline) do
     with {:error, _posix} <- write_memory(lease["path"], uploads) do
       Enum.reduce_while(uploads, :ok, fn {offset, data}, :ok ->
+        data = IO.iodata_to_binary(data)
+
         case write_pieces(ctx, {lease["lease"], ticket}, offset, data, owner, deadline) do
           :ok -> {:cont, :ok}
           {:error, error} -> {:halt, {:error, error}}

@@ -3,8 +3,8 @@ defmodule GpuSched.LinkTest do
   # Requests from another node that has this library: gathered, and in pieces where they are large.
   use ExUnit.Case, async: false
 
-  alias GpuSched.{FakePort, HostNode, LinkScript, TestNode}
-  alias GpuSched.Link.Bulk
+  alias GpuSched.{FakePort, HostNode, LinkScript, Pieces, TestNode}
+  alias GpuSched.Link.{Body, Bulk}
 
   if reason = TestNode.missing() || FakePort.missing(), do: @moduletag(skip: reason)
   @moduletag capture_log: true, timeout: 120_000
@@ -422,7 +422,7 @@ defmodule GpuSched.LinkTest do
 
   describe "pieces" do
     # Sends to this process, and acknowledges nothing by itself.
-    defp begin(term), do: term |> Bulk.new() |> Bulk.start(self(), :tag)
+    defp begin(data), do: [data] |> Bulk.new() |> Bulk.start(self(), :tag)
 
     defp pieces(acc \\ []) do
       receive do
@@ -446,23 +446,72 @@ defmodule GpuSched.LinkTest do
       refute Bulk.done?(bulk)
     end
 
-    test "they are put together as they were" do
-      term = {:ok, %{"a" => :crypto.strong_rand_bytes(3_000_000), b: [1, 2, "x"]}}
-      bulk = Bulk.new(term)
-      run(Bulk.start(bulk, self(), :tag), Bulk.receiver(self(), :tag, Bulk.size(bulk)), term)
+    test "they come as they were sent, and none has bytes of two" do
+      binaries = for n <- [300_000, 1, 3_000_000], do: :crypto.strong_rand_bytes(n)
+      bulk = Bulk.new(binaries)
+      size = Bulk.size(bulk)
+      pieces = run(Bulk.start(bulk, self(), :tag), Bulk.receiver(self(), :tag, size))
+      assert Enum.map(pieces, &byte_size/1) |> Enum.take(3) == [262_144, 37_856, 1]
+      assert IO.iodata_to_binary(pieces) == IO.iodata_to_binary(binaries)
     end
 
-    defp run(bulk, receiver, term) do
+    defp run(bulk, receiver) do
       receive do
         {:tag, {:gs_ack, bytes}} ->
-          run(Bulk.acked(bulk, bytes), receiver, term)
+          run(Bulk.acked(bulk, bytes), receiver)
 
         {:tag, {:gs_piece, piece}} ->
           case Bulk.take(receiver, piece) do
-            {:more, receiver} -> run(bulk, receiver, term)
-            {:done, result} -> assert result == term
+            {:more, receiver} -> run(bulk, receiver)
+            {:done, pieces} -> pieces
           end
       end
+    end
+  end
+
+  describe "the arguments of a large request" do
+    defp tensor(data), do: %{"datatype" => "UINT8", "shape" => [byte_size(data)], "data" => data}
+
+    defp arguments do
+      [large, larger] = for n <- [100_000, 700_000], do: :crypto.strong_rand_bytes(n)
+
+      inputs = %{
+        "a" => tensor(large),
+        b: %{datatype: "UINT8", shape: {7}, data: larger},
+        c: ["x", 2]
+      }
+
+      {[GpuSched, "m", Map.put(inputs, "small", tensor(<<1, 2, 3>>)), [timeout: 5]],
+       [large, larger]}
+    end
+
+    defp joined(%{data: %Pieces{} = pieces} = value), do: %{value | data: Pieces.join(pieces)}
+
+    defp joined(%{"data" => %Pieces{} = pieces} = value),
+      do: %{value | "data" => Pieces.join(pieces)}
+
+    defp joined(value), do: value
+
+    test "are the same on the other side, their large binaries in the pieces that came" do
+      {[name, model, inputs, opts] = arguments, large} = arguments()
+      {binaries, head} = Body.pack(arguments)
+      assert Enum.sort(tl(binaries)) == Enum.sort(large)
+
+      pieces = Enum.flat_map(binaries, &cut/1)
+      assert [^name, ^model, back, ^opts] = Body.unpack(pieces, head)
+      assert Map.new(back, fn {name, value} -> {name, joined(value)} end) == inputs
+      assert %Pieces{size: 100_000, list: [_, _]} = back["a"]["data"]
+    end
+
+    defp cut(<<piece::binary-65_536, rest::binary>>), do: [piece | cut(rest)]
+    defp cut(rest), do: [rest]
+
+    test "are refused where the sizes do not agree" do
+      {arguments, _large} = arguments()
+      {[term | large] = binaries, head} = Body.pack(arguments)
+      assert_raise ArgumentError, fn -> Body.unpack(binaries ++ ["more"], head) end
+      assert_raise ArgumentError, fn -> Body.unpack([term | tl(large)], head) end
+      assert_raise ArgumentError, fn -> Body.unpack(binaries, head + 1) end
     end
   end
 end

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Link.Bulk do
-  # A large term on its way from one process to another, in pieces under credit: so many bytes are
+  # Something large on its way from one process to another, in pieces under credit: so many bytes are
   # under way as keep the connection busy, and no more, because whatever else goes over it waits behind
-  # them.
+  # them. It is bytes, and stays in pieces: a term would be copied once more to be made into one.
   #
   # Neither side is suspended by a connection that takes nothing any more: a caller has a deadline, and
   # looks after it. What could not be sent is kept, and sent by retry/1, a few ms later.
@@ -42,12 +42,9 @@ defmodule GpuSched.Link.Bulk do
 
   @type t :: %__MODULE__{}
 
-  # Large binaries in it are not copied.
-  @spec new(term) :: t
-  def new(term) do
-    vector = :erlang.term_to_iovec(term)
-    %__MODULE__{pieces: cut(vector), size: IO.iodata_length(vector)}
-  end
+  # No piece has bytes of two of the binaries.
+  @spec new([binary]) :: t
+  def new(binaries), do: %__MODULE__{pieces: cut(binaries), size: IO.iodata_length(binaries)}
 
   @spec size(t) :: non_neg_integer
   def size(bulk), do: bulk.size
@@ -119,15 +116,14 @@ defmodule GpuSched.Link.Bulk do
   @spec receiver(pid | reference, term, pos_integer) :: receiver
   def receiver(to, tag, size), do: %{to: to, tag: tag, missing: size, pieces: [], owed: []}
 
-  @spec take(receiver, binary) :: {:more, receiver} | {:done, term}
+  @spec take(receiver, binary) :: {:more, receiver} | {:done, [binary]}
   def take(%{missing: missing, pieces: pieces} = receiver, piece) do
     size = byte_size(piece)
     receiver = acknowledge(%{receiver | owed: receiver.owed ++ [size]})
     pieces = [piece | pieces]
 
     if size >= missing,
-      do:
-        {:done, pieces |> :lists.reverse() |> IO.iodata_to_binary() |> :erlang.binary_to_term()},
+      do: {:done, :lists.reverse(pieces)},
       else: {:more, %{receiver | missing: missing - size, pieces: pieces}}
   end
 

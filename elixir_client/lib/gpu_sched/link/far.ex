@@ -12,9 +12,9 @@ defmodule GpuSched.Link.Far do
   @moduledoc false
 
   alias GpuSched.{Admission, Encode, Error, Local, Msgpack, Options, Protocol, Resolve, Server}
-  alias GpuSched.Link.Bulk
+  alias GpuSched.Link.{Body, Bulk}
 
-  @version 2
+  @version 3
   # What is gathered into one message.
   @answers 256
   @bytes 256 * 1024
@@ -360,7 +360,7 @@ defmodule GpuSched.Link.Far do
 
   defp answer(state, ref, owner, payload)
        when is_binary(payload) and byte_size(payload) > @bulk_above do
-    {_pid, state} = help(state, ref, fn -> send_bulk(ref, owner, {:payload, payload}) end)
+    {_pid, state} = help(state, ref, fn -> send_bulk(ref, owner, payload) end)
     state
   end
 
@@ -392,18 +392,22 @@ defmodule GpuSched.Link.Far do
     monitor = Process.monitor(owner)
     send(ref, {ref, {:gs_ready, self()}})
 
-    [_name, model, inputs, opts] =
-      receive_bulk(Bulk.receiver(ref, ref, upload.size), ref, monitor)
+    {head, size} = upload.size
+    pieces = receive_bulk(Bulk.receiver(ref, ref, size), ref, monitor)
+    [_name, model, inputs, opts] = Body.unpack(pieces, head)
 
     send(far, {:there, self()})
     opts = Options.infer!(Keyword.put(opts, :timeout, Local.remaining(upload.deadline)))
+    # The caller decodes it.
+    opts = %{opts | output: :raw}
     watcher = watch(owner)
 
     answer = Local.run(ctx, model, inputs, opts, self(), nil)
     send(far, {:over, self()})
 
     case answer do
-      {:ok, _result} = ok -> send_bulk(ref, owner, ok)
+      {:raw, payload} when byte_size(payload) > @bulk_above -> send_bulk(ref, owner, payload)
+      {:raw, payload} -> send(ref, {ref, payload})
       {:error, error} -> send(ref, {ref, {:error, error}})
     end
 
@@ -443,9 +447,9 @@ defmodule GpuSched.Link.Far do
 
   defp pause(bulk), do: if(Bulk.stuck?(bulk), do: Bulk.retry_ms(), else: :infinity)
 
-  defp send_bulk(ref, watched, term) do
+  defp send_bulk(ref, watched, payload) do
     monitor = Process.monitor(watched)
-    bulk = Bulk.new(term)
+    bulk = Bulk.new([payload])
     send(ref, {ref, {:gs_bulk, self(), Bulk.size(bulk)}})
     push(Bulk.start(bulk, ref, ref), ref, monitor)
   end

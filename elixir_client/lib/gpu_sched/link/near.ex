@@ -12,7 +12,7 @@ defmodule GpuSched.Link.Near do
   alias GpuSched.Link.Far
 
   @table __MODULE__
-  @version 2
+  @version 3
   # What is gathered into one message.
   @items 256
   @bytes 256 * 1024

@@ -27,7 +27,9 @@ defmodule GpuSched.Server.Reupload do
 
   defp upload(ctx, uploads) do
     deadline = Local.deadline(60_000)
-    size = uploads |> Enum.map(fn {offset, data} -> offset + byte_size(data) end) |> Enum.max()
+
+    size =
+      uploads |> Enum.map(fn {offset, data} -> offset + IO.iodata_length(data) end) |> Enum.max()
 
     with {:ok, lease} <- Upload.lease(ctx, size, nil, self(), deadline),
          :ok <- Upload.write(ctx, lease, nil, uploads, self(), deadline),
