@@ -241,6 +241,20 @@ defmodule GpuSched.LoadPointTest do
     assert Options.check!(rate: 1, spin: false, max_lateness: 0.5).max_lateness == 0.5
   end
 
+  test "a run is compared with what was before" do
+    of = fn rate, ms -> point(queue(rate, 10, ms * @ms), 10, rate: rate) end
+    before = run(of.(10, 5))
+    now = %{run(of.(10, 80)) | points: [of.(10, 80), of.(15, 5)]}
+    comparison = Comparison.new(before, now)
+    row = Enum.find(comparison.rows, &(&1.metric == "p50 ms"))
+    assert {row.before, row.now, row.verdict} == {5.0, 80.0, :worse}
+    assert comparison.unmatched == [15]
+    same = Comparison.new(now, now)
+    assert Enum.all?(same.rows, &(&1.verdict in [:same, nil]))
+    text = Load.compare(before, now)
+    assert text =~ "worse" and text =~ "only in the second: 15"
+  end
+
   test "a comparison of few windows says nothing of what may be chance" do
     few = fn ms -> run(point(queue(100, 10, ms * @ms), 10, [rate: 100], window: 2_500)) end
     verdicts = fn a, b -> for row <- Comparison.new(a, b).rows, do: row.verdict end
