@@ -130,7 +130,7 @@ defmodule GpuSched.AdmissionTest do
 
     assert text =~ "max_waiting"
     Task.shutdown(task, :brutal_kill)
-    assert {:ok, _} = Task.await(waiter)
+    assert {:ok, _} = Task.await(waiter, 60_000)
   end
 
   test "credit that a killed caller took along is found again" do

@@ -181,7 +181,7 @@ defmodule GpuSched.ClusterTest do
     assert deadline >= before + 60_000_000_000
     assert deadline <= now + 60_000_000_000
     {:ok, _} = HostNode.call(three, GpuSched, :infer, [GpuSched, "release", %{}])
-    assert {:ok, _} = Task.await(task)
+    assert {:ok, _} = Task.await(task, 60_000)
 
     # And when it is over, it is over there too.
     assert {:error, %{reason: :deadline_exceeded}} = infer(laptop, "hold", timeout: 300)
@@ -287,6 +287,7 @@ defmodule GpuSched.ClusterTest do
     known(laptop, 3)
 
     # An answer that comes when the second is told to give it.
+    begun = GpuSched.Admission.now()
     task = Task.async(fn -> infer(laptop, "hold", timeout: 30_000) end)
 
     holder = fn except ->
@@ -296,14 +297,16 @@ defmodule GpuSched.ClusterTest do
     end
 
     first = holder.([])
-    [deadline] = seen(first)["deadlines"]
+    # Time passes, which the second is not given again.
+    HostNode.call(laptop, ClusterScript, :ticks, [16])
+    killed = GpuSched.Admission.now()
     kill(first)
     second = holder.([first])
     [later] = seen(second)["deadlines"]
-    # Both clocks are those of this machine: less than half a second was added, of 30.
-    assert_in_delta later, deadline, 500_000_000
+    # All clocks are those of this machine.
+    assert later >= begun + 30_000_000_000 and later < killed + 30_000_000_000
     {:ok, _} = HostNode.call(second, GpuSched, :infer, [GpuSched, "release", %{}])
-    assert {:ok, %{"device" => "fake:0"}} = Task.await(task)
+    assert {:ok, %{"device" => "fake:0"}} = Task.await(task, 60_000)
   end
 
   test "a host that says nothing is avoided, and what it has in flight goes on while its connection carries something" do
@@ -322,7 +325,7 @@ defmodule GpuSched.ClusterTest do
     HostNode.call(laptop, ClusterScript, :ticks, [8])
     assert seen(two)["held"] == 1
     {:ok, _} = HostNode.call(two, GpuSched, :infer, [GpuSched, "release", %{}])
-    assert {:ok, _} = Task.await(task)
+    assert {:ok, _} = Task.await(task, 60_000)
 
     # With nothing on it, the host has stopped, for all that anybody knows.
     HostNode.call(two, :sys, :resume, [GpuSched.Cluster.Member])
@@ -349,8 +352,9 @@ defmodule GpuSched.ClusterTest do
       for {_name, os_pid} <- stopped, do: TestNode.signal(os_pid, "STOP")
       # Their models are not known any more; it takes the gauge a second to find that out.
       for {name, _} <- stopped, do: FakePort.until(fn -> models(one, {name, two.node}) == %{} end)
-      # One after the other they would take two.
-      assert HostNode.call(one, ClusterScript, :oldest, [two.node, 16]) < 1_000
+      # One after the other they would take two, each time; the machine may stand still for once.
+      oldest = fn -> HostNode.call(one, ClusterScript, :oldest, [two.node, 16]) end
+      assert FakePort.until(fn -> oldest.() < 1_000 end, 10)
       assert Map.keys(models(one, {MyApp.C, two.node})) == ["echo"]
     after
       for {_name, os_pid} <- stopped, do: TestNode.signal(os_pid, "CONT")
@@ -366,7 +370,7 @@ defmodule GpuSched.ClusterTest do
   test "one whose time is over is not tried elsewhere" do
     hosts = hosts([["hold"], ["hold"]])
     known(hd(hosts), 2)
-    assert {:error, %{reason: :deadline_exceeded}} = infer(hd(hosts), "hold", timeout: 100)
+    assert {:error, %{reason: :deadline_exceeded}} = infer(hd(hosts), "hold", timeout: 2_500)
     assert hosts |> Enum.map(&seen(&1)["infers"]) |> Enum.sum() == 1
     FakePort.until(fn -> Enum.all?(hosts, &(seen(&1)["held"] == 0)) end)
   end

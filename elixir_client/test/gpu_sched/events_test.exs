@@ -89,7 +89,7 @@ defmodule GpuSched.EventsTest do
   end
 
   test "callers that are refused for want of credit are an overload, until they are not" do
-    {server, _pid} = start([requests: 1], watchdog: 200)
+    {server, _pid} = start([requests: 1], watchdog: 2_000)
     {:ok, source} = GpuSched.subscribe(server)
     held = GpuSched.async(server, "hold", %{}, timeout: :infinity)
     until(fn -> taken(server) == {1, elem(taken(server), 1)} and elem(taken(server), 0) == 1 end)

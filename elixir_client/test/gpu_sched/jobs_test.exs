@@ -268,7 +268,7 @@ defmodule GpuSched.JobsTest do
       await = Task.async(fn -> GpuSched.await(pending) end)
       assert {:ok, [_, _]} = GpuSched.jobs(server)
       assert {:error, _} = GpuSched.submit(server, "die")
-      assert {:error, %Error{reason: :job_lost, message: text}} = Task.await(await)
+      assert {:error, %Error{reason: :job_lost, message: text}} = Task.await(await, 60_000)
       assert text =~ "sched-port"
       assert {_progress, {:error, %Error{reason: :job_lost}}} = events(running)
       assert {:error, %Error{reason: :job_lost}} = GpuSched.await(running)
@@ -284,7 +284,7 @@ defmodule GpuSched.JobsTest do
       assert_receive {:gpu_sched, ^job, {:progress, %{"state" => "running"}}}
       until(fn -> map_size(:sys.get_state(table(server)).jobs[1].waiters) == 1 end)
       stop_supervised!(server)
-      assert {:error, %Error{reason: :job_lost}} = Task.await(waiting)
+      assert {:error, %Error{reason: :job_lost}} = Task.await(waiting, 60_000)
       assert {_progress, {:error, %Error{reason: :job_lost}}} = events(job)
       assert {:error, %Error{reason: :unavailable}} = GpuSched.await(job)
     end
@@ -432,7 +432,7 @@ defmodule GpuSched.JobsTest do
       assert_receive {:holds, worker}
       monitor = Process.monitor(worker)
       event(server, state: "ended", time_limit: 1)
-      assert {:error, %Error{reason: :time_limit}} = Task.await(task)
+      assert {:error, %Error{reason: :time_limit}} = Task.await(task, 60_000)
       assert_receive {:DOWN, ^monitor, :process, ^worker, :killed}
     end
 
@@ -448,7 +448,7 @@ defmodule GpuSched.JobsTest do
       waiting = Task.async(fn -> GpuSched.reserve(server, name: "pending") end)
       until(fn -> match?({:ok, [_]}, GpuSched.jobs(server)) end)
       event(server, state: "running")
-      assert {:ok, %{"job" => job}} = Task.await(waiting)
+      assert {:ok, %{"job" => job}} = Task.await(waiting, 60_000)
       # The process that held it has ended.
       assert {:error, %Error{reason: :cancelled}} = GpuSched.await(job)
     end
@@ -480,7 +480,7 @@ defmodule GpuSched.JobsTest do
       until(fn -> map_size(:sys.get_state(table(server)).jobs) == 1 end)
       event(server, done: 4, total: 10)
       :ok = GpuSched.cancel(job)
-      assert {drawn, {:messages, []}} = Task.await(task)
+      assert {drawn, {:messages, []}} = Task.await(task, 60_000)
       assert_receive {:answer, {:error, %Error{reason: :cancelled}}}
       assert drawn =~ "#{job} cancelled: it was cancelled\n"
       assert drawn =~ "#{job} running"

@@ -194,7 +194,7 @@ defmodule GpuSched.OptionalTest do
     end
 
     test "overload is told" do
-      {server, pid} = start([requests: 1], watchdog: 200)
+      {server, pid} = start([requests: 1], watchdog: 2_000)
       held = GpuSched.async(server, "hold", %{}, timeout: :infinity)
       until(fn -> elem(taken(server), 0) == 1 end)
       {:error, _} = GpuSched.infer(server, "echo", %{})

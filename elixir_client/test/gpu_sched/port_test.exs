@@ -111,7 +111,7 @@ defmodule GpuSched.PortTest do
 
     until(fn -> queued(pid) == 4 end)
     :sys.resume(pid)
-    assert {:error, %Error{reason: :invalid_argument, message: text}} = Task.await(bad)
+    assert {:error, %Error{reason: :invalid_argument, message: text}} = Task.await(bad, 60_000)
     assert text =~ "nested"
     for task <- good, do: assert({:ok, _} = Task.await(task, 60_000))
 

@@ -174,7 +174,7 @@ defmodule GpuSched.RequestTest do
     task = Task.async(fn -> GpuSched.infer(server, "hold", %{}, timeout: :infinity) end)
     until(fn -> seen(server)["held"] == 1 end)
     {:ok, _} = GpuSched.infer(server, "release", %{})
-    assert {:ok, _} = Task.await(task)
+    assert {:ok, _} = Task.await(task, 60_000)
     assert_received :mine
   end
 
@@ -186,7 +186,7 @@ defmodule GpuSched.RequestTest do
     until(fn -> queued(pid) == 50 end)
     :sys.resume(pid)
 
-    assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
+    assert Enum.all?(Task.await_many(tasks, 60_000), &match?({:ok, _}, &1))
     assert Enum.max(seen(server)["frames"]) >= 50
   end
 
@@ -198,7 +198,7 @@ defmodule GpuSched.RequestTest do
     until(fn -> queued(pid) == 20 end)
     :sys.resume(pid)
 
-    assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
+    assert Enum.all?(Task.await_many(tasks, 60_000), &match?({:ok, _}, &1))
     assert Enum.max(seen(server)["frames"]) <= 4
 
     large = %{datatype: "UINT8", shape: [5000], data: :binary.copy(<<1>>, 5000)}
@@ -228,7 +228,7 @@ defmodule GpuSched.RequestTest do
     tasks = for _ <- 1..4, do: Task.async(fn -> GpuSched.infer(server, "echo", inputs) end)
     until(fn -> queued(pid) == 4 end)
     :sys.resume(pid)
-    assert Enum.all?(Task.await_many(tasks), &match?({:ok, _}, &1))
+    assert Enum.all?(Task.await_many(tasks, 60_000), &match?({:ok, _}, &1))
     assert Enum.max(seen(server)["frames"]) == 1
 
     assert {:error, %Error{reason: :too_large, message: text}} =

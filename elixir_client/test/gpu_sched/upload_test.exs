@@ -100,7 +100,7 @@ defmodule GpuSched.UploadTest do
 
     until(fn -> map_size(:sys.get_state(pid).waiting) == 1 end)
     Task.shutdown(task, :brutal_kill)
-    assert {:ok, result} = Task.await(waiter)
+    assert {:ok, result} = Task.await(waiter, 60_000)
     assert crc(result) == crc
     until(fn -> taken(server) == {0, 0} end)
   end
