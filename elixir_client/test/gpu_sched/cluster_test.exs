@@ -35,7 +35,9 @@ defmodule GpuSched.ClusterTest do
 
   # Hidden, connected to the first; with `only`, unable to connect to any other.
   defp laptop([host | _], options \\ []) do
-    laptop = HostNode.start(name: "laptop", cookie: host.cookie, hidden: true)
+    options = Keyword.put_new(options, :args, [])
+    start = [name: "laptop", cookie: host.cookie, hidden: true, args: options[:args]]
+    laptop = HostNode.start(start)
     if options[:only], do: HostNode.call(laptop, :net_kernel, :allow, [[host.node]])
     true = HostNode.call(laptop, Node, :connect, [host.node])
     laptop
@@ -162,6 +164,20 @@ defmodule GpuSched.ClusterTest do
     # And that it is gone.
     kill(two)
     FakePort.until(fn -> told.() == [] end)
+  end
+
+  test "one behind another of whom nothing is heard any more is dropped, and comes back" do
+    [one, two] = hosts = hosts([[], ["echo"]])
+    # It looks more often, and so gives up sooner.
+    laptop = laptop(hosts, only: true, args: ["-gpu_sched", "cluster", "[{interval,20}]"])
+    told = fn -> for(%{"via" => via} = e when via != nil <- list(laptop), do: e["server"]) end
+    FakePort.until(fn -> told.() == [{GpuSched, two.node}] end)
+
+    # As when the news that it is gone was lost: nobody says anything of it.
+    HostNode.call(one, :sys, :suspend, [GpuSched.Cluster.Member])
+    FakePort.until(fn -> told.() == [] end)
+    HostNode.call(one, :sys, :resume, [GpuSched.Cluster.Member])
+    FakePort.until(fn -> told.() == [{GpuSched, two.node}] end)
   end
 
   test "a deadline is carried through the host in between" do

@@ -407,6 +407,18 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> taken(host) == {0, 0} end)
   end
 
+  test "what a killed caller counted and did not send is not counted for ever" do
+    {host, laptop, server} = pair()
+    assert {:ok, _} = infer(laptop, server, "echo")
+    counted = fn bytes -> HostNode.call(laptop, LinkScript, :count, [host.node, bytes]) end
+    waiting = fn -> HostNode.call(laptop, LinkScript, :waiting, [host.node]) end
+    FakePort.until(fn -> waiting.() == 0 end)
+    counted.(10_000_000)
+    assert {:error, %{reason: :overloaded}} = infer(laptop, server, "echo")
+    FakePort.until(fn -> waiting.() == 0 end)
+    assert {:ok, _} = infer(laptop, server, "echo")
+  end
+
   test "links end with their keeper, and new ones are opened" do
     {host, laptop, server} = pair()
     assert {:ok, _} = infer(laptop, server, "echo")

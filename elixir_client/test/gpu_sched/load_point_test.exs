@@ -268,6 +268,12 @@ defmodule GpuSched.LoadPointTest do
     assert [%{"offered" => 200, "in_time" => 2_000}] = Load.merge([a, a]).points
     assert_raise ArgumentError, ~r/same target/, fn -> Load.merge([a, %{a | target: "other"}]) end
 
+    # Their generators began as far apart as those of the worst of them.
+    apart = fn ms -> update_in(a.points, fn [p] -> [Map.put(p, "skew_ms", ms)] end) end
+
+    for {runs, ms} <- [{[1.0, 2.5, 2.0], 2.5}, {[nil, 1.0], 1.0}, {[1.0, nil], 1.0}, {[nil], nil}],
+        do: assert([%{"skew_ms" => ^ms}] = Load.merge(Enum.map(runs, apart)).points)
+
     assert_raise ArgumentError, ~r/to be held/, fn ->
       Load.merge([a, run(loaded(100, within: 6))])
     end

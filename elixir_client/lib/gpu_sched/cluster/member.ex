@@ -25,6 +25,8 @@ defmodule GpuSched.Cluster.Member do
   @pings_every 2
   @connects_every 240
   @asks_every 4
+  # Of one behind another nothing may have come for so many, until it is dropped.
+  @forgets_after 240
   # How long those who ask are waited with for the first answers, at most.
   @look_ms 1_000
   # For how long others are followed after somebody wanted to know of them.
@@ -56,8 +58,9 @@ defmodule GpuSched.Cluster.Member do
 
   # `heard` are the members that are watched, with the monitor of each, `followers` those that asked
   # to be told, `asked` the nodes that this one has asked, and `met` those it tried to connect to, with the
-  # tick; `lost` are members that say nothing over a connection that carries nothing; `lookers` wait
-  # for those `awaited`.
+  # tick; `lost` are members that say nothing over a connection that carries nothing; `unheard` are nodes
+  # behind another, with what was heard of them last and for how many ticks that has been the same;
+  # `lookers` wait for those `awaited`.
   defstruct [
     :gauge,
     gauging: false,
@@ -70,6 +73,7 @@ defmodule GpuSched.Cluster.Member do
     asked: %{},
     met: %{},
     lost: MapSet.new(),
+    unheard: %{},
     lookers: [],
     awaited: MapSet.new()
   ]
@@ -98,7 +102,7 @@ defmodule GpuSched.Cluster.Member do
   def handle_info(:tick, state) do
     tick_later()
     state = %{state | ticks: state.ticks + 1}
-    state = state |> follows() |> traffic() |> say()
+    state = state |> follows() |> traffic() |> unheard() |> say()
 
     if rem(state.ticks, @pings_every) == 0 and (state.follows or audience(state) != []),
       do: for({member, _} <- state.heard, do: tell(member, {:gs_ping, self(), micros()}))
@@ -288,6 +292,24 @@ defmodule GpuSched.Cluster.Member do
 
     %{state | lost: lost}
   end
+
+  # That one behind another is gone is told once, and may have been lost on the way. Counted is how often
+  # nothing had come, and not for how long: who was asleep has missed nothing yet.
+  defp unheard(%{follows: false} = state), do: %{state | unheard: %{}}
+
+  defp unheard(state) do
+    unheard =
+      for %{via: via, node: node, heard: heard} when via != nil <- Table.all(),
+          into: %{},
+          do: {{node, via}, {heard, unheard(state.unheard[{node, via}], heard)}}
+
+    old = for {way, {_heard, ticks}} <- unheard, ticks > @forgets_after, do: way
+    for {node, via} <- old, do: Table.drop_via(node, via)
+    %{state | unheard: Map.drop(unheard, old)}
+  end
+
+  defp unheard({heard, ticks}, heard), do: ticks + 1
+  defp unheard(_other, _heard), do: 0
 
   # What is not a socket, TLS for one, does not say: then it is thought to carry something.
   defp received(way) when is_port(way) do

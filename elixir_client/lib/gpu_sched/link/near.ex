@@ -21,6 +21,8 @@ defmodule GpuSched.Link.Near do
   @most_waiting 8 * 1_048_576
   # What a request counts beside its body.
   @item_bytes 512
+  # A link that has had nothing to do for so long looks whether something is counted all the same.
+  @idle_ms 3_000
   # How often a connection that takes nothing is tried again.
   @retry_ms 5
   # For how long a node that has no such thing is not asked again.
@@ -152,20 +154,39 @@ defmodule GpuSched.Link.Near do
         Process.monitor(pid)
         waiting = :atomics.new(1, signed: true)
         send(keeper, {:opened, node, self(), waiting})
-        loop(%{far: pid, keeping: keeping, waiting: waiting})
+        loop(%{far: pid, keeping: keeping, waiting: waiting}, 0)
 
       _ ->
         exit(:unsupported)
     end
   end
 
-  defp loop(link) do
+  # `idle` is what was counted when nothing had been sent for a while; 0 where something was.
+  defp loop(link, idle) do
     receive do
-      {:gs_out, bytes, item} -> gather(link, [{bytes, item}], bytes, @items - 1)
-      other -> handle(link, other)
-    end
+      {:gs_out, bytes, item} ->
+        gather(link, [{bytes, item}], bytes, @items - 1)
+        loop(link, 0)
 
-    loop(link)
+      other ->
+        handle(link, other)
+        loop(link, idle)
+    after
+      @idle_ms -> loop(link, uncount(link, idle))
+    end
+  end
+
+  # A caller that was killed after it had counted what it was to send has left that behind. It is that
+  # where it is the same twice, with nothing sent in between.
+  defp uncount(link, idle) do
+    case :atomics.get(link.waiting, 1) do
+      ^idle when idle != 0 ->
+        left(link, [idle])
+        0
+
+      counted ->
+        counted
+    end
   end
 
   defp handle(_link, {:gs_answers, answers}), do: dispatch(answers)

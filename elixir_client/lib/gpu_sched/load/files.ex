@@ -151,6 +151,8 @@ defmodule GpuSched.Load.Files do
   defp merge("growing", a, b), do: a || b
   defp merge("limited", a, b), do: a || b
   defp merge("generator_busy", a, b), do: a && b && max(a, b)
+  # nil is less than nothing here: where one was not measured, the other is.
+  defp merge("skew_ms", a, b), do: if(a && b, do: max(a, b), else: a || b)
   defp merge(_key, a, _b), do: a
 
   # Rates add up. Of percentiles, nothing exact is known any more: the worse is kept.
