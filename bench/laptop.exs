@@ -17,6 +17,9 @@
 #                          beside :erpc to a function that answers their size; back=true: the answer has
 #                          the body again, beside an :erpc echo. Ours are summed up by the device, and
 #                          copied by it, as well.
+#   cpu_us_per_request     what all processes together, of host and laptop, take of their cores for it: 64
+#                          bytes from 256 processes, and 16 MiB from two; beside the same as above. What
+#                          others have of the machine is not in it, so it says more where that is shared.
 #   small_p99_ms           of requests of 64 bytes while two processes of the laptop stream 16 MiB to
 #                          another model; beside the same with :erpc and its echo
 #
@@ -146,6 +149,18 @@ end
 
     # Calls per second.
     def rate(via, host, callers, bytes, seconds) do
+      {calls, ns, _cpu} = called(via, host, callers, bytes, seconds, [])
+      calls * 1.0e9 / ns
+    end
+
+    # CPU time of those processes for a call, in µs.
+    def cost(via, host, callers, bytes, seconds, os_pids) do
+      {calls, _ns, cpu} = called(via, host, callers, bytes, seconds, os_pids)
+      cpu / calls
+    end
+
+    # How many, in what time, and what the processes took meanwhile.
+    defp called(via, host, callers, bytes, seconds, os_pids) do
       inputs = payload(bytes)
       counter = :counters.new(1, [:write_concurrency])
 
@@ -161,11 +176,23 @@ end
         end
 
       Process.sleep(500)
-      {begin, before} = {now(), :counters.get(counter, 1)}
+      {begin, before, used} = {now(), :counters.get(counter, 1), cpu_us(os_pids)}
       await(counter, before + 4, begin + round(seconds * 1.0e9))
-      {finish, later} = {now(), :counters.get(counter, 1)}
+      {finish, later, more} = {now(), :counters.get(counter, 1), cpu_us(os_pids)}
       stop(pids, host)
-      (later - before) * 1.0e9 / (finish - begin)
+      {later - before, finish - begin, more - used}
+    end
+
+    # Of /proc/PID/stat, behind the name, which may have anything in it: utime and stime, in hundredths of
+    # a second.
+    defp cpu_us(os_pids) do
+      Enum.sum(
+        for pid <- os_pids do
+          fields = "/proc/#{pid}/stat" |> File.read!() |> String.split(")") |> List.last()
+          [user, system] = fields |> String.split() |> Enum.slice(11, 2)
+          10_000 * (String.to_integer(user) + String.to_integer(system))
+        end
+      )
     end
 
     # Until the time is over, and there is something to divide by it.
@@ -233,6 +260,7 @@ defmodule Bench.Laptop do
       {"added_latency_us", fn -> added_latency(host, laptops, seconds) end},
       {"requests_per_s", fn -> rate(host, laptops, seconds) end},
       {"bandwidth_bytes_per_s", fn -> bandwidth(host, laptops, seconds) end},
+      {"cpu_us_per_request", fn -> cost(host, near, seconds) end},
       {"small_p99_ms", fn -> small(host, near, seconds) end}
     ]
   end
@@ -277,6 +305,36 @@ defmodule Bench.Laptop do
         fn -> bytes * on(laptop, :rate, [bare, host.node, 2, bytes, seconds]) end
       )
     end
+  end
+
+  defp cost(host, laptop, seconds) do
+    os_pids = [os_pid(laptop) | family(os_pid(host))]
+
+    for {callers, bytes, bare} <- [{256, 64, :echo}, {2, 16 * @mib, :size}],
+        via <- [:client, :erpc] do
+      cost = &on(laptop, :cost, [&1, host.node, callers, bytes, seconds, os_pids])
+
+      compare(
+        "cpu_us_per_request",
+        %{via: via, callers: callers, bytes: bytes},
+        "us",
+        fn -> cost.(via) end,
+        fn -> cost.(bare) end
+      )
+    end
+  end
+
+  defp os_pid(node), do: call(node, System, :pid, [])
+
+  # A process and all that it started.
+  defp family(os_pid) do
+    children =
+      for path <- Path.wildcard("/proc/#{os_pid}/task/*/children"),
+          {:ok, listed} <- [File.read(path)],
+          child <- String.split(listed),
+          do: family(child)
+
+    [os_pid | Enum.concat(children)]
   end
 
   defp small(host, laptop, seconds) do
