@@ -28,7 +28,9 @@ defmodule GpuSched.DeployTest do
       done
       """
 
-      names = ~w(ERL_AFLAGS ERL_FLAGS ERL_ZFLAGS FLY_APP_NAME RELEASE_COOKIE)
+      names =
+        ~w(ERL_AFLAGS ERL_FLAGS ERL_ZFLAGS FLY_APP_NAME RELEASE_COOKIE GPU_SCHED_ADDRESS GPU_SCHED_LISTEN)
+
       cleared = for name <- names, do: {name, nil}
       options = [env: cleared ++ variables, stderr_to_stdout: true]
       System.cmd(ConnectScript.shell(), ["-eu", "-c", script], options)
@@ -72,6 +74,19 @@ defmodule GpuSched.DeployTest do
         assert env["ERL_AFLAGS"] =~ "inet_dist_use_interface #{tuple}"
         assert env["ERL_AFLAGS"] =~ "-proto_dist inet6_tcp"
       end
+
+      # A name is resolved, and one that is not the host's own says nothing of where to listen.
+      env = environment([{"GPU_SCHED_ADDRESS", "localhost"} | start])
+      assert env["RELEASE_NODE"] == "gpu@localhost"
+      assert env["ERL_AFLAGS"] =~ "inet_dist_use_interface {127,0,0,1}"
+      assert env["ERL_EPMD_ADDRESS"] == "127.0.0.1"
+      nowhere = [{"GPU_SCHED_ADDRESS", "no-such-host.invalid"} | start]
+      assert {output, 1} = run(nowhere)
+      assert output =~ "no-such-host.invalid has no address here"
+      env = environment([{"GPU_SCHED_LISTEN", "10.1.2.3"} | nowhere])
+      assert env["RELEASE_NODE"] == "gpu@no-such-host.invalid"
+      assert env["ERL_AFLAGS"] =~ "inet_dist_use_interface {10,1,2,3}"
+      assert env["ERL_EPMD_ADDRESS"] == "10.1.2.3"
 
       given = [{"GPU_SCHED_ADDRESS", "fd5c:9::2"}, {"ERL_AFLAGS", "-proto_dist inet6_tcp"}]
       env = environment(given)
