@@ -110,7 +110,8 @@ defmodule GpuSched do
     * `:timeout` - milliseconds, or `:infinity`; 5000 unless given. How long to wait, and the
       deadline: past it the request is cancelled, and the error is `:deadline_exceeded`. The
       scheduler is given a little less, so that an answer which is just in time is here in time: by
-      what answers take on their way to their callers of late, at most a quarter of it and 10 ms;
+      what answers take on their way to their callers of late, from node to node as well, but by a
+      quarter of it at most;
     * `:output` - `:binary`, `:list` or `:nx`, as above;
     * `:priority` - 0 (the default, the most urgent) to 7;
     * `:parameters` - a map or keyword list for the model: booleans, numbers and strings;

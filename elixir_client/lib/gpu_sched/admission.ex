@@ -7,7 +7,7 @@ defmodule GpuSched.Admission do
   # The array also tells callers what else changes: the state of the port, its limits, its clock.
   @moduledoc false
 
-  alias GpuSched.Error
+  alias GpuSched.{Error, Way}
 
   @state 1
   @requests 2
@@ -24,7 +24,7 @@ defmodule GpuSched.Admission do
   @generation 13
   @max_values 14
   @refused 15
-  @way_back 16
+  @way 16
   @slots 16
 
   # A busy BEAM is late by milliseconds; what takes longer is not the way.
@@ -80,35 +80,14 @@ defmodule GpuSched.Admission do
   def port_time(ref, time), do: max(time + :atomics.get(ref, @clock_delta), 0)
 
   # By when a request has to be done over there, on the port's clock, for its answer to be with the
-  # caller at `deadline`: earlier by what answers have been on their way of late, but by no more than a
-  # quarter of the time that is left.
+  # caller at `deadline`.
   @spec port_deadline(ref, integer | :infinity) :: non_neg_integer | nil
   def port_deadline(_ref, :infinity), do: nil
+  def port_deadline(ref, deadline), do: port_time(ref, ref |> way() |> Way.due(deadline))
 
-  def port_deadline(ref, deadline) do
-    left = max(deadline - now(), 0)
-    port_time(ref, deadline - min(:atomics.get(ref, @way_back), div(left, 4)))
-  end
-
-  # An answer was so long, in ns, not in the hands of the scheduler: on its way there and back. Of these
-  # the nine tenths' percentile is kept, by steps up that are nine times as large as those down; callers
-  # that do so at once may lose a step.
-  @spec learn_way(ref, integer) :: :ok
-  def learn_way(ref, ns) do
-    ns = ns |> max(0) |> min(@longest_way)
-
-    case :atomics.get(ref, @way_back) do
-      0 -> :atomics.put(ref, @way_back, ns)
-      way when ns > way -> :atomics.put(ref, @way_back, min(way + 9 * step(way), ns))
-      way -> :atomics.put(ref, @way_back, max(way - step(way), ns))
-    end
-  end
-
-  # An answer was not there at its deadline.
-  @spec learn_late(ref) :: :ok
-  def learn_late(ref), do: learn_way(ref, :atomics.get(ref, @way_back) * 2)
-
-  defp step(way), do: div(way, 128) + 1
+  # That of answers to callers on this node.
+  @spec way(ref) :: Way.t()
+  def way(ref), do: {ref, @way, @longest_way}
 
   # A message id that was not used for the last 2^32 requests.
   def next_id(ref), do: Bitwise.band(:atomics.add_get(ref, @next_id, 1), 0xFFFFFFFF)

@@ -12,7 +12,7 @@ defmodule GpuSched.Link do
   # one is older, :erpc is what is left.
   @moduledoc false
 
-  alias GpuSched.{Context, Encode, Error, Local, Options, Remote, Telemetry}
+  alias GpuSched.{Admission, Context, Encode, Error, Local, Options, Remote, Telemetry, Way}
   alias GpuSched.Link.{Body, Bulk, Near}
 
   # What is larger goes in pieces.
@@ -21,9 +21,11 @@ defmodule GpuSched.Link do
   # Who is refused may come again after so many ms.
   @retry_after_ms 100
 
-  # `held`: what could not be sent yet, because too much waits on the link.
+  # `held`: what could not be sent yet, because too much waits on the link. `sent`: when it was sent, if
+  # the time until the answer says how long the way is: with what is large it says how large that is, and
+  # who waits for credit waits over there.
   @enforce_keys [:link, :waiting, :ref, :deadline, :opts, :node]
-  defstruct [:link, :waiting, :ref, :deadline, :opts, :node, :up, :down, :held]
+  defstruct [:link, :waiting, :ref, :deadline, :opts, :node, :up, :down, :held, :sent]
 
   @type t :: %__MODULE__{}
 
@@ -68,9 +70,12 @@ defmodule GpuSched.Link do
     %{ref: ref, deadline: deadline} = handle
     owner = self()
 
-    post(handle, request.bytes, fn ->
+    way = Near.way(handle.waiting)
+    sent = if wait == {false, false}, do: Admission.now()
+
+    post(%{handle | sent: sent}, request.bytes, fn ->
       {:ask, ref, owner, name, request.entries, own_share?, request.bytes, request.body,
-       Local.remaining(deadline), wait}
+       way |> Way.due(deadline) |> Local.left(), wait}
     end)
   end
 
@@ -87,7 +92,7 @@ defmodule GpuSched.Link do
         wait = {opts.overload == :wait, opts.unavailable == :wait}
 
         post(%{handle | up: up}, 0, fn ->
-          {:bulk, ref, owner, name, bytes, size, Local.remaining(deadline), wait}
+          {:bulk, ref, owner, name, bytes, size, Local.left(deadline), wait}
         end)
 
       {:error, error} ->
@@ -178,6 +183,7 @@ defmodule GpuSched.Link do
 
     case {Local.remaining(handle.deadline), interrupts} do
       {0, _} ->
+        if handle.sent != nil, do: Way.learn_late(Near.way(handle.waiting))
         give_up(handle, Local.timed_out(handle.opts.timeout))
 
       {_, %{every: {_ms, fun}}} ->
@@ -213,7 +219,7 @@ defmodule GpuSched.Link do
 
   # What comes of a request: pieces of it are wanted, pieces of the answer, the answer.
   defp take(handle, payload) when is_binary(payload),
-    do: {:done, handle, Local.finish(payload, handle.opts.output)}
+    do: {:done, handle, payload |> Local.finish(handle.opts.output) |> learn_way(handle)}
 
   defp take(handle, {:error, error}), do: {:done, handle, {:error, error}}
   defp take(handle, {:gs_ready, pid}), do: %{handle | up: Bulk.start(handle.up, pid, handle.ref)}
@@ -228,6 +234,11 @@ defmodule GpuSched.Link do
       {:done, pieces} -> take(handle, IO.iodata_to_binary(pieces))
     end
   end
+
+  defp learn_way(answer, %{sent: sent, down: nil} = handle) when sent != nil,
+    do: Way.learn_from(answer, Near.way(handle.waiting), sent)
+
+  defp learn_way(answer, _handle), do: answer
 
   # No message of it is in the mailbox, or comes later.
   defp close(%{ref: ref}) do

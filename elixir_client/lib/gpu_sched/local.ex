@@ -15,7 +15,8 @@ defmodule GpuSched.Local do
     Server,
     Telemetry,
     Tensor,
-    Upload
+    Upload,
+    Way
   }
 
   # A request under way: what Many and Stream keep of it.
@@ -36,6 +37,15 @@ defmodule GpuSched.Local do
   @spec remaining(deadline) :: timeout
   def remaining(:infinity), do: :infinity
   def remaining(deadline), do: max(div(deadline - Admission.now() + 999_999, 1_000_000), 0)
+
+  # The same for another node, whose clock is another: in µs, since that is what is lost each time.
+  @spec left(deadline) :: non_neg_integer | :infinity
+  def left(:infinity), do: :infinity
+  def left(deadline), do: max(div(deadline - Admission.now(), 1_000), 0)
+
+  @spec from_left(non_neg_integer | :infinity) :: deadline
+  def from_left(:infinity), do: :infinity
+  def from_left(us), do: Admission.now() + us * 1_000
 
   # ---- one result
 
@@ -65,7 +75,7 @@ defmodule GpuSched.Local do
 
       receive do
         {^ref, payload} ->
-          payload |> finish(opts.output) |> learn_way(ctx, sent)
+          payload |> finish(opts.output) |> Way.learn_from(Admission.way(ctx.counters), sent)
 
         {:DOWN, ^ref, :process, _pid, reason} ->
           {:error, server_down(reason)}
@@ -76,8 +86,7 @@ defmodule GpuSched.Local do
       after
         remaining(deadline) ->
           abandon(ctx, id, ref)
-          # Who can't be served in time is told before that, so it is on its way.
-          Admission.learn_late(ctx.counters)
+          Way.learn_late(Admission.way(ctx.counters))
           {:error, timed_out(opts.timeout)}
       end
     end
@@ -260,17 +269,6 @@ defmodule GpuSched.Local do
       0 -> :ok
     end
   end
-
-  # What its first attempt was not in the scheduler's hands, it was on its way. For those who look at
-  # an answer as soon as it is there.
-  @spec learn_way(answer, Context.t(), integer) :: answer when answer: term
-  def learn_way({:ok, %{"attempts" => 1} = result} = answer, ctx, sent) do
-    inside = (result["queue_us"] + result["compute_us"]) * 1_000
-    Admission.learn_way(ctx.counters, Admission.now() - sent - inside)
-    answer
-  end
-
-  def learn_way(answer, _ctx, _sent), do: answer
 
   # From what the server sent to what the caller gets; :raw is for who passes it on.
   @spec finish(binary | {:error, Error.t()}, :binary | :list | :nx | :raw) ::

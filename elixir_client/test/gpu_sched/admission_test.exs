@@ -168,7 +168,7 @@ defmodule GpuSched.AdmissionTest do
   end
 
   describe "the way back" do
-    alias GpuSched.Admission
+    alias GpuSched.{Admission, Way}
 
     @ms 1_000_000
 
@@ -182,22 +182,25 @@ defmodule GpuSched.AdmissionTest do
     test "is left out of what the scheduler has: nine tenths of it" do
       ref = Admission.new()
       assert earlier(ref, 1_000 * @ms) == 0
-      for n <- 1..4_000, do: Admission.learn_way(ref, rem(n * 7, 10) * @ms)
+      for n <- 1..4_000, do: Way.learn(Admission.way(ref), rem(n * 7, 10) * @ms)
       assert_in_delta earlier(ref, 1_000 * @ms), 8.5 * @ms, 1.5 * @ms
       # It becomes short again.
-      for _ <- 1..4_000, do: Admission.learn_way(ref, 100_000)
+      for _ <- 1..4_000, do: Way.learn(Admission.way(ref), 100_000)
       assert_in_delta earlier(ref, 1_000 * @ms), 100_000, 1_000
     end
 
     test "is what it mostly is, not what it was once" do
       ref = Admission.new()
-      for n <- 1..4_000, do: Admission.learn_way(ref, if(rem(n, 50) == 0, do: 9 * @ms, else: @ms))
+
+      for n <- 1..4_000,
+          do: Way.learn(Admission.way(ref), if(rem(n, 50) == 0, do: 9 * @ms, else: @ms))
+
       assert_in_delta earlier(ref, 1_000 * @ms), @ms, @ms / 4
     end
 
     test "takes a quarter of the time at most, and never more than 10 ms" do
       ref = Admission.new()
-      Admission.learn_way(ref, 1_000 * @ms)
+      Way.learn(Admission.way(ref), 1_000 * @ms)
       assert earlier(ref, 1_000_000 * @ms) == 10 * @ms
       assert earlier(ref, 8 * @ms) <= 2 * @ms
       assert earlier(ref, -@ms) == 0
@@ -206,8 +209,8 @@ defmodule GpuSched.AdmissionTest do
 
     test "is longer than was thought where answers come too late" do
       ref = Admission.new()
-      Admission.learn_way(ref, @ms)
-      for _ <- 1..20, do: Admission.learn_late(ref)
+      Way.learn(Admission.way(ref), @ms)
+      for _ <- 1..20, do: Way.learn_late(Admission.way(ref))
       assert earlier(ref, 1_000 * @ms) > 2 * @ms
     end
 

@@ -79,6 +79,27 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> seen(host)["held"] == 0 and taken(host) == {0, 0} end)
   end
 
+  test "the way is learnt there as well, and left out of what the scheduler has" do
+    {host, laptop, server} = pair()
+    assert {:ok, _} = infer(laptop, server, "echo", %{}, timeout: :infinity)
+    way = HostNode.call(laptop, LinkScript, :earlier, [host.node])
+    assert way > 0
+    # Who waits for credit, and large bodies, say nothing of it.
+    large = %{"x" => :binary.copy("x", 2 * 1_048_576)}
+    assert {:ok, _} = infer(laptop, server, "echo", large)
+    assert {:ok, _} = infer(laptop, server, "echo", %{}, overload: :wait)
+    assert HostNode.call(laptop, LinkScript, :earlier, [host.node]) == way
+
+    # All clocks are this machine's. It is to be done so much earlier than in a minute, and once on the
+    # way later, since the host counts from when it comes.
+    before = GpuSched.Admission.now()
+    assert {:ok, _} = infer(laptop, server, "echo", %{}, timeout: 60_000)
+    now = GpuSched.Admission.now()
+    deadline = List.last(seen(host)["deadlines"])
+    assert deadline >= before + 60_000_000_000 - way - 1_000_000
+    assert deadline <= now + 60_000_000_000 - way
+  end
+
   test "a caller that dies takes its request along, and so does its node" do
     {host, laptop, server} = pair()
     large = %{"x" => bytes(2_000_000)}

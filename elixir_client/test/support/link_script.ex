@@ -3,6 +3,9 @@ defmodule GpuSched.LinkScript do
   # What the tests of links run on a laptop.
   @moduledoc false
 
+  alias GpuSched.{Admission, Way}
+  alias GpuSched.Link.Near
+
   # Whether requests to that node go by a link: its process there, or nil.
   def link(node) do
     case GpuSched.Link.Near.fetch(node, 60_000) do
@@ -96,6 +99,13 @@ defmodule GpuSched.LinkScript do
   # that keeps it (see ended/1), as the upload itself is answered.
   def standing(server, size) do
     kept(fn -> freeze_at_piece(upload(server, size, :infinity)) end)
+  end
+
+  # By how much earlier a request to a node is to be done, with a quarter of an hour left, in ns.
+  def earlier(node) do
+    {:ok, _link, waiting} = Near.fetch(node, 5_000)
+    deadline = Admission.now() + 900_000_000_000
+    deadline - Way.due(Near.way(waiting), deadline)
   end
 
   # An upload that has been asked for; nothing of it may have been sent yet.

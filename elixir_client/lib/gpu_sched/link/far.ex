@@ -156,7 +156,7 @@ defmodule GpuSched.Link.Far do
 
   # ---- what is asked
 
-  defp item({:ask, ref, owner, name, entries, own_share?, bytes, body, timeout, wait}, state) do
+  defp item({:ask, ref, owner, name, entries, own_share?, bytes, body, left, wait}, state) do
     case server(state, name) do
       {{:ok, ctx, entry}, state} ->
         {entries, body, more} =
@@ -164,7 +164,7 @@ defmodule GpuSched.Link.Far do
             do: {entries, body, 0},
             else: {entries + 1, [entry | body], byte_size(entry)}
 
-        request = {ref, owner, entries, body, bytes + more, Local.deadline(timeout)}
+        request = {ref, owner, entries, body, bytes + more, Local.from_left(left)}
         begin(state, ctx, request, wait)
 
       {{:error, error}, state} ->
@@ -172,7 +172,7 @@ defmodule GpuSched.Link.Far do
     end
   end
 
-  defp item({:bulk, ref, owner, name, bytes, size, timeout, wait}, state) do
+  defp item({:bulk, ref, owner, name, bytes, size, left, wait}, state) do
     case server(state, name) do
       {{:ok, ctx, _entry}, state} ->
         upload = %{
@@ -181,7 +181,7 @@ defmodule GpuSched.Link.Far do
           ctx: ctx,
           bytes: bytes,
           size: size,
-          deadline: Local.deadline(timeout)
+          deadline: Local.from_left(left)
         }
 
         case foresee(state, ctx, bytes) do

@@ -10,6 +10,7 @@ defmodule GpuSched.Link.Near do
   use GenServer
 
   alias GpuSched.Link.Far
+  alias GpuSched.Way
 
   @table __MODULE__
   @version 3
@@ -29,8 +30,12 @@ defmodule GpuSched.Link.Near do
   @none_ms 10_000
   @open_ms 5_000
 
+  # Between two continents and back, with something before it.
+  @longest_way 1_000_000_000
+
   def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
+  # What waits on a link, in bytes, and how long answers are on their way.
   @type waiting :: :atomics.atomics_ref()
 
   # :late where it took longer than `patience` to open one. With it comes what counts what waits there.
@@ -61,6 +66,10 @@ defmodule GpuSched.Link.Near do
         {:full, now - bytes}
     end
   end
+
+  # That of small requests to the node and back.
+  @spec way(waiting) :: Way.t()
+  def way(waiting), do: {waiting, 2, @longest_way}
 
   @spec most_waiting :: pos_integer
   def most_waiting, do: @most_waiting
@@ -152,7 +161,7 @@ defmodule GpuSched.Link.Near do
     case far do
       {:ok, pid} ->
         Process.monitor(pid)
-        waiting = :atomics.new(1, signed: true)
+        waiting = :atomics.new(2, signed: true)
         send(keeper, {:opened, node, self(), waiting})
         loop(%{far: pid, keeping: keeping, waiting: waiting}, 0)
 

@@ -7,7 +7,7 @@ defmodule GpuSched.Load.Sender do
   # written into shared memory (which takes a while), each request has a process.
   @moduledoc false
 
-  alias GpuSched.{Admission, Encode, Error, Local, Options, Protocol, Request, Resolve}
+  alias GpuSched.{Admission, Encode, Error, Local, Options, Protocol, Request, Resolve, Way}
 
   @type t ::
           {:local, GpuSched.Context.t(), String.t(), Options.t()}
@@ -94,7 +94,10 @@ defmodule GpuSched.Load.Sender do
         {:error, :unavailable}
 
       payload when is_binary(payload) ->
-        payload |> Protocol.result() |> Local.learn_way(local.ctx, local.sent) |> plain()
+        payload
+        |> Protocol.result()
+        |> Way.learn_from(Admission.way(local.ctx.counters), local.sent)
+        |> plain()
 
       answer ->
         plain(answer)
