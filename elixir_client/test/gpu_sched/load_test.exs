@@ -336,14 +336,15 @@ defmodule GpuSched.LoadTest do
     test "finds what a server of known capacity can take" do
       answered = :ets.new(:answered, [:public])
 
-      # Of each rate it answers so many, whatever time that takes: 200 in one second.
+      # Of each rate it answers 100 in half a second, whatever time that takes; and in one window nothing
+      # can be seen to pile up.
       target = fn _ ->
         {:parent, lane} = Process.info(self(), :parent)
         if :ets.update_counter(answered, lane, 1, {lane, 0}) <= 100, do: :ok, else: :error
       end
 
-      options = [search: [from: 25, precision: 0.3], within: 60_000, duration: 500, lanes: 1]
-      run = run(target, options ++ [arrivals: :constant, max_lateness: 1.0e6])
+      search = [search: [from: 25, precision: 0.3], within: 60_000, max_lateness: 1.0e6]
+      run = run(target, search ++ [arrivals: :constant, duration: 500, window: 500, lanes: 1])
       assert %{"rate" => rate, "fails_at" => fails} = run.search
       assert rate >= 150 and rate <= 202
       assert fails > 202 and fails <= rate * 1.3 + 1
@@ -369,6 +370,7 @@ defmodule GpuSched.LoadTest do
           search: search,
           within: 60_000,
           duration: 100,
+          window: 100,
           max_lateness: 1.0e6,
           arrivals: :constant
         )
