@@ -230,7 +230,8 @@ defmodule GpuSched.ClusterTest do
   test "a connected node without the application is waited for once" do
     host = HostNode.start(name: "host")
     HostNode.scheduler(host)
-    laptop = laptop([host])
+    # It looks more often, and so has it over sooner.
+    laptop = laptop([host], args: ["-gpu_sched", "cluster", "[{interval,60}]"])
     known(laptop, 1)
     bare = HostNode.start(name: "bare", cookie: host.cookie, library: false)
     true = HostNode.call(laptop, Node, :connect, [bare.node])
