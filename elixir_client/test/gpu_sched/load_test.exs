@@ -119,9 +119,9 @@ defmodule GpuSched.LoadTest do
     test "measures what the target itself saw, from the schedule on" do
       # A queue of 2 ms each at 300 a second, which stalls once.
       n = 300
-      target = LoadTarget.logged(LoadTarget.start(2, stall: {100, 200}), self())
+      target = LoadTarget.logged(LoadTarget.start(2, stall: {40, 200}), self())
       payload = Enum.to_list(0..(n - 1))
-      options = [rate: 300, duration: 1_000, seed: 4, payload: payload, pool: n, lanes: 1]
+      options = [rate: 300, duration: 400, seed: 4, payload: payload, pool: n, lanes: 1]
       point = point(target, options)
       times = schedule(Schedule.new(:poisson, 300, 4), point["sent"])
 
