@@ -89,9 +89,9 @@ defmodule GpuSched.LoadTest do
     end
 
     test "has a stall in its percentiles, which a closed loop hides" do
-      # One of 1 ms each, the 20th takes 400: what is due meanwhile waits for it.
+      # One after the other, and the 20th takes 400 ms: what is due meanwhile waits for it.
       options = [rate: 200, arrivals: :constant, duration: 1_000]
-      open = point(LoadTarget.start(1, stall: {20, 400}), options)
+      open = point(LoadTarget.start(0, stall: {20, 400}), options)
       assert open["sent"] == 200
       # 80 were due in that time, 60 of them in the first 300 ms.
       assert slow(open, 100) >= 60
@@ -99,7 +99,7 @@ defmodule GpuSched.LoadTest do
 
       # The same through a caller that waits: nothing else is sent meanwhile, so one is slow, here the
       # first.
-      target = LoadTarget.logged(LoadTarget.start(1, stall: {0, 400}), self())
+      target = LoadTarget.logged(LoadTarget.start(0, stall: {0, 400}), self())
       closed = closed_point(target, concurrency: 1, duration: 500, payload: [1])
       assert closed["latency"].max >= 400 * @ms
       calls = served([])
