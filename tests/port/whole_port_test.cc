@@ -753,7 +753,7 @@ TEST_F(WholePort, AReaderWhoDoesNotReadDoesNotKeepTheEndFromBeingSeen)
     ASSERT_EQ(poll(&readable, 1, 120000), 1);
     auto begin = std::chrono::steady_clock::now();
     EXPECT_EQ(Stop(), 0);
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(4));
 }
 
 TEST_F(WholePort, ManyRequestsAtOnceAreAllAnswered)

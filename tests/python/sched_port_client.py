@@ -162,7 +162,7 @@ class Client:
 
     # --------------------------------------------------------------------------------------- end
 
-    def close(self, timeout=5):
+    def close(self, timeout=60):
         """Ends the input, which ends the program; its exit code."""
         for fd in (self.out, self.in_):
             if fd >= 0:

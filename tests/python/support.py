@@ -122,7 +122,7 @@ def find_test_plugin(name):
     return path if path and os.path.isfile(path) else None
 
 
-def wait_until(condition, what, seconds=10):
+def wait_until(condition, what, seconds=60):
     """Asks until it is so. What is waited for is another process, which sends nothing here."""
     until = time.monotonic() + seconds
     while not condition():

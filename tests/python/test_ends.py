@@ -14,6 +14,10 @@ import unittest
 from sched_port_client import tensor
 from support import PortCase, children, is_alive, wait_until
 
+# They are gone within a second, on a machine that runs them; the batch that is under way would take
+# five.
+SOON = 4
+
 
 class Ends(PortCase):
     def setUp(self):
@@ -28,8 +32,8 @@ class Ends(PortCase):
         wait_until(lambda: self.client.call("stats")["requests"]["running"] == 1, "it runs")
 
     def assert_all_gone(self, began):
-        wait_until(lambda: not any(map(is_alive, self.workers)), "workers are gone", 1)
-        self.assertLess(time.monotonic() - began, 1.0)
+        wait_until(lambda: not any(map(is_alive, self.workers)), "workers are gone", SOON)
+        self.assertLess(time.monotonic() - began, SOON)
 
     def test_at_the_end_of_the_input(self):
         began = time.monotonic()
@@ -47,7 +51,7 @@ class Ends(PortCase):
         began = time.monotonic()
         os.close(self.client.out)
         self.client.out = -1
-        self.assertEqual(self.client.process.wait(2), 0)
+        self.assertEqual(self.client.process.wait(SOON), 0)
         self.assert_all_gone(began)
 
     def test_when_nobody_reads_any_more(self):
@@ -55,21 +59,21 @@ class Ends(PortCase):
         self.client.in_ = -1
         began = time.monotonic()
         self.client.notify("cancel", 1)
-        self.assertEqual(self.client.process.wait(2), 0)
+        self.assertEqual(self.client.process.wait(SOON), 0)
         self.assert_all_gone(began)
 
     def test_on_sigterm(self):
         self.run_a_batch()
         began = time.monotonic()
         self.client.process.send_signal(signal.SIGTERM)
-        self.assertEqual(self.client.process.wait(2), 0)
+        self.assertEqual(self.client.process.wait(SOON), 0)
         self.assert_all_gone(began)
 
     def test_killed(self):
         self.run_a_batch()
         began = time.monotonic()
         self.client.process.kill()
-        self.client.process.wait(2)
+        self.client.process.wait(SOON)
         self.assert_all_gone(began)
 
     def test_killed_beside_workers_that_cannot_move_it_is_seen_at_once(self):
@@ -134,9 +138,9 @@ class SlowReaders(PortCase):
         began = time.monotonic()
         os.close(self.client.out)
         self.client.out = -1
-        self.assertEqual(self.client.process.wait(2), 0)
-        wait_until(lambda: not any(map(is_alive, workers)), "workers are gone", 1)
-        self.assertLess(time.monotonic() - began, 1.0)
+        self.assertEqual(self.client.process.wait(SOON), 0)
+        wait_until(lambda: not any(map(is_alive, workers)), "workers are gone", SOON)
+        self.assertLess(time.monotonic() - began, SOON)
 
 
 class DeadWorkers(PortCase):

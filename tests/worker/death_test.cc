@@ -497,7 +497,7 @@ TEST_P(LonelyHost, TakesItsWorkerWithIt)
         EXPECT_EQ(poll(&fd, 1, 120000), 1) << "the worker lives on";
     }
     uint64_t took = now_ns() - begin;
-    EXPECT_LT(took, UINT64_C(1000000000)) << "ns";
+    EXPECT_LT(took, UINT64_C(4000000000)) << "ns: a second on a machine that runs it";
     int status;
     EXPECT_EQ(waitpid(host, &status, 0), host);
     close(pidfd);

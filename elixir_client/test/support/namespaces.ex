@@ -12,13 +12,18 @@ defmodule GpuSched.Namespaces do
 
     with nil <- lacking(~w(ip)),
          {_, 0} <- ip(["netns", "add", name]) do
+      # To be made is one thing, to be entered another: a root that is no mount point is in the way.
+      entered = ip(["-n", name, "link", "show"])
       ip(["netns", "del", name])
-      nil
+      if elem(entered, 1) != 0, do: not_permitted(entered)
     else
-      {output, _} -> "network namespaces are not permitted here: #{String.trim(output)}"
+      {_output, _status} = refused -> not_permitted(refused)
       reason -> reason
     end
   end
+
+  defp not_permitted({output, _status}),
+    do: "network namespaces are not permitted here: #{String.trim(output)}"
 
   def netem_missing do
     name = "gs-probe-#{System.pid()}"
