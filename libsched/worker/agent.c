@@ -187,6 +187,14 @@ static bool reserve_record(struct agent *agent, size_t length)
 {
     if (length <= agent->record_capacity && agent->record != NULL)
         return true;
+    if (length <= agent->spare_capacity && agent->spare_record != NULL) {
+        free(agent->record);
+        agent->record = agent->spare_record;
+        agent->record_capacity = agent->spare_capacity;
+        agent->spare_record = NULL;
+        agent->spare_capacity = 0;
+        return true;
+    }
     size_t capacity = 4096;
     while (capacity < length)
         capacity *= 2;
@@ -273,6 +281,7 @@ static void release(struct agent *agent)
     agent_results_close(agent);
     wire_writer_free(&agent->out);
     free(agent->record);
+    free(agent->spare_record);
     free(agent->plugin_path);
     agent_steps_free(agent);
     id_map_free(&agent->models);

@@ -109,6 +109,8 @@ struct agent {
     bool unannounced;      /* something was sent since the host was last woken */
     unsigned char *record; /* the command under way */
     size_t record_capacity;
+    unsigned char *spare_record; /* the memory of one before, for the next; NULL: none */
+    size_t spare_capacity;
 
     struct control *control;
     struct control_segment *last_segment; /* most tensors lie where the one before did */

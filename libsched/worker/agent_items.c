@@ -179,11 +179,12 @@ static void release_joins(struct agent *agent, struct agent_joins *joins)
 {
     if (--joins->users > 0)
         return;
-    /* The next command may use it, unless it is the memory of an unusually large one. */
-    if (joins->record_capacity > agent->record_capacity && joins->record_capacity <= LARGEST_KEPT) {
-        free(agent->record);
-        agent->record = joins->record;
-        agent->record_capacity = joins->record_capacity;
+    /* The next command may use it, unless it is the memory of an unusually large one. Not in the
+     * place of this command's: that may still be read. */
+    if (joins->record_capacity > agent->spare_capacity && joins->record_capacity <= LARGEST_KEPT) {
+        free(agent->spare_record);
+        agent->spare_record = joins->record;
+        agent->spare_capacity = joins->record_capacity;
     } else {
         free(joins->record);
     }

@@ -417,6 +417,34 @@ TEST_P(Plugin, WaitsForStepsBeforeItDoesAnythingElse)
     w.wait(WORKER_UNLOADED);
 }
 
+TEST_P(Plugin, ReadsACommandThatEndsALargerStep)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    std::vector<Item> many;
+    for (uint64_t id = 1; id <= 200; id++)
+        many.push_back({id, "x"});
+    w.up();
+    w.load({}, 1, "pair");
+    /* The memory of its command is free when it ends: that is while the next one is read. */
+    ASSERT_EQ(w.run(1, 1, many), 0) << w.run_error;
+    ASSERT_EQ(worker_unload(w.raw, 1), 0);
+    Event step = w.wait(WORKER_STEP);
+    EXPECT_EQ(step.raw.status, 0) << step.message;
+    Event unloaded = w.wait(WORKER_UNLOADED);
+    EXPECT_EQ(unloaded.raw.status, 0) << unloaded.message;
+    EXPECT_EQ(unloaded.raw.key, 1u);
+
+    w.load({}, 1, "pair");
+    ASSERT_EQ(w.run(2, 1, many), 0) << w.run_error;
+    ASSERT_EQ(w.run(3, 1, {{1001, "x"}}), 0) << w.run_error;
+    ASSERT_EQ(w.run(4, 1, {{1002, "x"}}), 0) << w.run_error;
+    for (uint64_t batch = 2; batch <= 3; batch++) {
+        step = w.wait(WORKER_STEP);
+        EXPECT_EQ(step.raw.batch, batch);
+        EXPECT_EQ(step.raw.status, 0) << step.message;
+    }
+}
+
 TEST_P(Plugin, LetsAStepThatFailsAtOnceFailAlone)
 {
     Worker w(thread(), 1 << 20, with_plugins);
