@@ -221,12 +221,19 @@ void agent_steps_free(struct agent *agent)
         free(agent->steps[i].items);
 }
 
+/* Results of a step that is under way can't make room for those of one behind it: until it is over
+ * nobody is told of them. */
+static bool has_room(const struct agent *agent)
+{
+    return agent->heap.used <= agent->heap.size / 4;
+}
+
 /* Whether a step may be begun beside those that are under way. */
 static bool may_overlap(const struct agent *agent, const struct protocol_run *run,
                         const struct agent_model *model)
 {
     if (model == NULL || run->prepare != 0 || run->n_stays > 0 || run->n_leaves > 0 ||
-        run->n_joins == 0 || !engine_has_begin(model->engine))
+        run->n_joins == 0 || !engine_has_begin(model->engine) || !has_room(agent))
         return false;
     for (uint32_t i = 0; i < agent->n_steps; i++)
         if (agent->steps[(agent->first_step + i) % AGENT_STEPS].run.batch == run->batch)

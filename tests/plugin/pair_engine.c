@@ -2,7 +2,7 @@
 /*
  * An engine whose steps are over only when another was begun behind them, or when they are waited
  * for. Each answers how many were under way with it at most. A request with the parameter "fail"
- * lets its step fail at once.
+ * lets its step fail at once; one with "room" takes so many bytes of result memory at once.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,8 @@ static int pair_describe(libsched_engine_model *model, libsched_engine_descripti
     (void)model;
     (void)err;
     memset(out, 0, sizeof(*out));
-    out->n_inputs = out->n_outputs = 1;
+    out->n_inputs = 1;
+    out->n_outputs = 2;
     strcpy(out->inputs[0].name, "data");
     out->inputs[0].datatype = LIBSCHED_UINT8;
     out->inputs[0].rank = 1;
@@ -44,6 +45,10 @@ static int pair_describe(libsched_engine_model *model, libsched_engine_descripti
     out->outputs[0].datatype = LIBSCHED_INT64;
     out->outputs[0].rank = 1;
     out->outputs[0].shape[0] = 1;
+    strcpy(out->outputs[1].name, "room");
+    out->outputs[1].datatype = LIBSCHED_UINT8;
+    out->outputs[1].rank = 1;
+    out->outputs[1].shape[0] = -1;
     out->max_batch_requests = 16;
     out->max_batch_units = out->max_request_units = 16;
     out->units_fixed = 1;
@@ -56,13 +61,33 @@ static void pair_close(libsched_engine_model *model)
     free(model);
 }
 
+static int64_t parameter(const libsched_item *item, const char *name)
+{
+    for (uint32_t i = 0; i < item->n_parameters; i++)
+        if (strcmp(item->parameters[i].name, name) == 0)
+            return item->parameters[i].value.integer;
+    return 0;
+}
+
+static void take_room(libsched_engine_batch *batch, const libsched_engine_host *host,
+                      libsched_item *item)
+{
+    const int64_t bytes = parameter(item, "room");
+
+    /* Where there is none the host has ended it. */
+    if (bytes > 0)
+        (void)host->output(batch->host, item, "room", LIBSCHED_UINT8, 1, &bytes, (uint64_t)bytes);
+}
+
 static int pair_begin(libsched_engine_model *model, libsched_engine_batch *batch,
                       const libsched_engine_host *host, bool *pending, libsched_error *err)
 {
     (void)err;
     for (uint32_t i = 0; i < batch->n_items; i++)
-        if (batch->items[i]->n_parameters > 0)
+        if (parameter(batch->items[i], "fail") != 0)
             return LIBSCHED_EENGINE;
+    for (uint32_t i = 0; i < batch->n_items; i++)
+        take_room(batch, host, batch->items[i]);
     model->steps[model->n++] = (struct step){batch, host, model->n};
     for (int i = 0; i < model->n; i++)
         model->steps[i].most = model->n;

@@ -445,6 +445,24 @@ TEST_P(Plugin, ReadsACommandThatEndsALargerStep)
     }
 }
 
+TEST_P(Plugin, BeginsNoStepForWhichResultMemoryMayBeShort)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    w.up();
+    w.load({}, 1, "pair");
+    /* Either has room, but only once the other is over and its results were released. */
+    ASSERT_EQ(w.run(1, 1, {{1, "x", {integer("room", 600000)}}}), 0) << w.run_error;
+    ASSERT_EQ(w.run(2, 1, {{2, "x", {integer("room", 600000)}}}), 0) << w.run_error;
+    ASSERT_EQ(worker_unload(w.raw, 1), 0);
+    for (uint64_t id = 1; id <= 2; id++) {
+        Event item = w.wait(WORKER_ITEM);
+        EXPECT_EQ(item.raw.id, id);
+        ASSERT_EQ(item.raw.status, 0) << item.message;
+        EXPECT_EQ(value_of(item), 1) << "it was alone";
+    }
+    w.wait(WORKER_UNLOADED);
+}
+
 TEST_P(Plugin, LetsAStepThatFailsAtOnceFailAlone)
 {
     Worker w(thread(), 1 << 20, with_plugins);
