@@ -65,6 +65,13 @@ struct cuda_mark {
     uint64_t uploads, downloads; /* pieces that were pushed before it */
 };
 
+/* Marks before which something failed that was waited for with them, with what was downloaded: each
+ * of them has to say so, whoever asks for it. */
+struct cuda_dropped {
+    uint64_t after, until;
+    libsched_error why;
+};
+
 struct cuda_plan;
 
 /* NVML's, of the thread that reads it (readings.c). */
@@ -88,6 +95,7 @@ struct cuda_device {
     struct cuda_ring uploads, downloads;
     struct cuda_mark marks[CUDA_MARKS]; /* mark n is marks[n % CUDA_MARKS] */
     uint64_t last_mark, reached;        /* the last that was made, and that is known to be over */
+    struct cuda_dropped dropped;
 
     cublasLtHandle_t blas;
     struct cuda_span workspace;
@@ -241,6 +249,8 @@ uint64_t cuda_now(void);
 
 int cuda_marks_open(struct cuda_device *device, libsched_error *err);
 void cuda_marks_close(struct cuda_device *device);
+/* What was downloaded before the marks up to this one was dropped. */
+void cuda_marks_drop(struct cuda_device *device, uint64_t until, const libsched_error *why);
 int cuda_mark(libsched_device *device, uint64_t *out, libsched_error *err);
 int cuda_reached(libsched_device *device, uint64_t mark, bool wait, libsched_error *err);
 

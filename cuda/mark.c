@@ -30,6 +30,18 @@ void cuda_marks_close(struct cuda_device *device)
     }
 }
 
+void cuda_marks_drop(struct cuda_device *device, uint64_t until, const libsched_error *why)
+{
+    struct cuda_dropped *dropped = &device->dropped;
+
+    if (until == device->reached)
+        return;
+    if (dropped->until != device->reached)
+        dropped->after = device->reached;
+    dropped->until = until;
+    dropped->why = *why;
+}
+
 int cuda_mark(libsched_device *base, uint64_t *out, libsched_error *err)
 {
     struct cuda_device *device = cuda_device_of(base);
@@ -94,6 +106,11 @@ int cuda_reached(libsched_device *base, uint64_t number, bool wait, libsched_err
     }
     if (number == 0 || number > device->last_mark)
         return libsched_error_set(err, LIBSCHED_EINVAL, "there is no such mark");
+    if (number > device->dropped.after && number <= device->dropped.until) {
+        if (err != NULL)
+            *err = device->dropped.why;
+        return device->dropped.why.status;
+    }
     if (number <= device->reached)
         return LIBSCHED_OK;
     /* All of them, whatever becomes of one: nothing may write to the caller's memory later. */
@@ -114,6 +131,8 @@ int cuda_reached(libsched_device *base, uint64_t number, bool wait, libsched_err
         first = device->failure;
         device->failure.status = LIBSCHED_OK;
     }
+    if (first.status != LIBSCHED_OK)
+        cuda_marks_drop(device, number, &first);
     device->reached = number;
     cuda_stage_finish_until(device, mark->uploads, mark->downloads, first.status != LIBSCHED_OK);
     if (first.status != LIBSCHED_OK && err != NULL)

@@ -148,6 +148,9 @@ int cuda_synchronize(libsched_device *base, libsched_error *err)
         if (status != LIBSCHED_OK && first.status == LIBSCHED_OK)
             first = other;
     }
+    if (first.status != LIBSCHED_OK)
+        cuda_marks_drop(device, device->last_mark, &first);
+    device->reached = device->last_mark;
     cuda_stage_finish(device, first.status != LIBSCHED_OK);
     if (first.status != LIBSCHED_OK && err != NULL)
         *err = first;

@@ -80,6 +80,32 @@ TEST_F(marks, are_all_reached_when_everything_is_done)
     EXPECT_EQ(LIBSCHED_EINVAL, driver->reached(device, 0, true, &err));
 }
 
+/* What was downloaded went with it: none of them may look as if it were there. */
+TEST_F(marks, before_one_that_failed_have_failed_too)
+{
+    std::vector<float> got[4];
+    uint64_t at[4];
+    for (int i = 0; i < 3; i++)
+        at[i] = there_and_back((float)i, got[i]);
+    fake_cuda_fail("cudaEventQuery", 0, 1);
+    const int failure = driver->reached(device, at[1], true, &err);
+    ASSERT_NE(LIBSCHED_OK, failure);
+    ASSERT_NE(LIBSCHED_EDEVICELOST, failure);
+    err = {};
+    EXPECT_EQ(failure, driver->reached(device, at[0], false, &err));
+    EXPECT_STRNE("", err.message);
+    EXPECT_EQ(std::vector<float>(4, -1), got[0]);
+    EXPECT_EQ(std::vector<float>(4, -1), got[1]);
+    EXPECT_EQ(LIBSCHED_OK, driver->reached(device, at[2], true, &err)) << err.message;
+    EXPECT_EQ(std::vector<float>(4, 2), got[2]);
+    /* Of all of them together, too. */
+    at[3] = there_and_back(3, got[3]);
+    fake_cuda_fail("cudaEventRecord", 0, 1);
+    ASSERT_NE(LIBSCHED_OK, driver->synchronize(device, &err));
+    EXPECT_NE(LIBSCHED_OK, driver->reached(device, at[3], true, &err));
+    EXPECT_EQ(std::vector<float>(4, -1), got[3]);
+}
+
 TEST_F(marks, of_a_device_that_is_lost_are_not_reached)
 {
     std::vector<float> got;

@@ -291,6 +291,24 @@ TEST_F(overlap, what_fails_is_one_batch_and_no_other)
     }
 }
 
+/* What the second has computed went with it: that is no answer. */
+TEST_F(overlap, what_is_lost_in_the_end_of_one_is_told_of_the_other)
+{
+    const auto expected = alone({b});
+    Batch batches[3] = {Batch({{a}}), Batch({{b}}), Batch({{b}})};
+    fake_cuda_fail("cudaMemcpyAsync", 0, 1);
+    ASSERT_EQ(LIBSCHED_OK, begin(batches[0])) << err.message;
+    ASSERT_EQ(LIBSCHED_OK, begin(batches[1])) << err.message;
+    /* That all of it is waited for. */
+    fake_cuda_fail("cudaEventRecord", 0, 1);
+    EXPECT_NE(LIBSCHED_OK, finish());
+    EXPECT_NE(LIBSCHED_OK, finish());
+    EXPECT_EQ(0u, batches[0].ended() + batches[1].ended()) << "that is the host's to do";
+    ASSERT_EQ(LIBSCHED_OK, begin(batches[2])) << err.message;
+    EXPECT_EQ(LIBSCHED_OK, finish()) << err.message;
+    EXPECT_EQ(expected, batches[2].items[0].output);
+}
+
 /* Its first chunk is still under way when the second is found to be wrong: only then may the host
  * take its memory back. */
 TEST_F(overlap, a_request_that_is_wrong_ends_when_nothing_of_it_is_under_way)

@@ -324,7 +324,8 @@ typedef struct libsched_device_driver {
     /* Whether everything before a mark is done, and how that ended: what was downloaded before it
      * is there then. What is behind it goes on. LIBSCHED_EBUSY: not yet; with `wait`, it waits
      * until it is. After a failure nothing that was downloaded before the mark will be written any
-     * more. */
+     * more, and the marks before it that nobody has asked for have failed as well; so have all of
+     * them where synchronize() has. */
     int (*reached)(libsched_device *device, uint64_t mark, bool wait, libsched_error *err);
 } libsched_device_driver;
 
