@@ -270,7 +270,7 @@ static void release(struct agent *agent)
     /* What comes out of it is of use to nobody, but must not be written any more. */
     (void)agent_steps_finish(agent, 0);
     agent_rank_end(agent);
-    agent_gang_drop(agent, NULL);
+    (void)agent_gang_drop(agent, NULL);
     agent_items_drop_all(agent);
     agent_models_close(agent);
     monitor_stop(agent->monitor);

@@ -255,7 +255,9 @@ int agent_drop_segment(struct agent *agent, uint32_t id)
     struct control_segment *segment = find_segment(agent, id, &err);
     if (segment == NULL)
         return agent_fail(agent, err.status, "%s", err.message);
-    agent_gang_drop(agent, segment);
+    /* Of the device's memory there is more now. */
+    if (agent_gang_drop(agent, segment))
+        agent_report_memory(agent);
     segment->dropped = true;
     if (segment->users == 0)
         forget_segment(agent, segment);

@@ -210,6 +210,21 @@ TEST_P(Rank, UsesTheCommunicatorOfTheJobBeforeAgain)
     }
 }
 
+TEST_P(Rank, TellsWhatMemoryIsFreeWhenACommunicatorGoes)
+{
+    Job job(thread(), "allreduce", {integer("max_bytes", 4096)}, 2);
+    job.start();
+    ASSERT_GT(job.run(), 0u);
+    job.close();
+    for (auto &w : job.workers) {
+        w->wait(WORKER_MEMORY); /* with the end of the rank */
+        w->passed.clear();
+        worker_drop_segment(w->raw, job.shared);
+        EXPECT_EQ(w->load().raw.status, 0);
+        EXPECT_EQ(of_type(*w, WORKER_MEMORY).size(), 1u);
+    }
+}
+
 TEST_P(Rank, KeepsNoCommunicatorOfAJobThatDidNotEndWell)
 {
     for (const char *how : {"cancelled", "unfinished", "failed", "dropped"}) {
