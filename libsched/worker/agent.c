@@ -151,7 +151,9 @@ static int handle(struct agent *agent, const struct ring_record *record)
 {
     struct wire_reader reader;
     wire_read(&reader, agent->record, record->length);
-    if (record->type != COMMAND_RUN && agent->n_steps > 0) {
+    /* These look themselves for what they have to wait for. */
+    const bool beside = record->type == COMMAND_RUN || record->type == COMMAND_DROP_SEGMENT;
+    if (!beside && agent->n_steps > 0) {
         int status = agent_steps_finish(agent, 0);
         if (status < 0)
             return status;
@@ -270,7 +272,7 @@ static void release(struct agent *agent)
     /* What comes out of it is of use to nobody, but must not be written any more. */
     (void)agent_steps_finish(agent, 0);
     agent_rank_end(agent);
-    (void)agent_gang_drop(agent, NULL);
+    agent_gang_drop(agent, NULL);
     agent_items_drop_all(agent);
     agent_models_close(agent);
     monitor_stop(agent->monitor);

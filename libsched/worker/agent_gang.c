@@ -29,10 +29,17 @@ libsched_device_communicator *agent_gang_take(struct agent *agent, struct contro
     return NULL;
 }
 
-bool agent_gang_drop(struct agent *agent, const struct control_segment *segment)
+bool agent_gang_has(const struct agent *agent, const struct control_segment *segment)
+{
+    for (uint32_t i = 0; i < AGENT_GANGS; i++)
+        if (agent->rank->gangs[i].segment == segment)
+            return true;
+    return false;
+}
+
+void agent_gang_drop(struct agent *agent, const struct control_segment *segment)
 {
     struct agent_gang *gangs = agent->rank->gangs;
-    bool any = false;
     for (uint32_t i = 0; i < AGENT_GANGS; i++) {
         struct control_segment *kept = gangs[i].segment;
         if (kept == NULL || (segment != NULL && kept != segment))
@@ -42,7 +49,5 @@ bool agent_gang_drop(struct agent *agent, const struct control_segment *segment)
         agent->device->driver->communicator_abort(gangs[i].communicator);
         agent->device->driver->communicator_destroy(agent->device, gangs[i].communicator);
         agent_release_segment(agent, kept);
-        any = true;
     }
-    return any;
 }

@@ -30,8 +30,10 @@ bool agent_gang_keep(struct agent *agent, const struct agent_gang *gang);
 /* The communicator that was kept, which is the caller's again. NULL: there is none. */
 libsched_device_communicator *agent_gang_take(struct agent *agent, struct control_segment *segment,
                                               uint32_t rank, uint32_t n_ranks);
-/* Destroys what was kept with a segment; of all with NULL. False: there was nothing. */
-bool agent_gang_drop(struct agent *agent, const struct control_segment *segment);
+/* Whether something is kept with a segment. */
+bool agent_gang_has(const struct agent *agent, const struct control_segment *segment);
+/* Destroys what was kept with a segment; of all with NULL. */
+void agent_gang_drop(struct agent *agent, const struct control_segment *segment);
 
 #ifdef __cplusplus
 }

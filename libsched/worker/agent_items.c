@@ -255,9 +255,15 @@ int agent_drop_segment(struct agent *agent, uint32_t id)
     struct control_segment *segment = find_segment(agent, id, &err);
     if (segment == NULL)
         return agent_fail(agent, err.status, "%s", err.message);
-    /* Of the device's memory there is more now. */
-    if (agent_gang_drop(agent, segment))
+    if (agent_gang_has(agent, segment)) {
+        int status = agent_steps_finish(agent, 0);
+        if (status < 0)
+            return status;
+        agent_gang_drop(agent, segment);
+        /* Of the device's memory there is more now. */
         agent_report_memory(agent);
+    }
+    /* What is under way has its use of it until it is over. */
     segment->dropped = true;
     if (segment->users == 0)
         forget_segment(agent, segment);

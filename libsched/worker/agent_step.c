@@ -2,7 +2,7 @@
 /*
  * Steps. Where an engine can begin one while another is under way, the next command is looked at
  * while the device computes: so a batch is copied in and given to the device before the one before
- * is done. Whatever else is to be done waits until no step is under way.
+ * is done. Whatever else is to be done waits until no step is under way, but for segments that go.
  */
 #include "worker/agent.h"
 

@@ -417,6 +417,21 @@ TEST_P(Plugin, WaitsForStepsBeforeItDoesAnythingElse)
     w.wait(WORKER_UNLOADED);
 }
 
+TEST_P(Plugin, GivesMemoryBackWithoutWaitingForSteps)
+{
+    Worker w(thread(), 1 << 20, with_plugins);
+    w.up();
+    w.load({}, 1, "pair");
+    ASSERT_EQ(w.run(1, 1, {{1, "x"}}), 0) << w.run_error;
+    worker_drop_segment(w.raw, w.inputs.raw);
+    ASSERT_EQ(w.run(2, 1, {{2, "x"}}), 0) << w.run_error;
+    for (uint64_t id = 1; id <= 2; id++) {
+        Event item = w.wait(WORKER_ITEM);
+        EXPECT_EQ(item.raw.id, id);
+        EXPECT_EQ(value_of(item), 2) << "the second was begun beside the first";
+    }
+}
+
 TEST_P(Plugin, ReadsACommandThatEndsALargerStep)
 {
     Worker w(thread(), 1 << 20, with_plugins);
