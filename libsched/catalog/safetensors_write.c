@@ -139,10 +139,12 @@ static int can_not_write(const struct safetensors_stream *stream, libsched_error
     return libsched_error_set(err, LIBSCHED_ESYSTEM, "%s can't be written: %m", stream->temporary);
 }
 
-/* As any other new file: mkostemp() lets nobody else read it. */
+/* As any other new file: mkostemp() lets nobody else read it. To ask
+ * for the mask is to change it, for all threads: what another one makes just then is nobody's rather
+ * than everybody's. */
 static void open_up(int fd)
 {
-    mode_t mask = umask(0);
+    mode_t mask = umask(0777);
 
     umask(mask);
     if (fchmod(fd, 0666 & ~mask) < 0) {

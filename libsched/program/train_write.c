@@ -202,10 +202,12 @@ static void remove_folder(const char *path)
     nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/* As any other new folder: mkdtemp() lets nobody else in. */
+/* As any other new folder: mkdtemp() lets nobody else in. To ask
+ * for the mask is to change it, for all threads: what another one makes just then is nobody's rather
+ * than everybody's. */
 static void open_up(const char *folder)
 {
-    mode_t mask = umask(0);
+    mode_t mask = umask(0777);
 
     umask(mask);
     if (chmod(folder, 0777 & ~mask) < 0) {
