@@ -46,6 +46,9 @@ static inline bool decode_uint(const msgpack_object *o, uint64_t *out)
 /* What a value is, in words, with its article: "an array". */
 const char *decode_kind(const msgpack_object *o);
 
+/* Limits in ms; longer ones are none: 584 years of nanoseconds. */
+#define MAX_LIMIT_MS (UINT64_MAX / 1000000)
+
 /* A text as a C string in the zone; a NUL inside is refused. `what` names it in messages. */
 int decode_string(msgpack_zone *zone, const char *what, const msgpack_object *o, const char **out,
                   libsched_error *err);

@@ -8,8 +8,6 @@
 #include "port.h"
 #include "reply.h"
 
-/* Longer ones are none: 584 years of nanoseconds. */
-#define MAX_LIMIT_MS (UINT64_MAX / 1000000)
 /* Where there are too many: nobody knows when one ends. */
 #define RETRY_NS (1000 * UINT64_C(1000000))
 

@@ -44,10 +44,16 @@ static int read_load_key(struct port *p, const msgpack_object_kv *kv, libsched_m
             out->queue_limit = (uint32_t)number;
         return rc;
     }
+    if (text_is(key, "step_limit_ms")) {
+        rc = decode_number("step_limit_ms", &kv->val, MAX_LIMIT_MS, &number, err);
+        if (rc == LIBSCHED_OK)
+            out->step_limit_ns = number == 0 ? UINT64_MAX : number * 1000000;
+        return rc;
+    }
     return decode_unknown_key("load", &kv->key,
                               "name, path, engine, library, parameters, devices, "
-                              "max_batch_requests, max_batch_units, max_request_units and "
-                              "queue_limit",
+                              "max_batch_requests, max_batch_units, max_request_units, "
+                              "queue_limit and step_limit_ms",
                               err);
 }
 

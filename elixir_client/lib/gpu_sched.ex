@@ -750,8 +750,11 @@ defmodule GpuSched do
 
   Options: `:path` (a folder with a `gpu_sched.json`, or in Hugging Face layout), `:engine`,
   `:library` (a plugin), `:parameters` (a map or keyword list for the engine), `:devices` (names of
-  those to use), `:max_batch_requests`, `:max_batch_units`, `:max_request_units`, `:queue_limit`;
-  and `:timeout`, 60 000 ms unless given, after which the load goes on unattended. A model loaded
+  those to use), `:max_batch_requests`, `:max_batch_units`, `:max_request_units`, `:queue_limit`,
+  `:step_limit` (in ms, or `:infinity`: a worker that takes longer for one step hangs, and is ended;
+  what it was at is run again, each request alone, and who hangs it by itself twice is
+  `:poisoned`. Unless given, 32 times what such a step was seen to take, at least 10 s and at
+  most 10 minutes); and `:timeout`, 60 000 ms unless given, after which the load goes on unattended. A model loaded
   so is loaded again when `sched-port` is restarted, until it is unloaded.
   """
   @spec load(server, model, keyword) :: {:ok, map} | {:error, Error.t()}

@@ -151,6 +151,7 @@ static void device_action(struct core *core, uint32_t device, struct core_action
     out->epoch = d->epoch;
     if (d->say & CORE_SAY_KILL) {
         out->type = CORE_KILL;
+        out->at = d->overrun;
         d->say &= (uint8_t)~CORE_SAY_KILL;
     } else if (d->say & CORE_SAY_VACATE) {
         out->type = CORE_VACATE;

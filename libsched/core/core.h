@@ -190,7 +190,12 @@ struct core_model {
     uint64_t memory_bytes;         /* on each device, while loaded; an estimate until `loaded` */
     uint64_t memory_per_unit;      /* of a running item */
     uint32_t queue_limit;          /* requests waiting, prepared or not */
+    uint64_t step_limit;           /* ns; a worker that takes longer for one is ended. 0: none */
 };
+
+/* As step_limit: 32 times what a step rarely takes longer than, as far as is known, between 10 s
+ * and 10 minutes. */
+#define CORE_STEP_LEARNT UINT64_MAX
 
 /*
  * Adds a model (`index` is the caller's, below CORE_MAX_MODELS) and asks for its load on every
@@ -393,7 +398,7 @@ struct core_action {
     uint32_t attempts;     /* REPLY: dispatches for compute */
     uint64_t dispatched;   /* REPLY: when the last of them began, as far as is known; 0: never */
     uint32_t batch_size;   /* REPLY: items in its last step */
-    uint64_t at;           /* ARM_TIMER */
+    uint64_t at;           /* ARM_TIMER; KILL: the limit that a step has overrun, or 0 */
     uint64_t job;          /* JOB_* */
     uint32_t n_ranks;      /* JOB_START, JOB_STEP, JOB_CLOSE */
     const uint32_t *ranks; /* devices, in the order of the ranks; valid as `items`. Those of

@@ -4,6 +4,10 @@
 
 #include "core/internal.h"
 
+#define STEP_TIMES 32
+#define STEP_LEAST UINT64_C(10000000000)
+#define STEP_MOST UINT64_C(600000000000)
+
 int core_add_device(struct core *core, uint32_t index, const struct core_device *config)
 {
     if (index >= CORE_MAX_DEVICES || config == NULL ||
@@ -33,6 +37,8 @@ int core_add_device(struct core *core, uint32_t index, const struct core_device 
         d->sessions[i].action.prev = CORE_UNLINKED;
     }
     core->devices[index] = d;
+    if (index >= core->n_devices)
+        core->n_devices = index + 1;
     if (config->kind == CORE_PREPARE)
         for (uint32_t i = 0; i < CORE_MAX_MODELS; i++)
             if (core_model_get(core, i) != NULL)
@@ -87,11 +93,25 @@ bool core_device_bears(const struct core *core, const struct core_device_state *
     return gives_ahead(d) && expected_at(d) <= core_add(core->now, d->config.lead_ns);
 }
 
+/* How long the worker may take for a step; 0: as long as it likes. */
+static uint64_t step_limit(const struct core *core, const struct core_session *s)
+{
+    uint64_t limit = core->models[s->model]->config.step_limit;
+
+    if (limit != CORE_STEP_LEARNT)
+        return limit;
+    limit = core_multiply(s->step_bound, STEP_TIMES);
+    return limit == 0 || limit > STEP_MOST ? STEP_MOST : limit < STEP_LEAST ? STEP_LEAST : limit;
+}
+
 void core_device_begin(const struct core *core, struct core_device_state *d,
                        const struct core_session *s)
 {
-    if (d->in_flight++ == 0)
+    d->limits[(d->first_limit + d->in_flight) % CORE_MAX_DEPTH] = step_limit(core, s);
+    if (d->in_flight++ == 0) {
         d->busy_since = core->now;
+        d->overdue_since = 0;
+    }
     d->bound = core_add(d->bound, s->step_bound);
     d->expected = core_add(d->expected, s->step_expected);
     d->n_unknown += s->step_expected == 0;
@@ -101,7 +121,9 @@ void core_device_end(const struct core *core, struct core_device_state *d,
                      const struct core_session *s)
 {
     d->in_flight--;
+    d->first_limit = (d->first_limit + 1) % CORE_MAX_DEPTH;
     d->busy_since = core->now;
+    d->overdue_since = 0;
     d->bound -= s->step_bound;
     d->expected -= s->step_expected;
     d->n_unknown -= s->step_expected == 0;
@@ -127,8 +149,37 @@ void core_device_await_lead(struct core *core, uint32_t device)
         core->leads |= core_bit(device);
 }
 
+/* When the step that runs has taken too long. */
+static uint64_t overrun_due(const struct core_device_state *d)
+{
+    uint64_t limit = d->in_flight > 0 && d->up && !d->dying ? d->limits[d->first_limit] : 0;
+    if (limit == 0)
+        return CORE_NEVER;
+    return d->overdue_since == 0 ? core_add(d->busy_since, limit)
+                                 : core_add(d->overdue_since, limit / 16);
+}
+
+/* Ends the workers whose step takes too long: a kernel that never ends, an engine that waits for
+ * what does not come. Where it was this process that did not run, the end of the step is heard of
+ * next: so it is looked at twice. */
+static void end_overrun(struct core *core)
+{
+    for (uint32_t i = 0; i < core->n_devices; i++) {
+        struct core_device_state *d = core->devices[i];
+        if (d == NULL || overrun_due(d) > core->now)
+            continue;
+        if (d->overdue_since == 0) {
+            d->overdue_since = core->now;
+            continue;
+        }
+        d->overrun = d->limits[d->first_limit];
+        core_device_kill(core, i);
+    }
+}
+
 void core_devices_look(struct core *core)
 {
+    end_overrun(core);
     for (uint64_t bits = core->leads; bits != 0; bits &= bits - 1)
         if (lead_due(core->devices[__builtin_ctzll(bits)]) <= core->now)
             core->look_at |= bits & -bits;
@@ -138,6 +189,10 @@ uint64_t core_devices_due(const struct core *core)
 {
     uint64_t due = CORE_NEVER;
 
+    for (uint32_t i = 0; i < core->n_devices; i++) {
+        uint64_t at = core->devices[i] == NULL ? CORE_NEVER : overrun_due(core->devices[i]);
+        due = at < due ? at : due;
+    }
     for (uint64_t bits = core->leads; bits != 0; bits &= bits - 1) {
         uint64_t at = lead_due(core->devices[__builtin_ctzll(bits)]);
         due = at < due ? at : due;
@@ -205,7 +260,7 @@ void core_device_down(struct core *core, uint32_t device)
     core_sessions_lost(core, device);
     core->leads &= ~core_bit(device);
     d->up = d->dying = d->exclusive = d->hold = d->rest = d->had_new = false;
-    d->external = 0;
+    d->external = d->overrun = 0;
     d->down_at = core->now;
     core_gang_lost(core, device);
     core->plan = core->job_plan = true;

@@ -313,17 +313,23 @@ struct core_job {
 enum core_device_say { CORE_SAY_KILL = 1, CORE_SAY_VACATE = 2, CORE_SAY_OCCUPY = 4 };
 
 struct core_device_state {
-    struct core_link action; /* linked while the caller has to hear of it: */
-    uint8_t say;             /* core_device_say, in this order */
-    bool closed;             /* a job needs it empty: no session begins, nobody joins one */
-    bool reserved;           /* ... of its worker, too: nothing is loaded */
-    bool vacated;            /* `vacate` was given, and `occupy` was not */
-    uint32_t gang;           /* the job that has it, or CORE_NONE */
-    uint64_t gang_memory;    /* taken for its rank */
-    uint64_t down_at;        /* when its worker ended, or may be started again */
-    uint64_t gang_since;     /* when its rank was given what it is at */
-    int64_t owed;            /* device time by which inference is behind its share, ns */
-    uint64_t busy_since;     /* when the steps under way began, or the last of them ended */
+    struct core_link action;         /* linked while the caller has to hear of it: */
+    uint8_t say;                     /* core_device_say, in this order */
+    bool closed;                     /* a job needs it empty: no session begins, nobody joins one */
+    bool reserved;                   /* ... of its worker, too: nothing is loaded */
+    bool vacated;                    /* `vacate` was given, and `occupy` was not */
+    uint32_t gang;                   /* the job that has it, or CORE_NONE */
+    uint64_t gang_memory;            /* taken for its rank */
+    uint64_t down_at;                /* when its worker ended, or may be started again */
+    uint64_t gang_since;             /* when its rank was given what it is at */
+    int64_t owed;                    /* device time by which inference is behind its share, ns */
+    uint64_t busy_since;             /* when the steps under way began, or the last of them ended */
+    uint64_t limits[CORE_MAX_DEPTH]; /* of the steps under way, 0: none; in a ring, as they end in
+                                      * the order in which they were given */
+    uint32_t first_limit;
+    uint64_t
+        overdue_since; /* when it was first seen that the step that runs has overrun its limit */
+    uint64_t overrun;  /* the limit for which its worker is ended, or 0 */
     bool up, ever_up;
     bool dying;     /* its worker is being ended: nothing more is given to it */
     bool exclusive; /* what is under way there must not have company */
@@ -454,6 +460,7 @@ struct core {
     uint64_t passed_over; /* idle devices that are too slow for who is next */
     uint64_t waiting_models[CORE_MAX_MODELS / 64]; /* bits: someone is ready or unprepared */
     struct core_device_state *devices[CORE_MAX_DEVICES];
+    uint32_t n_devices; /* their indices are below it */
     struct core_counts counts;
 
     uint32_t action_head, action_tail;

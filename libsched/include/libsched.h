@@ -242,6 +242,11 @@ typedef struct libsched_model_options {
     uint64_t max_batch_units;
     uint64_t max_request_units;
     uint32_t queue_limit; /* requests waiting; 0: 4096 */
+    /* Of one step of a batch. A worker that takes longer is ended, and what it was at is run again,
+     * each request alone, as after any death of a worker. 0: 32 times what such a step was seen to
+     * take, but 10 s at least and 10 minutes at most, as long as nothing was seen as well;
+     * UINT64_MAX: none. Workers that are threads can't be ended, and go on. */
+    uint64_t step_limit_ns;
 } libsched_model_options;
 
 #define LIBSCHED_MODEL_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_model_options)

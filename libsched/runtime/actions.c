@@ -5,6 +5,9 @@
  */
 #include <string.h>
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "runtime/internal.h"
 
 /* The device that an action is for, if its worker is still the one that was meant. */
@@ -89,11 +92,25 @@ static void evict(libsched *s, const struct core_action *action)
         runtime_worker_kill(s, device, "it does not take its commands");
 }
 
+/* `limit`: that which a step has overrun, in ns, or 0. */
+static void end_worker(libsched *s, struct runtime_device *device, uint64_t limit)
+{
+    char why[LIBSCHED_MESSAGE_SIZE];
+
+    if (limit == 0) {
+        runtime_worker_kill(s, device, runtime_job_kill_text(s, device, why, sizeof(why)));
+        return;
+    }
+    snprintf(device->hung, sizeof(device->hung),
+             "a step took longer than its limit of %" PRIu64 ".%03" PRIu64 " s", limit / 1000000000,
+             limit / 1000000 % 1000);
+    runtime_worker_kill(s, device, device->hung);
+}
+
 void runtime_carry_out(libsched *s, const struct core_action *action)
 {
     struct runtime_device *device;
     struct runtime_request *request;
-    char why[LIBSCHED_MESSAGE_SIZE];
 
     switch (action->type) {
     case CORE_DISPATCH:
@@ -116,7 +133,7 @@ void runtime_carry_out(libsched *s, const struct core_action *action)
     case CORE_KILL:
         device = device_of(s, action);
         if (device != NULL)
-            runtime_worker_kill(s, device, runtime_job_kill_text(s, device, why, sizeof(why)));
+            end_worker(s, device, action->at);
         break;
     case CORE_REPLY:
         request = runtime_request_by_core(s, action->id);

@@ -84,6 +84,7 @@ void runtime_description_to_core(const struct runtime_model *model, struct core_
         .max_request_units = MAX_UNITS,
         .max_prepare_requests = MAX_PREPARE_REQUESTS,
         .queue_limit = model->queue_limit,
+        .step_limit = model->step_limit,
     };
     if (!model->described)
         return;

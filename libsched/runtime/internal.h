@@ -190,6 +190,7 @@ struct runtime_model {
     uint32_t limit_batch_requests;
     uint64_t limit_batch_units, limit_request_units;
     uint32_t queue_limit;
+    uint64_t step_limit; /* as core_model.step_limit */
 
     uint64_t devices; /* bits: where it may be loaded */
     enum runtime_load_state loads[CORE_MAX_DEVICES];
@@ -282,11 +283,12 @@ struct runtime_device {
     struct worker *worker; /* NULL: none runs */
     int worker_fd;         /* in epoll */
     uint64_t epoch, started_at;
-    bool ending;     /* killed by us, and its exit not seen yet */
-    bool lost;       /* it said that it can't be used any more */
-    bool in_core_up; /* the core knows that it is up */
-    bool served;     /* it ended an item or a load since it started */
-    uint32_t deaths; /* in a row, without having served */
+    bool ending;                      /* killed by us, and its exit not seen yet */
+    char hung[LIBSCHED_MESSAGE_SIZE]; /* ... since a step took too long: says so */
+    bool lost;                        /* it said that it can't be used any more */
+    bool in_core_up;                  /* the core knows that it is up */
+    bool served;                      /* it ended an item or a load since it started */
+    uint32_t deaths;                  /* in a row, without having served */
     uint32_t restarts;
     uint64_t restart_at; /* 0: no restart is due */
     uint32_t spin_us;    /* as the worker was told */

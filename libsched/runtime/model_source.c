@@ -59,6 +59,9 @@ static int fill(struct runtime_model *model, const libsched_model_options *optio
     model->limit_batch_units = options->max_batch_units;
     model->limit_request_units = options->max_request_units;
     model->queue_limit = options->queue_limit;
+    model->step_limit = options->step_limit_ns == 0            ? CORE_STEP_LEARNT
+                        : options->step_limit_ns == UINT64_MAX ? 0
+                                                               : options->step_limit_ns;
     if (folder != NULL) {
         model->limit_batch_requests =
             (uint32_t)lower_limit(model->limit_batch_requests, folder->max_batch_requests);

@@ -229,7 +229,9 @@ static void was_stopped(struct runtime_device *device)
 static void is_down(libsched *s, struct runtime_device *device, const struct worker_event *event)
 {
     libsched_error why = {.status = LIBSCHED_EDEVICELOST};
-    snprintf(why.message, sizeof(why.message), "%s", event->error.message);
+    snprintf(why.message, sizeof(why.message), "%s",
+             device->hung[0] != '\0' ? device->hung : event->error.message);
+    device->hung[0] = '\0';
     bool asked = device->stopping;
     s->worker_deaths += !asked;
     forget_running(s, device, 0, 0, &why);

@@ -95,6 +95,34 @@ TEST_P(Faults, APoisonedRequestFailsAndItsNeighboursAreAnswered)
     EXPECT_EQ(s.stats().arena_used, 0u);
 }
 
+/* As of a kernel that never ends, or an engine that waits for what does not come. */
+TEST_P(Faults, AStepThatNeverEndsCostsItsNeighboursAnAttempt)
+{
+    Scheduler s(GetParam());
+    libsched_model_options options = LIBSCHED_MODEL_OPTIONS_INIT;
+    options.name = "m";
+    options.engine = "synthetic";
+    options.step_limit_ns = 1000000000;
+    s.load(options);
+    std::vector<uint64_t> neighbours;
+    uint64_t hangs = 0;
+    for (int i = 0; i < 10; i++) {
+        Request request("m", 100, uint8_t(i));
+        if (i == 6)
+            request.parameters.string("fault", "hang");
+        (i == 6 ? hangs : neighbours.emplace_back()) = s.submit(request);
+    }
+    const Done &end = s.end_of(hangs);
+    EXPECT_EQ(end.status(), LIBSCHED_EPOISON) << end.message;
+    EXPECT_NE(end.message.find("longer than its limit of 1.000 s"), std::string::npos)
+        << end.message;
+    for (uint64_t id : neighbours)
+        EXPECT_EQ(s.end_of(id).status(), LIBSCHED_OK) << s.end_of(id).message;
+    Request request("m");
+    EXPECT_EQ(s.infer(request).status(), LIBSCHED_OK);
+    EXPECT_EQ(s.stats().arena_used, 0u);
+}
+
 TEST_P(Faults, APoisonedRequestThatWasAlwaysAloneHasTwoTries)
 {
     Scheduler s(GetParam(), [](libsched_options &o) { o.max_restarts = 2; });

@@ -158,6 +158,15 @@ void Scheduler::load(const std::string &name, Parameters parameters, uint32_t qu
     ASSERT_EQ(model(name).state, uint32_t(LIBSCHED_MODEL_READY)) << model(name).error.message;
 }
 
+void Scheduler::load(libsched_model_options options)
+{
+    libsched_error err{};
+    std::string name = options.name;
+    ASSERT_EQ(libsched_model_load(s_, &options, &err), LIBSCHED_OK) << err.message;
+    run_until([&] { return model(name).state != LIBSCHED_MODEL_LOADING; });
+    ASSERT_EQ(model(name).state, uint32_t(LIBSCHED_MODEL_READY)) << model(name).error.message;
+}
+
 uint64_t Scheduler::submit(Request &request)
 {
     uint64_t id = 0;

@@ -117,6 +117,7 @@ class Scheduler
 
     // Loads a synthetic model, and waits until it is ready.
     void load(const std::string &name, Parameters parameters = {}, uint32_t queue_limit = 0);
+    void load(libsched_model_options options);
     int begin_load(const std::string &name, Parameters parameters = {}, uint32_t queue_limit = 0,
                    libsched_error *err = nullptr);
 

@@ -31,6 +31,79 @@ TEST(Death, MembersAreRetriedEachAlone)
     EXPECT_EQ(h.counts().retried, 3u);
 }
 
+/* A worker that takes longer for a step than it may is ended. */
+TEST(Death, AStepThatNeverEndsEndsTheWorker)
+{
+    Harness h;
+    h.device(0, 0, 2);
+    core_model m = Harness::one_shot();
+    m.max_batch_requests = 2;
+    m.step_limit = 5000;
+    h.add(0, m);
+    h.start({0});
+    Ids ids;
+    for (int i = 0; i < 4; i++)
+        ids.push_back(h.submit());
+    const uint64_t begin = h.now;
+    Action first = h.take(CORE_DISPATCH);
+    // The time of the one behind it begins when it ends.
+    while (h.has(CORE_DISPATCH))
+        h.take(CORE_DISPATCH);
+    EXPECT_EQ(h.timer, begin + 5000);
+    h.now = begin + 4000;
+    h.finish(first);
+    h.tick(begin + 5000);
+    EXPECT_FALSE(h.has(CORE_KILL));
+    EXPECT_EQ(h.timer, begin + 9000);
+    h.tick(begin + 8999);
+    EXPECT_FALSE(h.has(CORE_KILL));
+    // Whoever did not run for long hears of its end next.
+    h.tick(begin + 9000);
+    EXPECT_FALSE(h.has(CORE_KILL));
+    EXPECT_EQ(h.timer, begin + 9312);
+    h.tick(begin + 9312);
+    EXPECT_EQ(h.take(CORE_KILL).at, 5000u);
+    h.tick(begin + 90000);
+    EXPECT_FALSE(h.has(CORE_KILL)) << "once";
+    h.down(0);
+    h.start({0});
+    while (h.has(CORE_DISPATCH))
+        h.finish(h.take(CORE_DISPATCH));
+    for (uint64_t id : ids)
+        EXPECT_EQ(h.status(id), LIBSCHED_OK);
+}
+
+TEST(Death, HowLongAStepMayTakeIsLearnt)
+{
+    const uint64_t s = 1000000000;
+    Harness h;
+    h.device(0);
+    core_model m = Harness::one_shot();
+    m.step_limit = CORE_STEP_LEARNT;
+    h.add(0, m);
+    h.start({0});
+    // Of the first nothing is known, and it says nothing.
+    for (int i = 0; i < 4; i++) {
+        uint64_t id = h.submit();
+        Action batch = h.take(CORE_DISPATCH);
+        h.tick(h.now + 10 * s);
+        ASSERT_FALSE(h.has(CORE_KILL));
+        h.item(batch, id);
+        h.step_done(batch, LIBSCHED_OK, 10 * s);
+    }
+    h.submit();
+    const uint64_t begin = h.now;
+    h.take(CORE_DISPATCH);
+    h.tick(begin + 319 * s);
+    EXPECT_FALSE(h.has(CORE_KILL));
+    h.tick(begin + 600 * s);
+    EXPECT_FALSE(h.has(CORE_KILL));
+    h.tick(begin + 640 * s);
+    ASSERT_TRUE(h.has(CORE_KILL));
+    EXPECT_GE(h.take(CORE_KILL).at, 320 * s);
+    h.down(0);
+}
+
 TEST(Death, OnlyADeathInABatchOfOneCounts)
 {
     Harness h;

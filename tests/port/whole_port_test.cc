@@ -619,7 +619,8 @@ TEST_F(WholePort, LeasesExpire)
 TEST_F(WholePort, LoadAnswersOnceTheModelIsReady)
 {
     Send(R"([0, 1, "load", [{"name": "m", "parameters": {"a": 1}, "devices": ["cpu:0"],
-                             "max_batch_requests": 4, "queue_limit": 9}]])");
+                             "max_batch_requests": 4, "queue_limit": 9,
+                             "step_limit_ms": 0}]])");
     Send(R"([0, 2, "wait_ready", [{"name": "m"}]])");
     EXPECT_EQ(Call(R"([0, 3, "ping", [1]])"), "[1, 3, nil, 1]");
     fake_finish_load("m", LIBSCHED_OK);
@@ -710,6 +711,8 @@ TEST_F(WholePort, LoadsArgumentsAreChecked)
                 IsInvalid(1, "devices has to be an array"));
     EXPECT_THAT(Call(R"([0, 1, "load", [{"name": "x", "queue_limit": 4294967296}]])"),
                 IsInvalid(1, "queue_limit"));
+    EXPECT_THAT(Call(R"([0, 1, "load", [{"name": "x", "step_limit_ms": 18446744073709551615}]])"),
+                IsInvalid(1, "step_limit_ms"));
     EXPECT_THAT(Call(R"([0, 1, "unload", [{"deadline": 1}]])"), IsInvalid(1, "unknown key"));
 }
 

@@ -7,7 +7,7 @@ defmodule GpuSched.Models do
 
   @strings [:path, :engine, :library]
   @numbers [:max_batch_requests, :max_batch_units, :max_request_units, :queue_limit]
-  @options @strings ++ @numbers ++ [:parameters, :devices]
+  @options @strings ++ @numbers ++ [:step_limit, :parameters, :devices]
 
   @type spec :: {name :: String.t(), params :: iodata}
 
@@ -65,6 +65,11 @@ defmodule GpuSched.Models do
   defp entry!(key, value) when key in @numbers and is_integer(value) and value > 0,
     do: [Msgpack.str(Atom.to_string(key)), Msgpack.int(value)]
 
+  # On the wire 0 is none.
+  defp entry!(:step_limit, :infinity), do: entry!(:step_limit_ms, 0)
+  defp entry!(:step_limit, ms) when is_integer(ms) and ms > 0, do: entry!(:step_limit_ms, ms)
+  defp entry!(:step_limit_ms, ms), do: [Msgpack.str("step_limit_ms"), Msgpack.int(ms)]
+
   defp entry!(:devices, value) when is_list(value) do
     unless Enum.all?(value, &is_binary/1), do: wrong!(:devices, value, "a list of names")
     [Msgpack.str("devices"), Msgpack.encode!(value)]
@@ -74,6 +79,9 @@ defmodule GpuSched.Models do
   defp entry!(key, value) when key in @strings, do: wrong!(key, value, "a string")
   defp entry!(key, value) when key in @numbers, do: wrong!(key, value, "a positive integer")
   defp entry!(:devices, value), do: wrong!(:devices, value, "a list of names")
+
+  defp entry!(:step_limit, value),
+    do: wrong!(:step_limit, value, "milliseconds, or :infinity")
 
   defp entry!(key, _value) do
     raise ArgumentError,

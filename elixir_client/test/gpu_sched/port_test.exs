@@ -294,6 +294,24 @@ defmodule GpuSched.PortTest do
     assert Enum.all?(GpuSched.await_many(good), &match?({:ok, _}, &1))
   end
 
+  test "a request that hangs its worker is failed by itself" do
+    {server, _pid} = RealPort.start(models: [[name: "m", engine: "synthetic", step_limit: 1_000]])
+
+    {:ok, _} = GpuSched.await_ready(server)
+    bad = GpuSched.async(server, "m", %{data: [1]}, parameters: [fault: "hang"], timeout: 60_000)
+    good = for _ <- 1..10, do: GpuSched.async(server, "m", %{data: [1]}, timeout: 60_000)
+    assert {:error, %Error{reason: :poisoned, message: text}} = GpuSched.await(bad)
+    assert text =~ "a step took longer than its limit of 1.000 s"
+    assert Enum.all?(GpuSched.await_many(good), &match?({:ok, _}, &1))
+    {:ok, _} = GpuSched.load(server, "endless", engine: "synthetic", step_limit: :infinity)
+
+    assert_raise ArgumentError,
+                 ~r/:step_limit of a model takes milliseconds, or :inf.*; got 0/,
+                 fn ->
+                   GpuSched.load(server, "n", engine: "synthetic", step_limit: 0)
+                 end
+  end
+
   test "the death of sched-port costs nobody an error either, and leaves no worker" do
     {server, pid} =
       RealPort.start(models: [[name: "m", engine: "synthetic", parameters: [a_us: 2_000_000]]])
