@@ -25,7 +25,8 @@ defmodule GpuSched.Way do
   end
 
   # The same of an answer to a request that was sent at a time; what was tried twice says nothing.
-  @spec learn_from(answer, t, integer) :: answer when answer: {:ok, map} | {:error, term}
+  @spec learn_from(answer, t, integer) :: answer
+        when answer: {:ok, map} | {:raw, binary} | {:error, term}
   def learn_from({:ok, %{"attempts" => 1} = result} = answer, way, sent) do
     inside = (result["queue_us"] + result["compute_us"]) * 1_000
     learn(way, Admission.now() - sent - inside)
