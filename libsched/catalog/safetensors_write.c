@@ -140,8 +140,8 @@ static int can_not_write(const struct safetensors_stream *stream, libsched_error
 }
 
 /* As any other new file: mkostemp() lets nobody else read it. To ask
- * for the mask is to change it, for all threads: what another one makes just then is nobody's rather
- * than everybody's. */
+ * for the mask is to change it, for all threads: what another one makes just then is nobody's
+ * rather than everybody's. */
 static void open_up(int fd)
 {
     mode_t mask = umask(0777);

@@ -203,8 +203,8 @@ static void remove_folder(const char *path)
 }
 
 /* As any other new folder: mkdtemp() lets nobody else in. To ask
- * for the mask is to change it, for all threads: what another one makes just then is nobody's rather
- * than everybody's. */
+ * for the mask is to change it, for all threads: what another one makes just then is nobody's
+ * rather than everybody's. */
 static void open_up(const char *folder)
 {
     mode_t mask = umask(0777);
