@@ -70,20 +70,24 @@ static struct core_request *batch_shorter(struct core *core, uint16_t of)
     return best;
 }
 
-/* In how long a step of so many units that is given now is done, but rarely later; 0: not known. */
-static uint64_t done_in(const struct core *core, const struct core_model_state *m, uint32_t device,
-                        uint64_t units)
+/* In how long a step that is given now and takes so many ns is done; 0: not known. */
+static uint64_t ends_in(const struct core *core, uint32_t device, uint64_t ns)
 {
-    uint64_t ns = core_model_bound(core, m, device, units);
     return ns == 0 ? 0 : core_device_begins(core, core->devices[device]) - core->now + ns;
 }
 
-/* In how long a single one that is given now is expected to be done; 0: not known. */
+/* In how long a step of so many units that is given now is done, but rarely later. */
+static uint64_t done_in(const struct core *core, const struct core_model_state *m, uint32_t device,
+                        uint64_t units)
+{
+    return ends_in(core, device, core_model_bound(core, m, device, units));
+}
+
+/* In how long it is expected to be. */
 static uint64_t expected_in(const struct core *core, const struct core_model_state *m,
                             uint32_t device, uint64_t units)
 {
-    uint64_t ns = core_model_expect(core, m, device, units);
-    return ns == 0 ? 0 : core_device_begins(core, core->devices[device]) - core->now + ns;
+    return ends_in(core, device, core_model_expect(core, m, device, units));
 }
 
 /* Whether a device can't serve somebody in time: it is left to others. Behind steps that are under

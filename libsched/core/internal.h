@@ -327,9 +327,8 @@ struct core_device_state {
     uint64_t limits[CORE_MAX_DEPTH]; /* of the steps under way, 0: none; in a ring, as they end in
                                       * the order in which they were given */
     uint32_t first_limit;
-    uint64_t
-        overdue_since; /* when it was first seen that the step that runs has overrun its limit */
-    uint64_t overrun;  /* the limit for which its worker is ended, or 0 */
+    uint64_t overdue_since; /* when the step that runs was first seen to have overrun its limit */
+    uint64_t overrun;       /* the limit for which its worker is ended, or 0 */
     bool up, ever_up;
     bool dying;     /* its worker is being ended: nothing more is given to it */
     bool exclusive; /* what is under way there must not have company */

@@ -185,8 +185,7 @@ static void seen_again(struct profile_device *d, uint64_t expected, uint64_t ns)
 
 /* Of what a batch took, so much is the batch's. Among those of milliseconds one of a hundred (a
  * page read, a process that was not run) would tilt the line through the last few dozen, and
- * whoever comes would be told for a second that it takes twice as long. How often it happens is in
- * the margin. */
+ * whoever comes would be told for a second that it takes twice as long. */
 static uint64_t without_stall(struct profile_device *d, uint64_t expected, uint64_t ns)
 {
     if (ns / STALL <= expected) {
