@@ -18,14 +18,17 @@ defmodule GpuSched.Link do
   # What is larger goes in pieces.
   @bulk_above 1_048_576
 
+  # How often a connection that takes nothing is tried again.
+  @retry_ms 5
+
   # Who is refused may come again after so many ms.
   @retry_after_ms 100
 
-  # `held`: what could not be sent yet, because too much waits on the link. `sent`: when it was sent, if
-  # the time until the answer says how long the way is: with what is large it says how large that is, and
-  # who waits for credit waits over there.
-  @enforce_keys [:link, :waiting, :ref, :deadline, :opts, :node]
-  defstruct [:link, :waiting, :ref, :deadline, :opts, :node, :up, :down, :held, :sent]
+  # `held` sends what could not be sent yet, because too much waits on the link. `sent`: when it was sent,
+  # if the time until the answer says how long the way is: with what is large it says how large that is,
+  # and who waits for credit waits over there.
+  @enforce_keys [:link, :ref, :deadline, :opts, :node]
+  defstruct [:link, :ref, :deadline, :opts, :node, :up, :down, :held, :sent]
 
   @type t :: %__MODULE__{}
 
@@ -42,18 +45,10 @@ defmodule GpuSched.Link do
   @spec begin(node, GenServer.server(), term, term, Options.t(), Local.deadline()) ::
           {:ok, t} | :none | {:error, Error.t()}
   def begin(node, name, model, inputs, opts, deadline) do
-    with {:ok, link, waiting} <- Near.fetch(node, Local.remaining(deadline)),
+    with {:ok, link} <- Near.fetch(node, Local.remaining(deadline)),
          {:ok, request} <- Encode.request(context(), model, inputs, opts, nil, false) do
-      ref = :erlang.monitor(:process, link, alias: :explicit_unalias)
-
-      handle = %__MODULE__{
-        link: link,
-        waiting: waiting,
-        ref: ref,
-        deadline: deadline,
-        opts: opts,
-        node: node
-      }
+      ref = :erlang.monitor(:process, link.pid, alias: :explicit_unalias)
+      handle = %__MODULE__{link: link, ref: ref, deadline: deadline, opts: opts, node: node}
 
       if request.bytes <= @bulk_above,
         do: ask(handle, name, request, opts),
@@ -70,7 +65,7 @@ defmodule GpuSched.Link do
     %{ref: ref, deadline: deadline} = handle
     owner = self()
 
-    way = Near.way(handle.waiting)
+    way = Near.way(handle.link)
     sent = if wait == {false, false}, do: Admission.now()
 
     post(%{handle | sent: sent}, request.bytes, fn ->
@@ -79,21 +74,22 @@ defmodule GpuSched.Link do
     end)
   end
 
-  # The other side is told how long a request it will be, and answers at once where that cannot be
-  # taken: nothing of it has been sent then.
+  # The other side is told how long a request it will be, and answers at once where that cannot be taken.
+  # The beginning follows without waiting for that, where the last one was taken: on a long way to be told
+  # takes longer than to send it. Both go straight to the process over there, in that order; a connection
+  # that takes nothing is tried again later.
   defp ask_bulk(handle, name, model, inputs, bytes, opts) do
     case Remote.infer_args(name, model, inputs, opts) do
       {:ok, args} ->
         {binaries, head} = Body.pack(args)
-        up = Bulk.new(binaries)
+        up = Bulk.new(binaries, handle.link.pace)
         size = {head, Bulk.size(up)}
         %{ref: ref, deadline: deadline} = handle
         owner = self()
         wait = {opts.overload == :wait, opts.unavailable == :wait}
 
-        post(%{handle | up: up}, 0, fn ->
-          {:bulk, ref, owner, name, bytes, size, Local.left(deadline), wait}
-        end)
+        item = fn -> {:bulk, ref, owner, name, bytes, size, Local.left(deadline), wait} end
+        offer(%{handle | up: up}, item)
 
       {:error, error} ->
         close(handle)
@@ -102,13 +98,19 @@ defmodule GpuSched.Link do
   end
 
   # `item` makes what is sent, with the time that is left by then.
+  defp offer(%{link: link, ref: ref} = handle, item) do
+    if Bulk.busy?(link.far, {:gs_items, [item.()]}),
+      do: {:ok, %{handle | held: &offer(&1, item)}},
+      else: {:ok, %{handle | held: nil, up: Bulk.start_early(handle.up, link.far, ref)}}
+  end
+
   defp post(handle, bytes, item) do
-    case Near.post(handle.link, handle.waiting, bytes, item.()) do
+    case Near.post(handle.link, bytes, item.()) do
       :ok ->
         {:ok, %{handle | held: nil}}
 
       {:full, _waiting} when handle.opts.overload == :wait ->
-        {:ok, %{handle | held: {bytes, item}}}
+        {:ok, %{handle | held: &post(&1, bytes, item)}}
 
       {:full, waiting} ->
         close(handle)
@@ -172,18 +174,16 @@ defmodule GpuSched.Link do
     every =
       with %{every: {ms, _fun}} <- interrupts, do: min(ms, remaining), else: (_ -> remaining)
 
-    if stuck?(handle), do: min(Bulk.retry_ms(), every), else: every
+    held = if handle.held == nil, do: :infinity, else: @retry_ms
+    every |> min(held) |> min(Bulk.pause(handle.up)) |> min(Bulk.pause(handle.down))
   end
-
-  defp stuck?(handle),
-    do: handle.held != nil or Bulk.stuck?(handle.up) or Bulk.stuck?(handle.down)
 
   defp late(handle, interrupts) do
     handle = retry(%{handle | up: Bulk.retry(handle.up), down: Bulk.retry(handle.down)})
 
     case {Local.remaining(handle.deadline), interrupts} do
       {0, _} ->
-        if handle.sent != nil, do: Way.learn_late(Near.way(handle.waiting))
+        if handle.sent != nil, do: Way.learn_late(Near.way(handle.link))
         give_up(handle, Local.timed_out(handle.opts.timeout))
 
       {_, %{every: {_ms, fun}}} ->
@@ -199,8 +199,8 @@ defmodule GpuSched.Link do
 
   defp retry(%{held: nil} = handle), do: handle
 
-  defp retry(%{held: {bytes, item}} = handle) do
-    {:ok, handle} = post(handle, bytes, item)
+  defp retry(%{held: again} = handle) do
+    {:ok, handle} = again.(handle)
     handle
   end
 
@@ -221,8 +221,12 @@ defmodule GpuSched.Link do
   defp take(handle, payload) when is_binary(payload),
     do: {:done, handle, payload |> Local.finish(handle.opts.output) |> learn_way(handle)}
 
-  defp take(handle, {:error, error}), do: {:done, handle, {:error, error}}
-  defp take(handle, {:gs_ready, pid}), do: %{handle | up: Bulk.start(handle.up, pid, handle.ref)}
+  defp take(handle, {:error, error}) do
+    if handle.up != nil, do: Bulk.refused(handle.up)
+    {:done, handle, {:error, error}}
+  end
+
+  defp take(handle, {:gs_ready, what}), do: %{handle | up: Bulk.ready(handle.up, what)}
   defp take(handle, {:gs_ack, bytes}), do: %{handle | up: Bulk.acked(handle.up, bytes)}
 
   defp take(handle, {:gs_bulk, pid, size}),
@@ -236,7 +240,7 @@ defmodule GpuSched.Link do
   end
 
   defp learn_way(answer, %{sent: sent, down: nil} = handle) when sent != nil,
-    do: Way.learn_from(answer, Near.way(handle.waiting), sent)
+    do: Way.learn_from(answer, Near.way(handle.link), sent)
 
   defp learn_way(answer, _handle), do: answer
 

@@ -4,7 +4,7 @@ defmodule GpuSched.LinkTest do
   use ExUnit.Case, async: false
 
   alias GpuSched.{FakePort, HostNode, LinkScript, Pieces, TestNode}
-  alias GpuSched.Link.{Body, Bulk}
+  alias GpuSched.Link.{Body, Bulk, Pace}
 
   if reason = TestNode.missing() || FakePort.missing(), do: @moduletag(skip: reason)
   @moduletag capture_log: true, timeout: 120_000
@@ -288,7 +288,7 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
   end
 
-  test "what is too large, or not taken now, is refused before anything of it is sent" do
+  test "what is too large, or not taken now, is refused before it is sent" do
     {host, laptop, server} = pair(bytes: 3_000_000, requests: 1)
     assert {:ok, _} = infer(laptop, server, "echo")
 
@@ -297,35 +297,46 @@ defmodule GpuSched.LinkTest do
     end
 
     for options <- [[], [overload: :wait]] do
-      assert {{:error, %{reason: :too_large, message: text}}, 0} = pieces.(4_000_000, options)
+      assert {{:error, %{reason: :too_large, message: text}}, 0, 0} = pieces.(4_000_000, options)
       assert text =~ "the scheduler takes 3000000 altogether"
     end
 
     nobody = {MyApp.Nobody, host.node}
     args = [nobody, 2_000_000, []]
 
-    assert {{:error, %{reason: :unavailable}}, 0} =
+    assert {{:error, %{reason: :unavailable}}, 0, 0} =
              HostNode.call(laptop, LinkScript, :pieces, args)
 
     holder = HostNode.call(laptop, LinkScript, :hold, [server, %{}, [timeout: :infinity]])
     FakePort.until(fn -> seen(host)["held"] == 1 end)
     before = HostNode.call(host, FakePort, :refused, [GpuSched])
-    assert {{:error, %{reason: :overloaded} = error}, 0} = pieces.(2_000_000, [])
+    assert {{:error, %{reason: :overloaded} = error}, 0, 0} = pieces.(2_000_000, [])
     assert error.message =~ "1 requests are in flight" and error.retry_after_ms > 0
     assert {:error, %{reason: :overloaded}} = infer(laptop, server, "echo")
     # Large and small ones are counted alike.
     assert HostNode.call(host, FakePort, :refused, [GpuSched]) == before + 2
     HostNode.call(laptop, Process, :exit, [holder, :kill])
     FakePort.until(fn -> taken(host) == {0, 0} end)
-    assert {{:ok, _}, sent} = pieces.(2_000_000, [])
-    assert sent >= 8
+    assert {{:ok, _}, 9, 0} = pieces.(2_000_000, [])
+
+    # One was taken, so the next does not wait for that to be said: what is sent for nothing is dropped,
+    # and after that nothing is sent before.
+    assert {{:ok, _}, sent, early} = pieces.(2_000_000, [])
+    # A connection that is busy takes fewer early.
+    assert sent + early == 9 and early > 0
+    too_large = pieces.(40_000_000, [])
+    assert {{:error, %{reason: :too_large}}, 0, early} = too_large
+    assert early > 0
+    assert {{:error, %{reason: :too_large}}, 0, 0} = pieces.(4_000_000, [])
+    assert {{:ok, _}, 9, 0} = pieces.(2_000_000, [])
+    FakePort.until(fn -> taken(host) == {0, 0} end)
   end
 
   test "without leases a frame's limit is said before anything is sent" do
     {_host, laptop, server} = pair("max-frame": 2_000_000, "lease-min": 0)
     args = [server, 3_000_000, []]
 
-    assert {{:error, %{reason: :too_large, message: text}}, 0} =
+    assert {{:error, %{reason: :too_large, message: text}}, 0, 0} =
              HostNode.call(laptop, LinkScript, :pieces, args)
 
     assert text =~ "a frame takes 2000000"
@@ -339,7 +350,7 @@ defmodule GpuSched.LinkTest do
     assert taken(host) == {0, 0}
     args = [server, 3_000_000, []]
 
-    assert {{:error, %{reason: :overloaded, message: text}}, 0} =
+    assert {{:error, %{reason: :overloaded, message: text}}, 0, _early} =
              HostNode.call(laptop, LinkScript, :pieces, args)
 
     assert text =~ "on their way here"
@@ -352,10 +363,24 @@ defmodule GpuSched.LinkTest do
     patient = flood.(2, overload: :wait, timeout: :infinity)
     # What is small, or fits beside it, has nothing to do with that.
     assert {:ok, _} = infer(laptop, server, "echo")
-    assert {{:ok, _}, _} = HostNode.call(laptop, LinkScript, :pieces, [server, 1_500_000, []])
+    assert {{:ok, _}, _, _} = HostNode.call(laptop, LinkScript, :pieces, [server, 1_500_000, []])
     assert {ended.(first), ended.(patient)} == {[], []}
     HostNode.call(laptop, Kernel, :send, [first, :resume])
     FakePort.until(fn -> {ended.(first), ended.(patient)} == {[:ok], [:ok, :ok]} end)
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+  end
+
+  test "what was sent before it was known that it has to wait is sent again" do
+    {host, laptop, server} = pair(bytes: 5_000_000)
+    standing = HostNode.call(laptop, LinkScript, :standing, [server, 3_000_000])
+    assert {{:ok, _}, _, _} = HostNode.call(laptop, LinkScript, :pieces, [server, 1_500_000, []])
+
+    assert {{:ok, result}, 13, early} =
+             HostNode.call(laptop, LinkScript, :behind, [standing, server, 3_000_000])
+
+    assert early > 0
+    crc = :erlang.crc32(:binary.copy(<<7>>, 3_000_000))
+    assert result["outputs"]["crc"]["data"] == <<crc::32-little>>
     FakePort.until(fn -> taken(host) == {0, 0} end)
   end
 
@@ -456,7 +481,8 @@ defmodule GpuSched.LinkTest do
 
   describe "pieces" do
     # Sends to this process, and acknowledges nothing by itself.
-    defp begin(data), do: [data] |> Bulk.new() |> Bulk.start(self(), :tag)
+    defp begin(data, pace \\ Pace.new()),
+      do: [data] |> Bulk.new(pace) |> Bulk.start(self(), :tag)
 
     defp pieces(acc \\ []) do
       receive do
@@ -480,9 +506,70 @@ defmodule GpuSched.LinkTest do
       refute Bulk.done?(bulk)
     end
 
+    test "what was found out about the way is for the next one" do
+      pace = Pace.new()
+      data = :crypto.strong_rand_bytes(10_000_000)
+      sent = fn -> pieces() |> Enum.map(&byte_size/1) |> Enum.sum() end
+
+      Pace.learn(pace, 4 * 1_048_576, byte_size(data))
+      begin(data, pace)
+      assert sent.() == 4 * 1_048_576
+      # Something small does not show that less is enough.
+      Pace.learn(pace, 3 * 1_048_576, 1_500_000)
+      begin(data, pace)
+      assert sent.() == 4 * 1_048_576
+      Pace.learn(pace, 2 * 1_048_576, byte_size(data))
+      begin(data, pace)
+      assert sent.() == 2 * 1_048_576
+    end
+
+    test "how long the way is" do
+      pace = Pace.new()
+      assert Pace.quiet?(pace, 5)
+      assert Pace.measured(pace, 20_000, true, 1) == 20_000
+      refute Pace.quiet?(pace, 1_000_000)
+      # Behind others.
+      assert Pace.measured(pace, 30_000, false, 2) == 20_000
+      assert Pace.measured(pace, 10_000, false, 3) == 10_000
+      # With nothing before it, but held up, or the way is longer now.
+      assert Pace.quiet?(pace, 3_000_000)
+      assert Pace.measured(pace, 90_000, true, 3_000_000) == 20_000
+      assert Pace.enough(300.0, 20_000) == 12_000_000
+    end
+
+    test "before it is known whether they are taken, no more are sent than may be for nothing" do
+      pace = Pace.new()
+      data = :crypto.strong_rand_bytes(3_000_000)
+      early = &Bulk.start_early(Bulk.new([data], &1), self(), :tag)
+
+      early.(pace)
+      assert {pieces(), early_pieces()} == {[], []}
+      Pace.taken(pace, true)
+      bulk = early.(pace)
+      first = early_pieces()
+      assert pieces() == [] and length(first) == 8
+
+      # With them, or from the beginning.
+      Bulk.ready(bulk, :now)
+      assert pieces() == []
+      Bulk.ready(bulk, :later)
+      assert pieces() == first
+      # One had to wait.
+      early.(pace)
+      assert {pieces(), early_pieces()} == {[], []}
+    end
+
+    defp early_pieces(acc \\ []) do
+      receive do
+        {:tag, {:gs_early, piece}} -> early_pieces([piece | acc])
+      after
+        0 -> Enum.reverse(acc)
+      end
+    end
+
     test "they come as they were sent, and none has bytes of two" do
       binaries = for n <- [300_000, 1, 3_000_000], do: :crypto.strong_rand_bytes(n)
-      bulk = Bulk.new(binaries)
+      bulk = Bulk.new(binaries, Pace.new())
       size = Bulk.size(bulk)
       pieces = run(Bulk.start(bulk, self(), :tag), Bulk.receiver(self(), :tag, size))
       assert Enum.map(pieces, &byte_size/1) |> Enum.take(3) == [262_144, 37_856, 1]

@@ -9,21 +9,21 @@ defmodule GpuSched.LinkScript do
   # Whether requests to that node go by a link: its process there, or nil.
   def link(node) do
     case GpuSched.Link.Near.fetch(node, 60_000) do
-      {:ok, pid, _waiting} -> pid
+      {:ok, link} -> link.pid
       :none -> nil
     end
   end
 
   # What waits on this node to be sent to that one, in bytes.
   def waiting(node) do
-    {:ok, _pid, waiting} = GpuSched.Link.Near.fetch(node, 60_000)
-    :atomics.get(waiting, 1)
+    {:ok, link} = GpuSched.Link.Near.fetch(node, 60_000)
+    :atomics.get(link.waiting, 1)
   end
 
   # As a caller does before it sends; this one never will.
   def count(node, bytes) do
-    {:ok, _pid, waiting} = GpuSched.Link.Near.fetch(node, 60_000)
-    :atomics.add(waiting, 1, bytes)
+    {:ok, link} = GpuSched.Link.Near.fetch(node, 60_000)
+    :atomics.add(link.waiting, 1, bytes)
   end
 
   # So many requests at once. Answers the process that keeps how each ended (see ended/1).
@@ -103,9 +103,9 @@ defmodule GpuSched.LinkScript do
 
   # By how much earlier a request to a node is to be done, with a quarter of an hour left, in ns.
   def earlier(node) do
-    {:ok, _link, waiting} = Near.fetch(node, 5_000)
+    {:ok, link} = Near.fetch(node, 5_000)
     deadline = Admission.now() + 900_000_000_000
-    deadline - Way.due(Near.way(waiting), deadline)
+    deadline - Way.due(Near.way(link), deadline)
   end
 
   # An upload that has been asked for; nothing of it may have been sent yet.
@@ -114,7 +114,7 @@ defmodule GpuSched.LinkScript do
       pid = upload(server, size, options)
 
       receive do
-        {:trace, ^pid, :send, {:gs_out, _bytes, {:bulk, _, _, _, _, _, _, _}}, _to} -> pid
+        {:trace, ^pid, :send, {:gs_items, [{:bulk, _, _, _, _, _, _, _}]}, _to} -> pid
       end
     end)
   end
@@ -134,19 +134,34 @@ defmodule GpuSched.LinkScript do
     end
   end
 
-  # The result of an upload, and how many pieces of it were sent.
+  # The result of an upload, and how many pieces of it were sent, and how many before it was known whether
+  # they would be taken.
   def pieces(server, size, options) do
     pid = upload(server, size, options)
     result = receive(do: ({^pid, result} -> result))
     delivered = :erlang.trace_delivered(pid)
     receive(do: ({:trace_delivered, ^pid, ^delivered} -> :ok))
-    {result, count_pieces(pid, 0)}
+    {result, count_pieces(pid, :gs_piece, 0), count_pieces(pid, :gs_early, 0)}
   end
 
-  defp count_pieces(pid, n) do
+  # The same of one that has to wait for an upload that stands still, which is resumed then.
+  def behind(standing, server, size) do
+    pid = upload(server, size, overload: :wait, timeout: :infinity)
+
     receive do
-      {:trace, ^pid, :send, {_tag, {:gs_piece, _piece}}, _to} -> count_pieces(pid, n + 1)
-      {:trace, ^pid, _what, _message, _to} -> count_pieces(pid, n)
+      {:trace, ^pid, :send, {:gs_items, _items}, _to} -> :ok
+    end
+
+    # What is asked later is answered, so that has come.
+    {:ok, _} = GpuSched.infer(server, "echo", %{}, timeout: :infinity)
+    send(standing, :resume)
+    result = receive(do: ({^pid, result} -> result))
+    {result, count_pieces(pid, :gs_piece, 0), count_pieces(pid, :gs_early, 0)}
+  end
+
+  defp count_pieces(pid, kind, n) do
+    receive do
+      {:trace, ^pid, :send, {_tag, {^kind, _piece}}, _to} -> count_pieces(pid, kind, n + 1)
     after
       0 -> n
     end
@@ -189,7 +204,7 @@ defmodule GpuSched.LinkScript do
 
   defp freeze_at_piece(pid) do
     receive do
-      {:trace, ^pid, :send, {_tag, {:gs_piece, _piece}}, _to} ->
+      {:trace, ^pid, :send, {_tag, {kind, _piece}}, _to} when kind in [:gs_piece, :gs_early] ->
         true = :erlang.suspend_process(pid)
     end
 

@@ -2,49 +2,56 @@
 defmodule GpuSched.Link.Bulk do
   # Something large on its way from one process to another, in pieces under credit: so many bytes are
   # under way as keep the connection busy, and no more, because whatever else goes over it waits behind
-  # them. It is bytes, and stays in pieces: a term would be copied once more to be made into one.
+  # them; how many is what GpuSched.Link.Pace knows. It is bytes, and stays in pieces: a term would be
+  # copied once more to be made into one.
   #
   # Neither side is suspended by a connection that takes nothing any more: a caller has a deadline, and
-  # looks after it. What could not be sent is kept, and sent by retry/1, a few ms later.
+  # looks after it. What could not be sent is kept, and sent by retry/1 after pause/1.
   @moduledoc false
 
+  alias GpuSched.Link.Pace
+
   @piece 256 * 1024
-  # On a short way two megabytes keep it busy; on a long one it takes as much as it holds: what comes
-  # through in a round trip, twice.
-  @least 2 * 1_048_576
-  @most 64 * 1_048_576
 
-  # After so many ms.
-  @retry_ms 5
+  # A connection that took something a ms ago takes more soon; one that does not may stand still.
+  @shortest_ms 1
+  @longest_ms 16
 
-  @spec retry_ms :: pos_integer
-  def retry_ms, do: @retry_ms
-
-  # Whether the connection takes nothing more.
+  # Whether the connection takes nothing more. Where there is none any more the message is gone, and its
+  # sender will hear of that.
   @spec busy?(pid | reference, term) :: boolean
-  defp busy?(to, message), do: :erlang.send(to, message, [:nosuspend]) == :nosuspend
+  def busy?(to, message), do: :erlang.send(to, message, [:nosuspend, :noconnect]) == :nosuspend
 
   # ---- the sending side
 
+  # `limit`: so much may be under way until it is said that it is taken. `all` has what may have to be
+  # sent again till then. `delivered`: what has been acknowledged; `sent` has, for each piece that was
+  # not, its size, when it was sent and what had been delivered by then. `rate`: the highest of those at
+  # which what was under way together came through, in bytes per µs.
   defstruct [
+    :pace,
     :to,
     :tag,
-    :since,
+    :limit,
+    :all,
+    kind: :gs_piece,
     pieces: [],
     size: 0,
-    window: @least,
+    window: 0,
     flying: 0,
-    stuck?: false,
+    delivered: 0,
+    pause: :infinity,
+    quiet?: false,
     sent: :queue.new(),
-    least_us: nil,
     rate: 0.0
   ]
 
   @type t :: %__MODULE__{}
 
   # No piece has bytes of two of the binaries.
-  @spec new([binary]) :: t
-  def new(binaries), do: %__MODULE__{pieces: cut(binaries), size: IO.iodata_length(binaries)}
+  @spec new([binary], Pace.t()) :: t
+  def new(binaries, pace),
+    do: %__MODULE__{pace: pace, pieces: cut(binaries), size: IO.iodata_length(binaries)}
 
   @spec size(t) :: non_neg_integer
   def size(bulk), do: bulk.size
@@ -60,41 +67,88 @@ defmodule GpuSched.Link.Bulk do
 
   # The receiver is there: what the credit allows is sent, as {tag, {:gs_piece, piece}}.
   @spec start(t, pid | reference, term) :: t
-  def start(bulk, to, tag), do: push(%{bulk | to: to, tag: tag, since: micros()})
+  def start(bulk, to, tag), do: bulk |> begin(to, tag) |> push()
+
+  # The receiver may refuse it. As much is sent as may well be for nothing, as {tag, {:gs_early, piece}}.
+  @spec start_early(t, pid | reference, term) :: t
+  def start_early(bulk, to, tag) do
+    bulk = begin(bulk, to, tag)
+    push(%{bulk | kind: :gs_early, limit: Pace.early(bulk.pace), all: bulk.pieces})
+  end
+
+  defp begin(bulk, to, tag) do
+    quiet? = Pace.quiet?(bulk.pace, micros())
+    %{bulk | to: to, tag: tag, window: Pace.window(bulk.pace), quiet?: quiet?}
+  end
+
+  # It is taken: with what came early, or from its beginning, as it had to wait.
+  @spec ready(t, :now | :later) :: t
+  def ready(bulk, :now) do
+    Pace.taken(bulk.pace, true)
+    push(%{bulk | kind: :gs_piece, limit: nil, all: nil})
+  end
+
+  def ready(bulk, :later) do
+    Pace.taken(bulk.pace, false)
+
+    push(%{
+      bulk
+      | kind: :gs_piece,
+        limit: nil,
+        all: nil,
+        pieces: bulk.all,
+        flying: 0,
+        sent: :queue.new()
+    })
+  end
+
+  # It is not.
+  @spec refused(t) :: :ok
+  def refused(%__MODULE__{all: nil}), do: :ok
+  def refused(bulk), do: Pace.taken(bulk.pace, false)
 
   # So many bytes have arrived over there.
   @spec acked(t, pos_integer) :: t
   def acked(bulk, bytes) do
+    {{:value, {^bytes, at, before}}, sent} = :queue.out(bulk.sent)
     now = micros()
-    {bulk, took} = settle(bulk, bytes, now)
-    push(%{bulk | flying: bulk.flying - bytes} |> measure(bytes, took, now))
+    took = max(now - at, 1)
+    least = Pace.measured(bulk.pace, took, bulk.quiet?, now)
+    delivered = bulk.delivered + bytes
+    rate = max(bulk.rate, (delivered - before) / took)
+
+    bulk = %{
+      bulk
+      | sent: sent,
+        flying: bulk.flying - bytes,
+        delivered: delivered,
+        quiet?: false,
+        rate: rate,
+        window: max(bulk.window, Pace.enough(rate, least))
+    }
+
+    if done?(bulk), do: Pace.learn(bulk.pace, Pace.enough(rate, least), bulk.size)
+    push(bulk)
   end
 
-  defp settle(bulk, bytes, now) do
-    {{:value, {^bytes, at}}, sent} = :queue.out(bulk.sent)
-    {%{bulk | sent: sent}, max(now - at, 1)}
-  end
+  defp push(bulk), do: push(bulk, bulk.pieces)
 
-  defp measure(bulk, bytes, took, now) do
-    since = max(now - bulk.since, 1)
-    rate = 0.75 * bulk.rate + 0.25 * (bytes / since)
-    least = min(bulk.least_us || took, took)
-    window = round(2 * rate * least)
-    %{bulk | since: now, rate: rate, least_us: least, window: window |> max(@least) |> min(@most)}
-  end
+  defp push(%{pieces: []} = bulk, _before), do: %{bulk | pause: :infinity}
 
-  defp push(%{pieces: []} = bulk), do: %{bulk | stuck?: false}
+  # A limit that is not there is more than every number.
+  defp push(%{flying: flying, window: window, limit: limit} = bulk, _before)
+       when flying >= window or flying >= limit,
+       do: %{bulk | pause: :infinity}
 
-  defp push(%{flying: flying, window: window} = bulk) when flying >= window,
-    do: %{bulk | stuck?: false}
-
-  defp push(%{pieces: [piece | pieces]} = bulk) do
-    if busy?(bulk.to, {bulk.tag, {:gs_piece, piece}}) do
-      %{bulk | stuck?: true}
+  defp push(%{pieces: [piece | pieces]} = bulk, before) do
+    if busy?(bulk.to, {bulk.tag, {bulk.kind, piece}}) do
+      if bulk.pieces == before and bulk.pause != :infinity,
+        do: %{bulk | pause: min(2 * bulk.pause, @longest_ms)},
+        else: %{bulk | pause: @shortest_ms}
     else
       size = byte_size(piece)
-      sent = :queue.in({size, micros()}, bulk.sent)
-      push(%{bulk | pieces: pieces, flying: bulk.flying + size, sent: sent})
+      sent = :queue.in({size, micros(), bulk.delivered}, bulk.sent)
+      push(%{bulk | pieces: pieces, flying: bulk.flying + size, sent: sent}, before)
     end
   end
 
@@ -137,14 +191,15 @@ defmodule GpuSched.Link.Bulk do
 
   # ---- either side
 
-  # Whether something is to be sent again.
-  @spec stuck?(t | receiver | nil) :: boolean
-  def stuck?(nil), do: false
-  def stuck?(%__MODULE__{stuck?: stuck?}), do: stuck?
-  def stuck?(%{owed: owed}), do: owed != []
+  # After how many ms something is to be sent again.
+  @spec pause(t | receiver | nil) :: timeout
+  def pause(nil), do: :infinity
+  def pause(%__MODULE__{pause: pause}), do: pause
+  def pause(%{owed: []}), do: :infinity
+  def pause(_receiver), do: @longest_ms
 
   @spec retry(t | receiver | nil) :: t | receiver | nil
-  def retry(%__MODULE__{stuck?: true} = bulk), do: push(bulk)
+  def retry(%__MODULE__{pause: pause} = bulk) when pause != :infinity, do: push(bulk)
   def retry(%{owed: [_ | _]} = receiver), do: acknowledge(receiver)
   def retry(other), do: other
 

@@ -5,16 +5,17 @@ defmodule GpuSched.Link.Far do
   #
   # What comes in pieces is looked at before the first of them: what never fits, or does not fit now and
   # would not wait, is refused. Of those who wait no more bytes are here, for one node, than the scheduler
-  # takes altogether; the others have sent nothing yet.
+  # takes altogether; of the others nothing is kept. What was sent before it was known that it has to wait,
+  # or is refused, is dropped.
   #
   # It is the only process here that sends to that node for its small requests; should that stop
   # reading, it is suspended, and nobody else.
   @moduledoc false
 
   alias GpuSched.{Admission, Encode, Error, Local, Msgpack, Options, Protocol, Resolve, Server}
-  alias GpuSched.Link.{Body, Bulk}
+  alias GpuSched.Link.{Body, Bulk, Pace}
 
-  @version 3
+  @version 4
   # What is gathered into one message.
   @answers 256
   @bytes 256 * 1024
@@ -33,6 +34,7 @@ defmodule GpuSched.Link.Far do
         loop(%{
           near: near,
           share: share,
+          pace: Pace.new(),
           servers: %{},
           asked: %{},
           refs: %{},
@@ -50,6 +52,7 @@ defmodule GpuSched.Link.Far do
 
   def start(_version, _near), do: {:error, :version}
 
+  # `pace`: that of what is large and goes back.
   # `servers`: name → {ctx, the entry of the client}, and the pid → its monitor and names.
   # `asked`: alias → {ref, owner, ctx, id, ticket or nil, request to post when granted}.
   # `refs`: ref of the caller → alias, or the pid of a process that deals with a large one; `helpers`
@@ -91,6 +94,16 @@ defmodule GpuSched.Link.Far do
   end
 
   defp handle(state, {:over, pid}), do: over(state, pid)
+
+  # To the process that takes a request apart. One that had to wait begins again.
+  defp handle(state, {ref, {kind, _piece}} = message) when kind in [:gs_piece, :gs_early] do
+    case state.refs do
+      %{^ref => pid} when is_pid(pid) -> send(pid, message)
+      _ -> :ok
+    end
+
+    state
+  end
 
   # ---- from the owner of the port
 
@@ -185,7 +198,7 @@ defmodule GpuSched.Link.Far do
         }
 
         case foresee(state, ctx, bytes) do
-          :ok -> gather(state, upload)
+          :ok -> gather(state, upload, :now)
           {:error, error} -> gather_later(state, upload, error, wait)
         end
 
@@ -317,9 +330,10 @@ defmodule GpuSched.Link.Far do
   end
 
   # It is in the way of nobody else: a process of its own takes it apart, and waits.
-  defp gather(state, upload) do
+  defp gather(state, upload, since) do
+    %{pace: pace} = state
     far = self()
-    {pid, state} = help(state, upload.ref, fn -> serve_bulk(upload, far) end)
+    {pid, state} = help(state, upload.ref, fn -> serve_bulk(upload, since, pace, far) end)
     put_in(state.uploads[pid], {upload.ctx.server, upload.bytes, :coming})
   end
 
@@ -342,7 +356,7 @@ defmodule GpuSched.Link.Far do
         room? = here == 0 or here + upload.bytes <= Admission.max_bytes(counters)
 
         if room? and server not in full,
-          do: {later, gather(state, upload), full},
+          do: {later, gather(state, upload, :later), full},
           else: {[upload | later], state, [server | full]}
       end)
 
@@ -360,7 +374,8 @@ defmodule GpuSched.Link.Far do
 
   defp answer(state, ref, owner, payload)
        when is_binary(payload) and byte_size(payload) > @bulk_above do
-    {_pid, state} = help(state, ref, fn -> send_bulk(ref, owner, payload) end)
+    %{pace: pace} = state
+    {_pid, state} = help(state, ref, fn -> send_bulk(ref, owner, payload, pace) end)
     state
   end
 
@@ -386,14 +401,15 @@ defmodule GpuSched.Link.Far do
      %{state | refs: Map.put(state.refs, ref, pid), helpers: Map.put(state.helpers, pid, ref)}}
   end
 
-  # It is the owner here; when the caller dies, or drops the request, so does this.
-  defp serve_bulk(upload, far) do
+  # It is the owner here; when the caller dies, or drops the request, so does this. It may have to be sent
+  # again from its beginning; what comes of an earlier try is not taken.
+  defp serve_bulk(upload, since, pace, far) do
     %{ref: ref, owner: owner, ctx: ctx} = upload
     monitor = Process.monitor(owner)
-    send(ref, {ref, {:gs_ready, self()}})
+    send(ref, {ref, {:gs_ready, since}})
 
     {head, size} = upload.size
-    pieces = receive_bulk(Bulk.receiver(ref, ref, size), ref, monitor)
+    pieces = receive_bulk(Bulk.receiver(ref, ref, size), since, monitor)
     [_name, model, inputs, opts] = Body.unpack(pieces, head)
 
     send(far, {:there, self()})
@@ -406,9 +422,14 @@ defmodule GpuSched.Link.Far do
     send(far, {:over, self()})
 
     case answer do
-      {:raw, payload} when byte_size(payload) > @bulk_above -> send_bulk(ref, owner, payload)
-      {:raw, payload} -> send(ref, {ref, payload})
-      {:error, error} -> send(ref, {ref, {:error, error}})
+      {:raw, payload} when byte_size(payload) > @bulk_above ->
+        send_bulk(ref, owner, payload, pace)
+
+      {:raw, payload} ->
+        send(ref, {ref, payload})
+
+      {:error, error} ->
+        send(ref, {ref, {:error, error}})
     end
 
     send(watcher, :done)
@@ -430,26 +451,27 @@ defmodule GpuSched.Link.Far do
     end)
   end
 
-  defp receive_bulk(receiver, ref, monitor) do
+  defp receive_bulk(%{tag: ref} = receiver, since, monitor) do
     receive do
-      {^ref, {:gs_piece, piece}} ->
+      {^ref, {:gs_early, _piece}} when since == :later ->
+        receive_bulk(receiver, since, monitor)
+
+      {^ref, {kind, piece}} when kind in [:gs_piece, :gs_early] ->
         case Bulk.take(receiver, piece) do
           {:done, term} -> term
-          {:more, receiver} -> receive_bulk(receiver, ref, monitor)
+          {:more, receiver} -> receive_bulk(receiver, since, monitor)
         end
 
       {:DOWN, ^monitor, :process, _pid, _reason} ->
         exit(:normal)
     after
-      pause(receiver) -> receive_bulk(Bulk.retry(receiver), ref, monitor)
+      Bulk.pause(receiver) -> receive_bulk(Bulk.retry(receiver), since, monitor)
     end
   end
 
-  defp pause(bulk), do: if(Bulk.stuck?(bulk), do: Bulk.retry_ms(), else: :infinity)
-
-  defp send_bulk(ref, watched, payload) do
+  defp send_bulk(ref, watched, payload, pace) do
     monitor = Process.monitor(watched)
-    bulk = Bulk.new([payload])
+    bulk = Bulk.new([payload], pace)
     send(ref, {ref, {:gs_bulk, self(), Bulk.size(bulk)}})
     push(Bulk.start(bulk, ref, ref), ref, monitor)
   end
@@ -460,7 +482,7 @@ defmodule GpuSched.Link.Far do
         {^ref, {:gs_ack, bytes}} -> bulk |> Bulk.acked(bytes) |> push(ref, monitor)
         {:DOWN, ^monitor, :process, _pid, _reason} -> exit(:normal)
       after
-        pause(bulk) -> bulk |> Bulk.retry() |> push(ref, monitor)
+        Bulk.pause(bulk) -> bulk |> Bulk.retry() |> push(ref, monitor)
       end
     end
   end

@@ -9,11 +9,11 @@ defmodule GpuSched.Link.Near do
   @moduledoc false
   use GenServer
 
-  alias GpuSched.Link.Far
+  alias GpuSched.Link.{Bulk, Far, Pace}
   alias GpuSched.Way
 
   @table __MODULE__
-  @version 3
+  @version 4
   # What is gathered into one message.
   @items 256
   @bytes 256 * 1024
@@ -35,14 +35,18 @@ defmodule GpuSched.Link.Near do
 
   def start_link(_arg), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
-  # What waits on a link, in bytes, and how long answers are on their way.
-  @type waiting :: :atomics.atomics_ref()
+  # `pid` is the process here, `far` that over there; `waiting` has what waits on the link, in bytes, and
+  # how long answers are on their way; `pace` is of what is large and goes there.
+  @enforce_keys [:pid, :far, :waiting, :pace]
+  defstruct [:pid, :far, :waiting, :pace]
 
-  # :late where it took longer than `patience` to open one. With it comes what counts what waits there.
-  @spec fetch(node, timeout) :: {:ok, pid, waiting} | :none | :late
+  @type t :: %__MODULE__{pid: pid, far: pid, waiting: :atomics.atomics_ref(), pace: Pace.t()}
+
+  # :late where it took longer than `patience` to open one.
+  @spec fetch(node, timeout) :: {:ok, t} | :none | :late
   def fetch(node, patience) do
     case :ets.lookup(@table, node) do
-      [{_node, pid, waiting}] -> {:ok, pid, waiting}
+      [{_node, _pid, link}] -> {:ok, link}
       [{_node, until}] -> if now() < until, do: :none, else: open(node, patience)
       [] -> open(node, patience)
     end
@@ -52,13 +56,13 @@ defmodule GpuSched.Link.Near do
   end
 
   # Sends the far side an item whose body is that long, unless too much waits already: so much then.
-  @spec post(pid, waiting, non_neg_integer, term) :: :ok | {:full, non_neg_integer}
-  def post(link, waiting, bytes, item) do
+  @spec post(t, non_neg_integer, term) :: :ok | {:full, non_neg_integer}
+  def post(%__MODULE__{pid: pid, waiting: waiting}, bytes, item) do
     bytes = bytes + @item_bytes
 
     case :atomics.add_get(waiting, 1, bytes) do
       now when now <= @most_waiting or now == bytes ->
-        send(link, {:gs_out, bytes, item})
+        send(pid, {:gs_out, bytes, item})
         :ok
 
       now ->
@@ -68,16 +72,16 @@ defmodule GpuSched.Link.Near do
   end
 
   # That of small requests to the node and back.
-  @spec way(waiting) :: Way.t()
-  def way(waiting), do: {waiting, 2, @longest_way}
+  @spec way(t) :: Way.t()
+  def way(%__MODULE__{waiting: waiting}), do: {waiting, 2, @longest_way}
 
   @spec most_waiting :: pos_integer
   def most_waiting, do: @most_waiting
 
   # The caller of that request has given up.
-  @spec drop(pid, reference) :: :ok
-  def drop(link, ref) do
-    send(link, {:gs_out, 0, {:drop, ref}})
+  @spec drop(t, reference) :: :ok
+  def drop(%__MODULE__{pid: pid}, ref) do
+    send(pid, {:gs_out, 0, {:drop, ref}})
     :ok
   end
 
@@ -99,8 +103,8 @@ defmodule GpuSched.Link.Near do
   @impl true
   def handle_call({:open, node}, from, %{opening: opening} = state) do
     case :ets.lookup(@table, node) do
-      [{_node, pid, waiting}] ->
-        {:reply, {:ok, pid, waiting}, state}
+      [{_node, _pid, link}] ->
+        {:reply, {:ok, link}, state}
 
       _ when is_map_key(opening, node) ->
         {:noreply,
@@ -114,9 +118,9 @@ defmodule GpuSched.Link.Near do
   end
 
   @impl true
-  def handle_info({:opened, node, pid, waiting}, state) do
-    :ets.insert(@table, {node, pid, waiting})
-    {:noreply, answer(state, node, {:ok, pid, waiting})}
+  def handle_info({:opened, node, link}, state) do
+    :ets.insert(@table, {node, link.pid, link})
+    {:noreply, answer(state, node, {:ok, link})}
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, reason}, state) do
@@ -162,7 +166,8 @@ defmodule GpuSched.Link.Near do
       {:ok, pid} ->
         Process.monitor(pid)
         waiting = :atomics.new(2, signed: true)
-        send(keeper, {:opened, node, self(), waiting})
+        link = %__MODULE__{pid: self(), far: pid, waiting: waiting, pace: Pace.new()}
+        send(keeper, {:opened, node, link})
         loop(%{far: pid, keeping: keeping, waiting: waiting}, 0)
 
       _ ->
@@ -226,7 +231,7 @@ defmodule GpuSched.Link.Near do
 
   defp leaves?(link, out) do
     items = for {_bytes, item} <- :lists.reverse(out), do: item
-    left? = :erlang.send(link.far, {:gs_items, items}, [:nosuspend]) == :ok
+    left? = not Bulk.busy?(link.far, {:gs_items, items})
     if left?, do: left(link, for({bytes, _item} <- out, do: bytes))
     left?
   end
