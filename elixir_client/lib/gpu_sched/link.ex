@@ -45,18 +45,44 @@ defmodule GpuSched.Link do
   @spec begin(node, GenServer.server(), term, term, Options.t(), Local.deadline()) ::
           {:ok, t} | :none | {:error, Error.t()}
   def begin(node, name, model, inputs, opts, deadline) do
-    with {:ok, link} <- Near.fetch(node, Local.remaining(deadline)),
-         {:ok, request} <- Encode.request(context(), model, inputs, opts, nil, false) do
-      ref = :erlang.monitor(:process, link.pid, alias: :explicit_unalias)
-      handle = %__MODULE__{link: link, ref: ref, deadline: deadline, opts: opts, node: node}
+    with {:ok, link, request} <- fetch(node, model, inputs, opts, deadline) do
+      handle = new(node, link, opts, deadline)
 
       if request.bytes <= @bulk_above,
         do: ask(handle, name, request, opts),
-        else: ask_bulk(handle, name, model, inputs, request.bytes, opts)
+        else:
+          ask_bulk(handle, :infer, Remote.infer_args(name, model, inputs, opts), request.bytes)
+    end
+  end
+
+  # Begins a stream whose inputs are large, and waits until it has begun; :none where they are not, too.
+  # Its parts go to `to`, or where that is nil to `pid`, whose stream it is.
+  @spec begin_stream(node, GenServer.server(), term, term, {pid, reference | nil}, Options.t()) ::
+          {:ok, reference} | :none | {:error, Error.t()}
+  def begin_stream(node, name, model, inputs, {pid, to}, opts) do
+    deadline = Local.deadline(opts.timeout)
+
+    with {:ok, link, request} <- fetch(node, model, inputs, opts, deadline),
+         true <- request.bytes > @bulk_above || :none,
+         args = Remote.stream_args(name, model, inputs, opts),
+         handle = new(node, link, opts, deadline),
+         {:ok, handle} <- ask_bulk(handle, {:stream, pid, to}, args, request.bytes),
+         do: await(handle)
+  end
+
+  defp fetch(node, model, inputs, opts, deadline) do
+    with {:ok, link} <- Near.fetch(node, Local.remaining(deadline)),
+         {:ok, request} <- Encode.request(context(), model, inputs, opts, nil, false) do
+      {:ok, link, request}
     else
       :late -> {:error, Local.timed_out(opts.timeout)}
       other -> other
     end
+  end
+
+  defp new(node, link, opts, deadline) do
+    ref = :erlang.monitor(:process, link.pid, alias: :explicit_unalias)
+    %__MODULE__{link: link, ref: ref, deadline: deadline, opts: opts, node: node}
   end
 
   defp ask(handle, name, request, opts) do
@@ -78,17 +104,17 @@ defmodule GpuSched.Link do
   # The beginning follows without waiting for that, where the last one was taken: on a long way to be told
   # takes longer than to send it. Both go straight to the process over there, in that order; a connection
   # that takes nothing is tried again later.
-  defp ask_bulk(handle, name, model, inputs, bytes, opts) do
-    case Remote.infer_args(name, model, inputs, opts) do
-      {:ok, args} ->
+  defp ask_bulk(handle, what, args, bytes) do
+    case args do
+      {:ok, [name | _] = args} ->
         {binaries, head} = Body.pack(args)
         up = Bulk.new(binaries, handle.link.pace)
         size = {head, Bulk.size(up)}
-        %{ref: ref, deadline: deadline} = handle
+        %{ref: ref, deadline: deadline, opts: opts} = handle
         owner = self()
         wait = {opts.overload == :wait, opts.unavailable == :wait}
 
-        item = fn -> {:bulk, ref, owner, name, bytes, size, Local.left(deadline), wait} end
+        item = fn -> {:bulk, what, ref, owner, name, bytes, size, Local.left(deadline), wait} end
         offer(%{handle | up: up}, item)
 
       {:error, error} ->
@@ -143,9 +169,9 @@ defmodule GpuSched.Link do
     end
   end
 
-  # Waits for the answer. `exit(:normal)` on an interrupt, as in GpuSched.Async: that this process ends
+  # Waits for what comes of it: the answer, or that the stream has begun. `exit(:normal)` on an interrupt, as in GpuSched.Async: that this process ends
   # cancels the request.
-  @spec await(t, interrupts) :: {:ok, map} | {:error, Error.t()}
+  @spec await(t, interrupts) :: {:ok, map | reference} | {:error, Error.t()}
   def await(handle, interrupts \\ %{}) do
     stop = Map.get(interrupts, :stop, :none)
     %{ref: ref} = handle
@@ -217,7 +243,7 @@ defmodule GpuSched.Link do
 
   defp go_on(handle, interrupts), do: await(handle, interrupts)
 
-  # What comes of a request: pieces of it are wanted, pieces of the answer, the answer.
+  # What comes of a request: pieces of it are wanted, pieces of the answer, the answer; a stream has begun.
   defp take(handle, payload) when is_binary(payload),
     do: {:done, handle, payload |> Local.finish(handle.opts.output) |> learn_way(handle)}
 
@@ -226,6 +252,7 @@ defmodule GpuSched.Link do
     {:done, handle, {:error, error}}
   end
 
+  defp take(handle, {:gs_begun, ref}), do: {:done, handle, {:ok, ref}}
   defp take(handle, {:gs_ready, what}), do: %{handle | up: Bulk.ready(handle.up, what)}
   defp take(handle, {:gs_ack, bytes}), do: %{handle | up: Bulk.acked(handle.up, bytes)}
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Remote do
-  # A scheduler on another node. A request goes by the link to that node; everything else, and what
-  # has no link, by :erpc: the façade is called there, so the payload crosses once, the work over there
+  # A scheduler on another node. A request goes by the link to that node, and so do the large inputs of a
+  # stream; everything else, and what has no link, by :erpc: the façade is called there, so the payload crosses once, the work over there
   # is done by a process of its own, and the calling process is the owner.
   @moduledoc false
 
@@ -79,14 +79,17 @@ defmodule GpuSched.Remote do
   @spec stream_to(node, GenServer.server(), term, term, pid, Options.t()) ::
           {:ok, reference} | {:error, Error.t()}
   def stream_to(node, name, model, inputs, pid, opts) do
+    with :none <- Link.begin_stream(node, name, model, inputs, {pid, nil}, opts),
+         {:ok, [name, model, inputs, options]} <- stream_args(name, model, inputs, opts),
+         do: call(node, :stream_to, [name, model, inputs, pid, options], opts.timeout)
+  end
+
+  # As infer_args/4.
+  @spec stream_args(GenServer.server(), term, term, Options.t()) ::
+          {:ok, list} | {:error, Error.t()}
+  def stream_args(name, model, inputs, opts) do
     with {:ok, inputs} <- plain(inputs),
-         do:
-           call(
-             node,
-             :stream_to,
-             [name, model, inputs, pid, Options.to_list(opts, [:credit])],
-             opts.timeout
-           )
+         do: {:ok, [name, model, inputs, Options.to_list(opts, [:credit])]}
   end
 
   # As stream_to/6, the messages going to an alias. Called on the scheduler's node by this module on
@@ -108,9 +111,10 @@ defmodule GpuSched.Remote do
   @spec open_stream(node, GenServer.server(), term, term, reference, Options.t()) ::
           {:ok, reference} | {:error, Error.t()}
   def open_stream(node, name, model, inputs, alias_ref, opts) do
-    with {:ok, inputs} <- plain(inputs) do
-      options = Options.to_list(%{opts | output: :binary}, [:credit])
+    opts = %{opts | output: :binary}
 
+    with :none <- Link.begin_stream(node, name, model, inputs, {self(), alias_ref}, opts),
+         {:ok, [name, model, inputs, options]} <- stream_args(name, model, inputs, opts) do
       try do
         args = [name, model, inputs, self(), alias_ref, options]
         :erpc.call(node, __MODULE__, :serve_stream, args, opts.timeout)

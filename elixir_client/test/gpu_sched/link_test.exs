@@ -370,6 +370,35 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> taken(host) == {0, 0} end)
   end
 
+  test "the large inputs of a stream go in pieces as well" do
+    {host, laptop, server} = pair(bytes: 5_000_000)
+    crc = :erlang.crc32(:binary.copy(<<7>>, 3_000_000))
+
+    for function <- [:stream, :stream_to] do
+      stream = &HostNode.call(laptop, LinkScript, function, [server, &1, &2])
+      parts = [parameters: [parts: 3], output: :list]
+      assert {answers, 13} = stream.(3_000_000, parts)
+      assert [[1], [2], [3]] = for(%{"outputs" => %{"part" => part}} <- answers, do: part)
+      assert Enum.all?(answers, &(&1["outputs"]["crc"] == [crc]))
+      # Small ones take the way they took.
+      assert {[_, _, _], 0} = stream.(1_000, parts)
+    end
+
+    # What could never be taken is refused by its size, and what is left of a stream when its consumer
+    # dies is cancelled.
+    args = [server, 6_000_000, [parameters: [parts: 1]]]
+
+    assert {{:error, %{reason: :too_large}}, _} =
+             HostNode.call(laptop, LinkScript, :stream_to, args)
+
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+    pid = HostNode.call(laptop, LinkScript, :reader, [server, 3_000_000])
+    FakePort.until(fn -> taken(host) != {0, 0} end)
+    FakePort.until(fn -> HostNode.call(host, LinkScript, :helpers, []) == 0 end)
+    HostNode.call(laptop, Process, :exit, [pid, :kill])
+    FakePort.until(fn -> taken(host) == {0, 0} end)
+  end
+
   test "what was sent before it was known that it has to wait is sent again" do
     {host, laptop, server} = pair(bytes: 5_000_000)
     standing = HostNode.call(laptop, LinkScript, :standing, [server, 3_000_000])

@@ -163,9 +163,13 @@ def send_parts(id):
         if s["sent"] == s["bad"]:
             say([2, "part", [id, 7]])
             continue
-        say([2, "part", [id, {"outputs": {"part": {"datatype": "UINT32", "shape": [1], "data": data},
-                                          "fill": {"datatype": "UINT8", "shape": [s["bytes"]],
-                                                   "data": b"\x07" * s["bytes"]}}}]])
+        outputs = {"part": {"datatype": "UINT32", "shape": [1], "data": data},
+                   "fill": {"datatype": "UINT8", "shape": [s["bytes"]],
+                            "data": b"\x07" * s["bytes"]}}
+        if s["crc"] is not None:
+            outputs["crc"] = {"datatype": "UINT32", "shape": [1],
+                              "data": struct.pack("<I", s["crc"])}
+        say([2, "part", [id, {"outputs": outputs}]])
         if s["sent"] == s["die_after"]:
             os._exit(3)
     if s["sent"] == s["parts"]:
@@ -208,7 +212,10 @@ def infer(id, params, frame):
     elif model == "error":
         say([1, id, error(text(parameters["code"]), -999, "so it was asked", retry_after_ms=7), None])
     elif model == "parts":
+        data = params["inputs"].get("data")
+        crc = None if data is None else zlib.crc32(tensor(data)["data"])
         streams[id] = {"parts": parameters["parts"], "credit": params["parts"], "sent": 0,
+                       "crc": crc,
                        "bytes": parameters.get("bytes", 0),
                        "die_after": parameters.get("die_after", -1),
                        "bad": parameters.get("bad", -1)}

@@ -28,14 +28,14 @@ defmodule GpuSched.LinkScript do
 
   # So many requests at once. Answers the process that keeps how each ended (see ended/1).
   def flood(server, count, size, options) do
-    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
+    inputs = sevens(size)
 
     spawn(fn ->
       me = self()
 
       for _ <- 1..count do
         spawn(fn ->
-          send(me, {:ended, GpuSched.infer(server, "crc", %{"data" => data}, options)})
+          send(me, {:ended, GpuSched.infer(server, "crc", inputs, options)})
         end)
       end
 
@@ -114,7 +114,7 @@ defmodule GpuSched.LinkScript do
       pid = upload(server, size, options)
 
       receive do
-        {:trace, ^pid, :send, {:gs_items, [{:bulk, _, _, _, _, _, _, _}]}, _to} -> pid
+        {:trace, ^pid, :send, {:gs_items, [item]}, _to} when elem(item, 0) == :bulk -> pid
       end
     end)
   end
@@ -142,6 +142,51 @@ defmodule GpuSched.LinkScript do
     delivered = :erlang.trace_delivered(pid)
     receive(do: ({:trace_delivered, ^pid, ^delivered} -> :ok))
     {result, count_pieces(pid, :gs_piece, 0), count_pieces(pid, :gs_early, 0)}
+  end
+
+  # The parts of a stream with inputs of that size, and how many pieces of these were sent.
+  def stream(server, size, options) do
+    counted(fn -> server |> GpuSched.stream("parts", sevens(size), options) |> Enum.to_list() end)
+  end
+
+  # A process that takes one part and no more.
+  def reader(server, size) do
+    inputs = sevens(size)
+    options = [parameters: [parts: 100], credit: 2, timeout: :infinity]
+
+    spawn(fn ->
+      server
+      |> GpuSched.stream("parts", inputs, options)
+      |> Enum.each(fn _ -> Process.sleep(:infinity) end)
+    end)
+  end
+
+  # As parts come to another process: what it got.
+  def stream_to(server, size, options) do
+    counted(fn ->
+      with {:ok, ref} <- GpuSched.stream_to(server, "parts", sevens(size), self(), options),
+           do: parts(ref, [])
+    end)
+  end
+
+  defp parts(ref, parts) do
+    receive do
+      {^ref, {:part, part}} -> parts(ref, [part | parts])
+      {^ref, {:done, _result}} -> Enum.reverse(parts)
+    end
+  end
+
+  defp sevens(size) do
+    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
+    %{"data" => data}
+  end
+
+  defp counted(fun) do
+    pid = traced(fun)
+    result = receive(do: ({^pid, result} -> result))
+    delivered = :erlang.trace_delivered(pid)
+    receive(do: ({:trace_delivered, ^pid, ^delivered} -> :ok))
+    {result, count_pieces(pid, :gs_piece, 0) + count_pieces(pid, :gs_early, 0)}
   end
 
   # The same of one that has to wait for an upload that stands still, which is resumed then.
@@ -188,13 +233,18 @@ defmodule GpuSched.LinkScript do
     do: upload(server, size, timeout: timeout)
 
   defp upload(server, size, options) do
-    data = %{"datatype" => "UINT8", "shape" => [size], "data" => :binary.copy(<<7>>, size)}
+    inputs = sevens(size)
+    traced(fn -> GpuSched.infer(server, "crc", inputs, options) end)
+  end
+
+  # A process that sends what the function answers.
+  defp traced(fun) do
     to = self()
 
     pid =
       spawn(fn ->
         receive do: (:go -> :ok)
-        send(to, {self(), GpuSched.infer(server, "crc", %{"data" => data}, options)})
+        send(to, {self(), fun.()})
       end)
 
     :erlang.trace(pid, true, [:send])

@@ -185,10 +185,11 @@ defmodule GpuSched.Link.Far do
     end
   end
 
-  defp item({:bulk, ref, owner, name, bytes, size, left, wait}, state) do
+  defp item({:bulk, what, ref, owner, name, bytes, size, left, wait}, state) do
     case server(state, name) do
       {{:ok, ctx, _entry}, state} ->
         upload = %{
+          what: what,
           ref: ref,
           owner: owner,
           ctx: ctx,
@@ -413,12 +414,9 @@ defmodule GpuSched.Link.Far do
     [_name, model, inputs, opts] = Body.unpack(pieces, head)
 
     send(far, {:there, self()})
-    opts = Options.infer!(Keyword.put(opts, :timeout, Local.remaining(upload.deadline)))
-    # The caller decodes it.
-    opts = %{opts | output: :raw}
     watcher = watch(owner)
-
-    answer = Local.run(ctx, model, inputs, opts, self(), nil)
+    opts = Keyword.put(opts, :timeout, Local.remaining(upload.deadline))
+    answer = run(upload.what, ctx, model, inputs, opts)
     send(far, {:over, self()})
 
     case answer do
@@ -428,12 +426,22 @@ defmodule GpuSched.Link.Far do
       {:raw, payload} ->
         send(ref, {ref, payload})
 
+      {:ok, stream} ->
+        send(ref, {ref, {:gs_begun, stream}})
+
       {:error, error} ->
         send(ref, {ref, {:error, error}})
     end
 
     send(watcher, :done)
   end
+
+  # The caller decodes it.
+  defp run(:infer, ctx, model, inputs, opts),
+    do: Local.run(ctx, model, inputs, %{Options.infer!(opts) | output: :raw}, self(), nil)
+
+  defp run({:stream, pid, to}, ctx, model, inputs, opts),
+    do: Local.stream_to(ctx, model, inputs, pid, Options.stream_to!(opts), to)
 
   # Ends this process with its caller while it waits for the result.
   defp watch(owner) do
