@@ -171,10 +171,7 @@ static bool submit_hopeless(const struct core *core, const struct core_model_sta
         return false;
     for (; devices != 0; devices &= devices - 1) {
         uint32_t device = (uint32_t)__builtin_ctzll(devices);
-        const struct core_device_state *d = core->devices[device];
-        uint64_t begin = core_device_begins(core, d);
-        if (!core_device_bears(core, d))
-            begin = core_device_free_at(core, d);
+        uint64_t begin = core_device_begins(core, core->devices[device]);
         if (begin + core_model_expect(core, m, device, submit->units) <= submit->deadline)
             return false;
     }

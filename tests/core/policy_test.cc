@@ -108,6 +108,22 @@ TEST(Policy, WhatCannotBeInTimeIsRefusedAtOnce)
     EXPECT_NE(h.submit(r), 0u);
 }
 
+TEST(Policy, ASlowBatchOfLateDoesNotRefuseWhoHasToWaitForTheOneUnderWay)
+{
+    Served h;
+    h.learn();
+    const uint64_t base = h.base;
+    for (int i = 0; i < 100; i++) {
+        /* Two of the last 64 took nearly twice as long: so may the one under way. */
+        h.base = i == 60 || i == 70 ? base * 19 / 10 : base;
+        h.submit();
+        h.serve();
+    }
+    h.submit();
+    EXPECT_NE(h.submit({.deadline = h.now + h.cost(1) * 23 / 10}), 0u);
+    EXPECT_EQ(h.refused({.deadline = h.now + h.cost(1) * 17 / 10}), LIBSCHED_EDEADLINE);
+}
+
 TEST(Policy, NobodyIsRefusedWhileNothingIsKnown)
 {
     Served h;
