@@ -46,7 +46,8 @@ namespace sim
     X(reports)     /* somebody else takes device memory */                      \
     X(updates)     /* a model's limits change */                                \
     X(removals)    /* models come and go */                                     \
-    X(jobs)        /* gangs and reservations */
+    X(jobs)        /* gangs and reservations */                                 \
+    X(stalls)      /* a device stands still in the middle of a step */
 
 enum Feature : uint64_t {
 #define X(name) bit_of_##name,

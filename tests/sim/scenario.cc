@@ -24,9 +24,9 @@ constexpr Features people = with_classes | with_weights | with_floods;
 const Has has[n_profiles] = {
     /* exact */
     {with_deadlines, arrivals | with_keys | with_units | with_change | with_cancels | with_sorts |
-                         with_pads | with_nonsense | with_stale | with_depth},
+                         with_pads | with_nonsense | with_stale | with_depth | with_stalls},
     /* bound */
-    {with_deadlines, with_depth | with_bursts | with_gamma},
+    {with_deadlines, with_depth | with_bursts | with_gamma | with_stalls},
     /* soft */
     {0, arrivals | people | with_keys | with_units | with_noise | with_spells | with_sorts |
             with_slow | with_depth | with_cancels | with_pads | with_nonsense | with_stale |

@@ -27,7 +27,16 @@ uint64_t tolerance(const World &world, uint64_t ns, bool usual)
 {
     if (!usual)
         return ns / 4;
+    if (world.scenario.has(with_stalls))
+        return ns / 8;
     return world.scenario.has(with_change) ? ns / 8 : ns / 512 + 1000;
+}
+
+/* A step may be thought to take somewhat more than it does; and where devices stand still a while,
+ * most of that is not held against them, but some is. */
+uint64_t with_doubt(const World &world, uint64_t ns, uint64_t part)
+{
+    return ns + (world.scenario.has(with_stalls) ? ns / 2 : ns / part);
 }
 
 class Timeliness : public Watch
@@ -55,9 +64,10 @@ class Timeliness : public Watch
             if (!usable(i, s.model) || !world.usual(s.model, i, s.units))
                 continue;
             uint64_t ns = world.cost(s.model, i, s.units);
-            /* A step may be thought to take somewhat more than it does. */
-            uint64_t more = workers[i]->time_given() / (world.scenario.has(with_change) ? 8 : 32);
-            if (workers[i]->free_at() + more + ns + ns / 8 <= s.deadline)
+            uint64_t given = workers[i]->time_given();
+            uint64_t more =
+                with_doubt(world, given, world.scenario.has(with_change) ? 8 : 32) - given;
+            if (workers[i]->free_at() + more + with_doubt(world, ns, 8) <= s.deadline)
                 violate("refused-needlessly",
                         "refused for its deadline in %" PRIu64 " ns, though device %u is free in "
                         "%" PRIu64 " and would take %" PRIu64,
@@ -183,14 +193,16 @@ class Timeliness : public Watch
                 continue;
             uint64_t ns = world.cost(r.model, i, r.real_units);
             uint64_t since = std::max(idle_since[i], r.at);
-            if (idle_since[i] != never && since < world.now && since + ns + ns / 32 <= r.deadline)
+            if (idle_since[i] != never && since < world.now &&
+                since + with_doubt(world, ns, 32) <= r.deadline)
                 violate("deferred",
                         "request %" PRIx64 " is given up, and device %u was idle for %" PRIu64
                         " ns before that",
                         r.id, i, world.now - since);
             uint64_t all = world.cost(r.model, i, units);
             if (alike && world.usual(r.model, i, units) && n <= m.max_batch_requests &&
-                units <= m.max_batch_units && workers[i]->free_at() + all + all / 32 <= first)
+                units <= m.max_batch_units &&
+                workers[i]->free_at() + with_doubt(world, all, 32) <= first)
                 violate("given-up-needlessly",
                         "request %" PRIx64 " is given up, and all %" PRIu64
                         " that wait could go in one batch on device %u",

@@ -43,7 +43,7 @@ bool Worker::idle_for(uint32_t model) const
 
 uint64_t Worker::free_at() const
 {
-    uint64_t at = running ? ends : world.now;
+    uint64_t at = running ? std::max(expected_end, world.now) : world.now;
     for (size_t i = running ? 1 : 0; i < given.size(); i++)
         for (const Session &s : sessions)
             if (s.batch == given[i] && !s.prepare)
@@ -63,6 +63,8 @@ uint64_t Worker::time_given() const
 
 bool Worker::predictable() const
 {
+    if (running && world.now > expected_end)
+        return false;
     for (uint64_t batch : given)
         for (const Session &s : sessions)
             if (s.batch == batch && (s.prepare || !world.usual(s.model, index, s.units)))

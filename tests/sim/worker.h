@@ -135,6 +135,7 @@ class Worker
     void check_step(const Session &s, const core_action &action);
     void begin_next();
     uint64_t duration(const Session &s);
+    bool stands_still();
     void end_items(Session &s, int *status);
     void end_prepared(Session &s);
     bool end_item(Session &s, uint64_t id);
@@ -161,7 +162,8 @@ class Worker
     std::deque<uint64_t> given; /* batches with a step under way, in order */
     bool running = false;
     uint64_t began = 0, ends = 0;
-    uint64_t memory = 0; /* models and running items */
+    uint64_t expected_end = 0; /* what `ends` would be, had it not stood still */
+    uint64_t memory = 0;       /* models and running items */
     std::vector<Held> models;
     uint32_t n_loading = 0;
     struct Lost {

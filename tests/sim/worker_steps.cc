@@ -189,13 +189,25 @@ uint64_t Worker::duration(const Session &s)
     return std::max<uint64_t>(1, ns);
 }
 
+/* Once in a hundred steps, and not twice in a row: what happens again and again is how long a step
+ * takes.
+ */
+bool Worker::stands_still()
+{
+    bool stood = ends > expected_end;
+    return world.scenario.has(with_stalls) && !world.behaving && world.stalls_random.percent(1) &&
+           !stood;
+}
+
 void Worker::begin_next()
 {
     if (!is_alive || given.empty())
         return;
     running = true;
     began = world.now;
-    ends = began + duration(*find(given.front()));
+    ends = expected_end = began + duration(*find(given.front()));
+    if (stands_still())
+        ends += (ends - began) * (2 + world.stalls_random.below(40));
     world.queue.add(ends, {Kind::step_end, index, present_epoch, given.front()});
 }
 
@@ -332,7 +344,7 @@ void Worker::finish_step(uint64_t batch, int status)
     given.pop_front();
     running = false;
     s.under_way = false;
-    if (status == LIBSCHED_OK && !s.prepare)
+    if (status == LIBSCHED_OK && !s.prepare && ends == expected_end)
         world.ran(s.model, index, s.units);
     if (status == LIBSCHED_ENODEVMEM)
         for (uint64_t id : s.runs)

@@ -25,7 +25,7 @@ void Totals::add(const Totals &o)
 
 World::World(const Scenario &s, FILE *file)
     : scenario(s), requests(s), log(file), workers_random(s.seed, 20), people_random(s.seed, 21),
-      faults_random(s.seed, 22)
+      faults_random(s.seed, 22), stalls_random(s.seed, 23)
 {
     core = core_new(&s.config);
     expect(core != nullptr, "set-up", "the core refuses a configuration");

@@ -107,7 +107,7 @@ class World
     /* A step of that size was run. */
     void ran(uint32_t model, uint32_t device, uint64_t units);
 
-    Random workers_random, people_random, faults_random;
+    Random workers_random, people_random, faults_random, stalls_random;
 
   private:
     uint64_t seq = 0;
