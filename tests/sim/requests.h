@@ -30,7 +30,8 @@ struct Request {
     uint64_t key = 0;
     uint64_t credit = 0; /* granted in all */
     uint64_t dispatched = 0;
-    uint64_t number = 0; /* of its submission */
+    uint64_t number = 0;  /* of its submission */
+    uint64_t untried = 0; /* ns for which nothing of its model had run when it came */
     uint32_t model = 0, client = 0, source = 0;
     uint32_t total_parts = 0; /* or steps, of an attempt */
     uint32_t yielded = 0;     /* in this attempt */

@@ -39,6 +39,12 @@ uint64_t with_doubt(const World &world, uint64_t ns, uint64_t part)
     return ns + (world.scenario.has(with_stalls) ? ns / 2 : ns / part);
 }
 
+/* A batch of several is as large as may be though it takes twice as long, if some did of late. */
+uint64_t batch_with_doubt(const World &world, uint64_t ns)
+{
+    return world.scenario.has(with_stalls) ? 2 * with_doubt(world, ns, 2) : ns + ns / 32;
+}
+
 class Timeliness : public Watch
 {
   public:
@@ -52,6 +58,8 @@ class Timeliness : public Watch
 
     void submitted(const core_submit &s, int status, Request *r) override
     {
+        if (r != nullptr)
+            r->untried = world.now - last_step[r->model];
         if (bounded && s.deadline != 0) {
             if (r != nullptr)
                 r->number = arrivals.size();
@@ -80,10 +88,11 @@ class Timeliness : public Watch
         idle_since[s.device] = never;
         if (!active || s.prepare)
             return;
-        /* One is let through where nothing has run for long: it may be late. */
-        uint64_t before = last_step[s.model];
+        /* One is let through where nothing has run for long, or had when it came: it may be late.
+         */
+        uint64_t before = last_step[s.model], after = tried_after(s);
         last_step[s.model] = world.now;
-        if (s.steps || !world.learnt(s.model, s.device) || world.now - before >= tried_after(s))
+        if (s.steps || !world.learnt(s.model, s.device) || world.now - before >= after)
             return;
         uint64_t ns = world.cost(s.model, s.device, s.units);
         if (!workers[s.device]->predictable() && workers[s.device]->under_way() > 1)
@@ -93,7 +102,8 @@ class Timeliness : public Watch
         bool usual = world.usual(s.model, s.device, s.units);
         for (uint64_t id : *s.ids) {
             const Request &r = world.requests.get(id);
-            if (r.deadline != 0 && end > r.deadline + tolerance(world, given, usual))
+            if (r.deadline != 0 && r.untried < after &&
+                end > r.deadline + tolerance(world, given, usual))
                 violate("late",
                         "request %" PRIx64 " is in a batch of %" PRIu64 " units that takes %" PRIu64
                         " ns and ends %" PRIu64 " ns after its deadline",
@@ -202,7 +212,7 @@ class Timeliness : public Watch
             uint64_t all = world.cost(r.model, i, units);
             if (alike && world.usual(r.model, i, units) && n <= m.max_batch_requests &&
                 units <= m.max_batch_units &&
-                workers[i]->free_at() + with_doubt(world, all, 32) <= first)
+                workers[i]->free_at() + batch_with_doubt(world, all) <= first)
                 violate("given-up-needlessly",
                         "request %" PRIx64 " is given up, and all %" PRIu64
                         " that wait could go in one batch on device %u",
