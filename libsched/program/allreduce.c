@@ -9,6 +9,7 @@
 #include <libsched/device.h>
 
 #include "program/options.h"
+#include "program/rank.h"
 
 #define KNOWN "min_bytes, max_bytes, iterations and datatype"
 #define MAX_BYTES ((uint64_t)16 << 30)
@@ -28,10 +29,8 @@ struct options {
 };
 
 struct libsched_program_rank {
+    struct rank_head head;
     struct options options;
-    uint32_t rank, n_ranks;
-    libsched_device *device;
-    libsched_device_communicator *communicator;
     libsched_device_buffer *input, *output;
     void *values;      /* of the largest size, on the host */
     uint64_t bytes;    /* the size that is under way */
@@ -112,8 +111,8 @@ static uint64_t rows_of(uint64_t elements)
 
 static void allreduce_close(libsched_program_rank *rank)
 {
-    rank->device->driver->buffer_destroy(rank->device, rank->input);
-    rank->device->driver->buffer_destroy(rank->device, rank->output);
+    rank->head.device->driver->buffer_destroy(rank->head.device, rank->input);
+    rank->head.device->driver->buffer_destroy(rank->head.device, rank->output);
     free(rank->values);
     free(rank);
 }
@@ -135,7 +134,7 @@ static uint16_t narrow(float value)
 static int create(libsched_program_rank *rank, libsched_error *err)
 {
     const struct options *o = &rank->options;
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     const libsched_device_driver *driver = device->driver;
     const uint64_t elements = o->max_bytes / libsched_datatype_size(o->datatype);
     const uint64_t rows = rows_of(elements);
@@ -147,9 +146,9 @@ static int create(libsched_program_rank *rank, libsched_error *err)
                                   elements);
     for (uint64_t i = 0; i < rows * COLUMNS; i++) {
         if (o->datatype == LIBSCHED_FP32)
-            ((float *)rank->values)[i] = value_of(rank->rank, i);
+            ((float *)rank->values)[i] = value_of(rank->head.number, i);
         else
-            ((uint16_t *)rank->values)[i] = narrow(value_of(rank->rank, i));
+            ((uint16_t *)rank->values)[i] = narrow(value_of(rank->head.number, i));
     }
     status = driver->buffer_create(device, &rank->input, o->datatype, rows, COLUMNS, err);
     if (status == LIBSCHED_OK)
@@ -159,37 +158,28 @@ static int create(libsched_program_rank *rank, libsched_error *err)
     return status == LIBSCHED_OK ? driver->synchronize(device, err) : status;
 }
 
+static int open_rank(libsched_program_rank *rank, const libsched_program_args *args,
+                     libsched_error *err)
+{
+    int status = read_options(&rank->options, args, err);
+
+    rank->bytes = rank->options.min_bytes;
+    return status == LIBSCHED_OK ? create(rank, err) : status;
+}
+
 static int allreduce_start(libsched_program_rank **out, const libsched_program_args *args,
                            const libsched_program_host *host, void *host_data, libsched_error *err)
 {
-    libsched_program_rank *rank = calloc(1, sizeof(*rank));
-    int status;
-
     (void)host;
     (void)host_data;
-    if (rank == NULL)
-        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a rank");
-    rank->rank = args->rank;
-    rank->n_ranks = args->n_ranks;
-    rank->device = args->device;
-    rank->communicator = args->communicator;
-    status = read_options(&rank->options, args, err);
-    rank->bytes = rank->options.min_bytes;
-    if (status == LIBSCHED_OK)
-        status = create(rank, err);
-    if (status != LIBSCHED_OK) {
-        allreduce_close(rank);
-        return status;
-    }
-    *out = rank;
-    return LIBSCHED_OK;
+    return rank_start(out, sizeof(**out), args, open_rank, allreduce_close, err);
 }
 
 /* ---------------------------------------------------------------------------------------- step */
 
 static int iterate(libsched_program_rank *rank, uint64_t iterations, libsched_error *err)
 {
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     const libsched_device_collective_args args = {
         .struct_size = sizeof(args),
         .reduction = LIBSCHED_REDUCE_SUM,
@@ -198,11 +188,11 @@ static int iterate(libsched_program_rank *rank, uint64_t iterations, libsched_er
         .output = rank->output,
     };
     /* Nobody's time begins while another does something else. */
-    int status = device->driver->barrier(device, rank->communicator, err);
+    int status = device->driver->barrier(device, rank->head.communicator, err);
     uint64_t begin = program_now();
 
     for (uint64_t i = 0; status == LIBSCHED_OK && i < iterations; i++)
-        status = device->driver->all_reduce(device, rank->communicator, &args, err);
+        status = device->driver->all_reduce(device, rank->head.communicator, &args, err);
     if (status == LIBSCHED_OK)
         status = device->driver->synchronize(device, err);
     if (rank->iterated >= WARM_UPS)
@@ -213,7 +203,7 @@ static int iterate(libsched_program_rank *rank, uint64_t iterations, libsched_er
 
 static int check_sums(libsched_program_rank *rank, libsched_error *err)
 {
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     const bool bf16 = rank->options.datatype == LIBSCHED_BF16;
     const uint64_t n = rank->bytes / libsched_datatype_size(rank->options.datatype);
     int status = device->driver->download(device, rank->output, 0, rows_of(n), rank->values, err);
@@ -222,7 +212,7 @@ static int check_sums(libsched_program_rank *rank, libsched_error *err)
         status = device->driver->synchronize(device, err);
     for (uint64_t i = 0; status == LIBSCHED_OK && i < n; i++) {
         float expected = 0, got;
-        for (uint32_t r = 0; r < rank->n_ranks; r++)
+        for (uint32_t r = 0; r < rank->head.n; r++)
             expected += value_of(r, i);
         if (bf16) {
             const uint32_t bits[2] = {(uint32_t)((uint16_t *)rank->values)[i] << 16,
@@ -236,7 +226,7 @@ static int check_sums(libsched_program_rank *rank, libsched_error *err)
             status = libsched_error_set(err, LIBSCHED_EENGINE,
                                         "allreduce: element %" PRIu64 " of %" PRIu64
                                         " bytes is %g, not %g, on rank %" PRIu32,
-                                        i, rank->bytes, got, expected, rank->rank);
+                                        i, rank->bytes, got, expected, rank->head.number);
     }
     return status;
 }
@@ -246,7 +236,7 @@ static int tell_size(libsched_program_rank *rank, const libsched_program_host *h
 {
     const double seconds = (double)rank->ns * 1e-9 / (double)rank->options.iterations;
     const double algbw = seconds > 0 ? (double)rank->bytes * 1e-9 / seconds : 0;
-    const double busbw = algbw * 2 * (rank->n_ranks - 1) / rank->n_ranks;
+    const double busbw = algbw * 2 * (rank->head.n - 1) / rank->head.n;
     char name[LIBSCHED_NAME_SIZE];
     int status;
 

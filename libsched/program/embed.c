@@ -18,6 +18,7 @@
 #include "program/embedder.h"
 #include "program/new_path.h"
 #include "program/options.h"
+#include "program/rank.h"
 #include "program/reduce.h"
 
 #define KNOWN "model, input, output, split, batch and precision"
@@ -42,10 +43,8 @@ struct options {
 };
 
 struct libsched_program_rank {
+    struct rank_head head;
     struct options options;
-    uint32_t rank, n_ranks;
-    libsched_device *device;
-    libsched_device_communicator *communicator;
     char *output;
     struct embed_data data;
     struct embedder *embedder;
@@ -166,11 +165,11 @@ static int embed_check(const libsched_program_args *args, libsched_program_needs
 
 static void embed_close(libsched_program_rank *rank)
 {
-    const libsched_device_driver *driver = rank->device->driver;
+    const libsched_device_driver *driver = rank->head.device->driver;
 
-    driver->buffer_destroy(rank->device, rank->own);
-    driver->buffer_destroy(rank->device, rank->all);
-    driver->buffer_destroy(rank->device, rank->number);
+    driver->buffer_destroy(rank->head.device, rank->own);
+    driver->buffer_destroy(rank->head.device, rank->all);
+    driver->buffer_destroy(rank->head.device, rank->number);
     embedder_close(rank->embedder);
     safetensors_stream_close(rank->file);
     embed_data_free(&rank->data);
@@ -182,13 +181,13 @@ static void embed_close(libsched_program_rank *rank)
 /* Ranks whose batches come together in a round. */
 static uint32_t at_once(const libsched_program_rank *rank)
 {
-    return split_layers(&rank->options) ? 1 : rank->n_ranks;
+    return split_layers(&rank->options) ? 1 : rank->head.n;
 }
 
 static int open_embedder(libsched_program_rank *rank, const struct catalog_model *model,
                          uint32_t threads, libsched_error *err)
 {
-    const struct encoder_split split = {rank->rank, rank->n_ranks, rank->communicator};
+    const struct encoder_split split = {rank->head.number, rank->head.n, rank->head.communicator};
     const struct options *o = &rank->options;
     const struct embedder_options options = {
         .program = "embed",
@@ -197,7 +196,7 @@ static int open_embedder(libsched_program_rank *rank, const struct catalog_model
         .precision = o->precision == UINT32_MAX ? NULL : precisions[o->precision],
         .batch = o->batch,
     };
-    int status = embedder_open(&rank->embedder, model, rank->device, &options, err);
+    int status = embedder_open(&rank->embedder, model, rank->head.device, &options, err);
 
     if (status == LIBSCHED_OK)
         rank->width = embedder_width(rank->embedder);
@@ -207,7 +206,7 @@ static int open_embedder(libsched_program_rank *rank, const struct catalog_model
 static int plan(libsched_program_rank *rank, const struct encoder_config *config,
                 libsched_error *err)
 {
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     libsched_device_properties info = {.struct_size = sizeof(info)};
     uint64_t batch = rank->options.batch;
     int status = device->driver->info(device, &info, err);
@@ -224,7 +223,7 @@ static int plan(libsched_program_rank *rank, const struct encoder_config *config
 /* What a round's vectors go through. */
 static int create_buffers(libsched_program_rank *rank, libsched_error *err)
 {
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     const libsched_device_driver *driver = device->driver;
     const uint64_t rows = rank->data.most, all = rows * at_once(rank);
     int status = driver->buffer_create(device, &rank->number, LIBSCHED_FP32, 1, 1, err);
@@ -264,7 +263,7 @@ static int open_rank(libsched_program_rank *rank, const libsched_program_args *a
     if (status == LIBSCHED_OK)
         status = embedder_find_model(&model, rank->options.model, "embed", err);
     if (status == LIBSCHED_OK)
-        status = read_config(&config, model, &rank->options, rank->n_ranks, err);
+        status = read_config(&config, model, &rank->options, rank->head.n, err);
     if (status == LIBSCHED_OK)
         status = embed_data_read(&rank->data, rank->options.input, err);
     if (status == LIBSCHED_OK)
@@ -281,30 +280,15 @@ static int open_rank(libsched_program_rank *rank, const libsched_program_args *a
     rank->options.model = rank->options.input = rank->options.output = NULL;
     if (rank->output == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a path");
-    return rank->rank == 0 ? create_file(rank, err) : LIBSCHED_OK;
+    return rank->head.number == 0 ? create_file(rank, err) : LIBSCHED_OK;
 }
 
 static int embed_start(libsched_program_rank **out, const libsched_program_args *args,
                        const libsched_program_host *host, void *host_data, libsched_error *err)
 {
-    libsched_program_rank *rank = calloc(1, sizeof(*rank));
-    int status;
-
     (void)host;
     (void)host_data;
-    if (rank == NULL)
-        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a rank");
-    rank->rank = args->rank;
-    rank->n_ranks = args->n_ranks;
-    rank->device = args->device;
-    rank->communicator = args->communicator;
-    status = open_rank(rank, args, err);
-    if (status != LIBSCHED_OK) {
-        embed_close(rank);
-        return status;
-    }
-    *out = rank;
-    return LIBSCHED_OK;
+    return rank_start(out, sizeof(**out), args, open_rank, embed_close, err);
 }
 
 /* ---------------------------------------------------------------------------------------- step */
@@ -336,7 +320,7 @@ static int compute(libsched_program_rank *rank, uint64_t batch, libsched_error *
 /* Rank 0 gets the vectors of all ranks' batches, each with room for as many as the largest has. */
 static int gather(libsched_program_rank *rank, uint32_t own, uint32_t rows, libsched_error *err)
 {
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     const libsched_device_driver *driver = device->driver;
     const libsched_device_collective_args args = {
         .struct_size = sizeof(args),
@@ -347,9 +331,9 @@ static int gather(libsched_program_rank *rank, uint32_t own, uint32_t rows, libs
     int status = driver->upload(device, rank->own, 0, own, rank->vectors, err);
 
     if (status == LIBSCHED_OK)
-        status = driver->all_gather(device, rank->communicator, &args, err);
-    if (status == LIBSCHED_OK && rank->rank == 0)
-        status = driver->download(device, rank->all, 0, (uint64_t)rows * rank->n_ranks,
+        status = driver->all_gather(device, rank->head.communicator, &args, err);
+    if (status == LIBSCHED_OK && rank->head.number == 0)
+        status = driver->download(device, rank->all, 0, (uint64_t)rows * rank->head.n,
                                   rank->vectors, err);
     return status == LIBSCHED_OK ? driver->synchronize(device, err) : status;
 }
@@ -366,7 +350,7 @@ static int write_vectors(libsched_program_rank *rank, uint64_t first_row, uint32
 static int run_round(libsched_program_rank *rank, libsched_error *err)
 {
     const uint32_t n = at_once(rank);
-    const uint64_t first = rank->round * n, own = first + (n > 1 ? rank->rank : 0);
+    const uint64_t first = rank->round * n, own = first + (n > 1 ? rank->head.number : 0);
     uint32_t most = 0;
     int status = compute(rank, own, err);
 
@@ -432,8 +416,8 @@ static int embed_step(libsched_program_rank *rank, uint64_t step, bool *finished
     /* The first one also compiles what it needs: it tells nothing. */
     if (step == 1)
         return LIBSCHED_OK;
-    return program_plan_step(rank->device, rank->communicator, rank->n_ranks, rank->number,
-                             program_now() - begin, done, &rank->per_step, err);
+    return program_plan_step(&rank->head, rank->number, program_now() - begin, done,
+                             &rank->per_step, err);
 }
 
 const libsched_program *program_embed(void)

@@ -8,6 +8,7 @@
 #include <libsched/device.h>
 
 #include "program/options.h"
+#include "program/rank.h"
 #include "program/reduce.h"
 
 #define KNOWN "m, n, k, datatype, seconds and steps"
@@ -25,10 +26,8 @@ struct options {
 };
 
 struct libsched_program_rank {
+    struct rank_head head;
     struct options options;
-    uint32_t rank, n_ranks;
-    libsched_device *device;
-    libsched_device_communicator *communicator;
     libsched_device_buffer *input, *output;
     libsched_device_weight *weight;
     libsched_device_buffer *sums; /* what the ranks tell each other, in FP32 */
@@ -85,12 +84,12 @@ static int gemm_check(const libsched_program_args *args, libsched_program_needs 
 
 static void gemm_close(libsched_program_rank *rank)
 {
-    const libsched_device_driver *driver = rank->device->driver;
+    const libsched_device_driver *driver = rank->head.device->driver;
 
-    driver->buffer_destroy(rank->device, rank->input);
-    driver->buffer_destroy(rank->device, rank->output);
-    driver->buffer_destroy(rank->device, rank->sums);
-    driver->weight_destroy(rank->device, rank->weight);
+    driver->buffer_destroy(rank->head.device, rank->input);
+    driver->buffer_destroy(rank->head.device, rank->output);
+    driver->buffer_destroy(rank->head.device, rank->sums);
+    driver->weight_destroy(rank->head.device, rank->weight);
     free(rank);
 }
 
@@ -111,7 +110,7 @@ static void fill(void *values, uint32_t datatype, uint64_t n)
 static int create(libsched_program_rank *rank, libsched_error *err)
 {
     const struct options *o = &rank->options;
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     const libsched_device_driver *driver = device->driver;
     const uint64_t most = o->n > o->m ? o->n : o->m;
     void *values = malloc(most * o->k * libsched_datatype_size(o->datatype));
@@ -144,29 +143,20 @@ static int create(libsched_program_rank *rank, libsched_error *err)
     return status;
 }
 
+static int open_rank(libsched_program_rank *rank, const libsched_program_args *args,
+                     libsched_error *err)
+{
+    int status = read_options(&rank->options, args, err);
+
+    return status == LIBSCHED_OK ? create(rank, err) : status;
+}
+
 static int gemm_start(libsched_program_rank **out, const libsched_program_args *args,
                       const libsched_program_host *host, void *host_data, libsched_error *err)
 {
-    libsched_program_rank *rank = calloc(1, sizeof(*rank));
-    int status;
-
     (void)host;
     (void)host_data;
-    if (rank == NULL)
-        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a rank");
-    rank->rank = args->rank;
-    rank->n_ranks = args->n_ranks;
-    rank->device = args->device;
-    rank->communicator = args->communicator;
-    status = read_options(&rank->options, args, err);
-    if (status == LIBSCHED_OK)
-        status = create(rank, err);
-    if (status != LIBSCHED_OK) {
-        gemm_close(rank);
-        return status;
-    }
-    *out = rank;
-    return LIBSCHED_OK;
+    return rank_start(out, sizeof(**out), args, open_rank, gemm_close, err);
 }
 
 /* ---------------------------------------------------------------------------------------- step */
@@ -180,7 +170,7 @@ static int run(libsched_program_rank *rank, uint64_t products, libsched_error *e
         .weight = rank->weight,
         .output = rank->output,
     };
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     int status = LIBSCHED_OK;
 
     for (uint64_t i = 0; status == LIBSCHED_OK && i < products; i++)
@@ -209,8 +199,7 @@ static int warm_up(libsched_program_rank *rank, libsched_error *err)
 /* The sum over all ranks. */
 static int sum(libsched_program_rank *rank, double *value, libsched_error *err)
 {
-    return program_reduce_number(rank->device, rank->communicator, rank->n_ranks, rank->sums,
-                                 LIBSCHED_REDUCE_SUM, value, err);
+    return program_reduce_number(&rank->head, rank->sums, LIBSCHED_REDUCE_SUM, value, err);
 }
 
 static double flops_per_s(const libsched_program_rank *rank)

@@ -16,6 +16,7 @@
 #include "program/embedder.h"
 #include "program/new_path.h"
 #include "program/options.h"
+#include "program/rank.h"
 #include "program/reduce.h"
 #include "program/train_data.h"
 #include "program/train_softmax.h"
@@ -38,10 +39,8 @@ struct options {
 enum phase { EMBED, TRAIN, WRITE };
 
 struct libsched_program_rank {
+    struct rank_head head;
     struct options options;
-    uint32_t rank, n_ranks;
-    libsched_device *device;
-    libsched_device_communicator *communicator;
     char *out;
     struct catalog_model *model;
     struct train_data data;
@@ -131,10 +130,10 @@ static int train_check(const libsched_program_args *args, libsched_program_needs
 
 static void train_close(libsched_program_rank *rank)
 {
-    const libsched_device_driver *driver = rank->device->driver;
+    const libsched_device_driver *driver = rank->head.device->driver;
 
-    driver->buffer_destroy(rank->device, rank->buffer);
-    driver->buffer_destroy(rank->device, rank->number);
+    driver->buffer_destroy(rank->head.device, rank->buffer);
+    driver->buffer_destroy(rank->head.device, rank->number);
     embedder_close(rank->embedder);
     train_data_free(&rank->data);
     softmax_free(&rank->softmax);
@@ -150,7 +149,7 @@ static int open_rank(libsched_program_rank *rank, const libsched_program_args *a
                      libsched_error *err)
 {
     const struct embedder_options embedder = {.program = "train", .threads = args->threads};
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     int status = read_options(&rank->options, args, err);
 
     if (status == LIBSCHED_OK)
@@ -173,7 +172,7 @@ static int open_rank(libsched_program_rank *rank, const libsched_program_args *a
                                   rank->data.n);
     /* They are the caller's, and this call's. */
     rank->options.model = rank->options.data = rank->options.out = NULL;
-    rank->chunk = rank->rank;
+    rank->chunk = rank->head.number;
     rank->per_step = 1;
     rank->random = rank->options.seed;
     return LIBSCHED_OK;
@@ -182,24 +181,9 @@ static int open_rank(libsched_program_rank *rank, const libsched_program_args *a
 static int train_start(libsched_program_rank **out, const libsched_program_args *args,
                        const libsched_program_host *host, void *host_data, libsched_error *err)
 {
-    libsched_program_rank *rank = calloc(1, sizeof(*rank));
-    int status;
-
     (void)host;
     (void)host_data;
-    if (rank == NULL)
-        return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a rank");
-    rank->rank = args->rank;
-    rank->n_ranks = args->n_ranks;
-    rank->device = args->device;
-    rank->communicator = args->communicator;
-    status = open_rank(rank, args, err);
-    if (status != LIBSCHED_OK) {
-        train_close(rank);
-        return status;
-    }
-    *out = rank;
-    return LIBSCHED_OK;
+    return rank_start(out, sizeof(**out), args, open_rank, train_close, err);
 }
 
 /* ------------------------------------------------------------------------------ between ranks */
@@ -209,30 +193,27 @@ static int train_start(libsched_program_rank **out, const libsched_program_args 
 static int agree(libsched_program_rank *rank, double *value, libsched_error *err)
 {
     *value = (float)*value;
-    return program_reduce_number(rank->device, rank->communicator, rank->n_ranks, rank->number,
-                                 LIBSCHED_REDUCE_MAX, value, err);
+    return program_reduce_number(&rank->head, rank->number, LIBSCHED_REDUCE_MAX, value, err);
 }
 
 static int plan_step(libsched_program_rank *rank, uint64_t ns, uint64_t done, libsched_error *err)
 {
-    return program_plan_step(rank->device, rank->communicator, rank->n_ranks, rank->number, ns,
-                             done, &rank->per_step, err);
+    return program_plan_step(&rank->head, rank->number, ns, done, &rank->per_step, err);
 }
 
 /* The sums of all ranks' batches. */
 static int add_up(libsched_program_rank *rank, libsched_error *err)
 {
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     const uint64_t n = rank->softmax.n_sums * SOFTMAX_LIMBS;
     int status;
 
-    if (rank->n_ranks == 1)
+    if (rank->head.n == 1)
         return LIBSCHED_OK;
     softmax_split(&rank->softmax, rank->limbs);
     status = device->driver->upload(device, rank->buffer, 0, rank->rows, rank->limbs, err);
     if (status == LIBSCHED_OK)
-        status =
-            program_reduce(device, rank->communicator, rank->buffer, n, LIBSCHED_REDUCE_SUM, err);
+        status = program_reduce(&rank->head, rank->buffer, n, LIBSCHED_REDUCE_SUM, err);
     if (status == LIBSCHED_OK)
         status = device->driver->download(device, rank->buffer, 0, rank->rows, rank->limbs, err);
     if (status == LIBSCHED_OK)
@@ -266,14 +247,14 @@ static int embed_chunk(libsched_program_rank *rank, libsched_error *err)
 
     for (uint64_t i = 0; status == LIBSCHED_OK && i < (uint64_t)n * rank->width; i++)
         rank->largest = fabs(out[i]) > rank->largest ? fabs(out[i]) : rank->largest;
-    rank->chunk += rank->n_ranks;
+    rank->chunk += rank->head.n;
     return status;
 }
 
 /* Everything is embedded: the encoder goes, and the classifier comes. */
 static int begin_training(libsched_program_rank *rank, libsched_error *err)
 {
-    libsched_device *device = rank->device;
+    libsched_device *device = rank->head.device;
     int status = agree(rank, &rank->largest, err);
 
     embedder_close(rank->embedder);
@@ -311,7 +292,7 @@ static int embed(libsched_program_rank *rank, const libsched_program_host *host,
     /* The first one also compiles what it needs: it tells nothing. */
     if (status == LIBSCHED_OK && !first)
         status = plan_step(rank, program_now() - begin, done, err);
-    if (status == LIBSCHED_OK && rank->rounds * rank->n_ranks >= count_chunks(rank))
+    if (status == LIBSCHED_OK && rank->rounds * rank->head.n >= count_chunks(rank))
         status = begin_training(rank, err);
     return status;
 }
@@ -362,7 +343,7 @@ static int train_batch(libsched_program_rank *rank, libsched_error *err)
     softmax_clear(&rank->softmax);
     for (uint64_t i = 0; i < n; i++) {
         const uint32_t example = rank->order[rank->at + i];
-        if (example / CHUNK % rank->n_ranks == rank->rank)
+        if (example / CHUNK % rank->head.n == rank->head.number)
             softmax_add(&rank->softmax, rank->embeddings + (uint64_t)example * rank->width,
                         rank->data.examples[example].label);
     }
@@ -416,7 +397,7 @@ static int finish(libsched_program_rank *rank, const libsched_program_host *host
 {
     int status = check_weights(rank, err);
 
-    if (status == LIBSCHED_OK && rank->rank == 0)
+    if (status == LIBSCHED_OK && rank->head.number == 0)
         status = train_write(rank->out, rank->model, &rank->softmax, rank->data.classes, err);
     if (status == LIBSCHED_OK)
         status = result_text(host, host_data, "path", rank->out);
@@ -438,7 +419,7 @@ static void tell(const libsched_program_rank *rank, const libsched_program_host 
                  void *host_data)
 {
     const uint64_t n = rank->data.n;
-    const uint64_t embedded = rank->rounds * rank->n_ranks * CHUNK;
+    const uint64_t embedded = rank->rounds * rank->head.n * CHUNK;
     const uint64_t total = n * (rank->options.epochs + 1);
     char line[96];
 
