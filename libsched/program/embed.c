@@ -5,12 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <libsched/device.h>
 
 #include "catalog/encoder_config.h"
-#include "catalog/file.h"
 #include "catalog/manifest.h"
 #include "catalog/safetensors.h"
 #include "engine/encoder.h"
@@ -27,8 +25,6 @@
 #define BATCH_CPU 1024
 #define BATCH 16384
 #define MAX_BATCH ((uint64_t)1 << 20)
-/* No more tokens are computed at once, whatever a batch has: the encoder cuts it. */
-#define MOST_AT_ONCE 16384
 #define TENSOR_NAME "embeddings"
 
 enum split { SPLIT_DATA, SPLIT_TENSOR };
@@ -95,28 +91,18 @@ static int read_config(struct encoder_config *out, const struct catalog_model *m
     return LIBSCHED_OK;
 }
 
-/* Bytes of a rank's weights, at most. A checkpoint in 16 bits may be computed with in 32. */
-static uint64_t weights_memory(const char *folder, const struct encoder_config *c, uint32_t n_ranks)
+/* What the vectors of all ranks' batches come together in; a GPU's batches are the largest. */
+static int gather_memory(uint64_t *out, const struct options *o, struct embed_data *data,
+                         const struct encoder_config *config, uint32_t n_ranks, libsched_error *err)
 {
-    const double hidden = c->hidden;
-    const double tables = ((double)c->vocabulary + c->positions + c->token_types) * hidden;
-    const double layers = c->layers * hidden * (4 * hidden + 2.0 * c->intermediate);
-    char *path = catalog_file_join(folder, "model.safetensors");
-    struct stat info = {0};
-    const double size = path != NULL && stat(path, &info) == 0 ? (double)info.st_size : 0;
+    int status;
 
-    free(path);
-    return (uint64_t)(2 * size * (tables + layers / n_ranks) / (tables + layers));
-}
-
-/* What a chunk of tokens is computed in, in FP32 and its copy in BF16. */
-static uint64_t scratch_memory(const struct encoder_config *c, uint64_t batch, uint32_t n_ranks)
-{
-    const uint64_t tokens = batch > 0 && batch < MOST_AT_ONCE ? batch : MOST_AT_ONCE;
-    const uint64_t held = tokens > c->max_tokens ? tokens : c->max_tokens;
-
-    return held *
-           (10 * (uint64_t)c->hidden + 4 * (4 * (uint64_t)c->hidden + c->intermediate) / n_ranks);
+    *out = sizeof(float);
+    if (n_ranks == 1 || split_layers(o))
+        return LIBSCHED_OK;
+    status = embed_data_plan(data, o->batch > 0 ? o->batch : BATCH, config->max_tokens, err);
+    *out += data->most * (1 + (uint64_t)n_ranks) * config->hidden * sizeof(float);
+    return status;
 }
 
 static void describe(libsched_program_needs *out, const struct options *o,
@@ -140,6 +126,7 @@ static int embed_check(const libsched_program_args *args, libsched_program_needs
     struct catalog_model *model = NULL;
     struct encoder_config config;
     struct embed_data data = {0};
+    uint64_t gathered = 0;
     int status = read_options(&o, args, err);
 
     if (status == LIBSCHED_OK)
@@ -150,10 +137,11 @@ static int embed_check(const libsched_program_args *args, libsched_program_needs
         status = new_path_check(o.output, "embed", "output", "file", err);
     if (status == LIBSCHED_OK)
         status = embed_data_read(&data, o.input, err);
+    if (status == LIBSCHED_OK)
+        status = gather_memory(&gathered, &o, &data, &config, args->n_ranks, err);
     if (status == LIBSCHED_OK) {
-        const uint32_t parts = split_layers(&o) ? args->n_ranks : 1;
-        out->memory_bytes =
-            weights_memory(model->path, &config, parts) + scratch_memory(&config, o.batch, parts);
+        out->memory_bytes = gathered + embedder_memory(model, &config, o.batch,
+                                                       split_layers(&o) ? args->n_ranks : 1);
         describe(out, &o, &data, &config, args->n_ranks);
     }
     embed_data_free(&data);

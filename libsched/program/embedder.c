@@ -4,12 +4,22 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#include "catalog/file.h"
 
 /* What prepare() makes: `ids` and `lengths`. */
 #define MAX_OUTPUTS 2
 #define ALIGNMENT 64
 /* A model's own parameters, and those that take their place. */
 #define MAX_PARAMETERS (LIBSCHED_MAX_PARAMETERS + 2)
+/* No more tokens are computed at once, whatever a batch has: the encoder cuts it. */
+#define MOST_AT_ONCE 16384
+/* A device that computes one chunk while another is under way has each of these twice. */
+#define CHUNKS 2
+/* What a device knows of a chunk's sequences, for each of its tokens: starts, ids, positions, and
+ * where a block of attention begins. */
+#define SEQUENCE_BYTES 30
 
 struct embedder {
     libsched_engine_model *model;
@@ -149,6 +159,41 @@ int embedder_find_model(struct catalog_model **out, const char *path, const char
         return libsched_error_set(err, status == LIBSCHED_EBADMODEL ? LIBSCHED_EINVAL : status,
                                   "%s: \"model\": %s", program, cause.message);
     return LIBSCHED_OK;
+}
+
+/* A checkpoint in 16 bits may be computed with in 32. Biases and norms are kept in both, and those
+ * of a layer may be whole on each rank. */
+static uint64_t weights_memory(const char *folder, const struct encoder_config *c, uint32_t n_ranks)
+{
+    const double hidden = c->hidden;
+    const double tables = ((double)c->vocabulary + c->positions + c->token_types) * hidden;
+    const double layers = c->layers * hidden * (4 * hidden + 2.0 * c->intermediate);
+    char *path = catalog_file_join(folder, "model.safetensors");
+    struct stat info = {0};
+    const double size = path != NULL && stat(path, &info) == 0 ? (double)info.st_size : 0;
+
+    const double vectors = c->layers * (9 * hidden + c->intermediate) + 2 * hidden;
+
+    free(path);
+    return (uint64_t)(6 * vectors + 2 * size * (tables + layers / n_ranks) / (tables + layers));
+}
+
+/* What a chunk of tokens is computed in: beside the states and the pooled ones in FP32 what is
+ * between two products, in FP32, or in BF16 and with a copy of the states in it. */
+static uint64_t scratch_memory(const struct encoder_config *c, uint64_t batch, uint32_t n_ranks)
+{
+    const uint64_t tokens = batch > 0 && batch < MOST_AT_ONCE ? batch : MOST_AT_ONCE;
+    const uint64_t held = tokens > c->max_tokens ? tokens : c->max_tokens;
+    const uint64_t hidden = c->hidden, between = (4 * hidden + c->intermediate) / n_ranks;
+    const uint64_t f32 = 4 * between, bf16 = 2 * between + 2 * hidden;
+
+    return held * ((1 + CHUNKS) * 4 * hidden + (f32 > bf16 ? f32 : bf16) + CHUNKS * SEQUENCE_BYTES);
+}
+
+uint64_t embedder_memory(const struct catalog_model *model, const struct encoder_config *config,
+                         uint64_t batch, uint32_t n_ranks)
+{
+    return weights_memory(model->path, config, n_ranks) + scratch_memory(config, batch, n_ranks);
 }
 
 /* The manifest's parameters, but for those that the options say. */

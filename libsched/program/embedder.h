@@ -8,6 +8,7 @@
 
 #include <libsched/engine.h>
 
+#include "catalog/encoder_config.h"
 #include "catalog/manifest.h"
 #include "engine/encoder.h"
 
@@ -36,6 +37,10 @@ struct embedder_text {
  * catalog_close(). LIBSCHED_EINVAL where it is none. */
 int embedder_find_model(struct catalog_model **out, const char *path, const char *program,
                         libsched_error *err);
+/* Device memory that it takes, at most, on any device: of a model that is split over n_ranks, a
+ * rank's. `batch` is embedder_options'. */
+uint64_t embedder_memory(const struct catalog_model *model, const struct encoder_config *config,
+                         uint64_t batch, uint32_t n_ranks);
 /* Loads the model onto the device. */
 int embedder_open(struct embedder **out, const struct catalog_model *model,
                   struct libsched_device *device, const struct embedder_options *options,

@@ -6,12 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <libsched/device.h>
 
 #include "catalog/encoder_config.h"
-#include "catalog/file.h"
 #include "catalog/manifest.h"
 #include "program/embedder.h"
 #include "program/new_path.h"
@@ -27,8 +25,6 @@
 #define CHUNK 32u
 /* Columns of the buffers, whose rows are then as many as are needed. */
 #define COLUMNS 256
-/* Device memory beside the weights: what a chunk of tokens is computed in. */
-#define SCRATCH_BYTES ((uint64_t)64 << 20)
 
 struct options {
     const char *model, *data, *out;
@@ -86,14 +82,21 @@ static int read_options(struct options *out, const libsched_program_args *args, 
     return options_end(&reader, KNOWN);
 }
 
-static uint64_t weights_size(const char *folder)
+/* The limbs of the sums, in whole rows. */
+static uint64_t count_rows(uint64_t n_sums)
 {
-    char *path = catalog_file_join(folder, "model.safetensors");
-    struct stat info = {0};
-    uint64_t size = path != NULL && stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
+    return (n_sums * SOFTMAX_LIMBS + COLUMNS - 1) / COLUMNS;
+}
 
-    free(path);
-    return size;
+/* The encoder has gone when the classifier comes. */
+static uint64_t device_memory(const struct catalog_model *model,
+                              const struct encoder_config *config, const struct train_data *data)
+{
+    const uint64_t encoder = embedder_memory(model, config, 0, 1);
+    const uint64_t sums =
+        count_rows(softmax_count_sums(data->n_classes, config->hidden)) * COLUMNS * sizeof(float);
+
+    return sizeof(float) + (encoder > sums ? encoder : sums);
 }
 
 static int train_check(const libsched_program_args *args, libsched_program_needs *out,
@@ -114,8 +117,7 @@ static int train_check(const libsched_program_args *args, libsched_program_needs
     if (status == LIBSCHED_OK)
         status = train_data_read(&data, o.data, err);
     if (status == LIBSCHED_OK) {
-        /* A checkpoint in 16 bits may be computed with in 32. */
-        out->memory_bytes = 2 * weights_size(model->path) + SCRATCH_BYTES;
+        out->memory_bytes = device_memory(model, &config, &data);
         snprintf(out->text, sizeof(out->text),
                  "%" PRIu32 " examples of %" PRIu32 " classes, %" PRIu32 " components, %" PRIu64
                  " epoch%s",
@@ -264,7 +266,7 @@ static int begin_training(libsched_program_rank *rank, libsched_error *err)
             softmax_init(&rank->softmax, rank->data.n_classes, rank->width, rank->largest, err);
     if (status != LIBSCHED_OK)
         return status;
-    rank->rows = (rank->softmax.n_sums * SOFTMAX_LIMBS + COLUMNS - 1) / COLUMNS;
+    rank->rows = count_rows(rank->softmax.n_sums);
     rank->limbs = calloc(rank->rows * COLUMNS, sizeof(float));
     if (rank->limbs == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a classifier");

@@ -13,16 +13,21 @@
 /* More than any loss that can be told from an infinite one. */
 #define MAX_LOSS 1000.0
 
+uint64_t softmax_count_sums(uint32_t classes, uint32_t width)
+{
+    return (uint64_t)classes * (width + UINT64_C(1)) + 2;
+}
+
 int softmax_init(struct softmax *out, uint32_t classes, uint32_t width, double largest,
                  libsched_error *err)
 {
-    const uint64_t weights = (uint64_t)classes * (width + 1);
+    const uint64_t sums = softmax_count_sums(classes, width), weights = sums - 2;
     int exponent;
 
     memset(out, 0, sizeof(*out));
     out->classes = classes;
     out->width = width;
-    out->n_sums = weights + 2;
+    out->n_sums = sums;
     out->weight = calloc(weights, sizeof(*out->weight));
     out->sums = calloc(out->n_sums, sizeof(*out->sums));
     out->scores = calloc(classes, sizeof(*out->scores));

@@ -33,6 +33,8 @@ struct softmax {
     double resolution; /* of the gradient's terms: one divided by it is the smallest */
 };
 
+/* How many sums a classifier has. */
+uint64_t softmax_count_sums(uint32_t classes, uint32_t width);
 /* `largest` is at least the largest component of any example's embedding, the same on all ranks. */
 int softmax_init(struct softmax *out, uint32_t classes, uint32_t width, double largest,
                  libsched_error *err);

@@ -323,6 +323,28 @@ TEST_F(EmbedCheck, SaysWhatItWillDo)
     EXPECT_LT(split.memory_bytes, fine.memory_bytes);
 }
 
+TEST_F(EmbedCheck, TakesTheMemoryThatItSaid)
+{
+    for (const gpu_sched_test::device_case &on : gpu_sched_test::gang_devices()) {
+        if (on.driver == "cpu" || on.n_devices < 2)
+            continue; /* they share their memory with others */
+        for (const char *precision : {"f32", "bf16"}) {
+            for (const char *split : {"data", "tensor"}) {
+                const std::string out = folder.path() + "/" + on.name + precision + split;
+                const Parameters given =
+                    parameters().set("precision", precision).set("split", split).set("output", out);
+                const Checked said = check("embed", given, 2);
+                const double least = std::string(precision) == "f32" ? 0.9 : 0.5;
+                for (const Outcome &rank : run("embed", given, 2, UINT64_MAX, on)) {
+                    ASSERT_EQ(rank.status, LIBSCHED_OK) << rank.message;
+                    EXPECT_LE(rank.memory, said.memory_bytes) << out;
+                    EXPECT_GT(double(rank.memory), least * double(said.memory_bytes)) << out;
+                }
+            }
+        }
+    }
+}
+
 TEST_F(EmbedCheck, RefusesWhatIsWrong)
 {
     const Parameters fine = parameters();

@@ -100,6 +100,7 @@ struct Outcome {
     uint64_t done = 0, total = 0; /* the last progress */
     bool went_back = false;       /* the progress */
     std::string line;
+    uint64_t memory = 0;                /* of the device, the most that it had taken */
     uint64_t cancel_after = UINT64_MAX; /* looks at the flag */
 };
 
@@ -139,6 +140,16 @@ inline void log(void *, const char *)
 
 } // namespace detail
 
+// Device memory that is taken, as far as the device knows.
+inline uint64_t memory_taken(libsched_device *device)
+{
+    libsched_device_properties info = {};
+    libsched_error err = {};
+    info.struct_size = sizeof(info);
+    EXPECT_EQ(device->driver->info(device, &info, &err), LIBSCHED_OK) << err.message;
+    return info.memory_total - info.memory_free;
+}
+
 // One rank, from its start to its end.
 inline void run_rank(const libsched_program *program, const Parameters &parameters,
                      libsched_device *device, libsched_device_communicator *communicator,
@@ -148,6 +159,11 @@ inline void run_rank(const libsched_program *program, const Parameters &paramete
                                                detail::cancelled, detail::log};
     libsched_error err = {};
     libsched_program_rank *rank = nullptr;
+    const uint64_t taken = memory_taken(device);
+    auto look = [&] {
+        const uint64_t now = memory_taken(device);
+        out->memory = now > taken && now - taken > out->memory ? now - taken : out->memory;
+    };
     {
         /* What a call is given is gone when it returns. */
         Parameters own = parameters;
@@ -166,8 +182,11 @@ inline void run_rank(const libsched_program *program, const Parameters &paramete
     }
     if (out->status == LIBSCHED_OK) {
         bool finished = false;
-        while (out->status == LIBSCHED_OK && !finished)
+        look();
+        while (out->status == LIBSCHED_OK && !finished) {
             out->status = program->step(rank, ++out->steps, &finished, &host, out, &err);
+            look();
+        }
         program->close(rank);
     }
     out->message = err.message;

@@ -107,6 +107,25 @@ TEST_F(Train, ChecksItsParameters)
     EXPECT_THAT(other.message, HasSubstr("engine \"synthetic\" is not the encoder"));
 }
 
+/* What it says that it needs is what it takes, on a device that tells: no less, and little more. */
+TEST_F(Train, TakesTheMemoryThatItSaid)
+{
+    for (const gpu_sched_test::device_case &on : gpu_sched_test::gang_devices()) {
+        if (on.driver == "cpu" || on.n_devices < 2)
+            continue; /* they share their memory with others */
+        for (uint32_t n_ranks : {1, 2}) {
+            const std::string out = on.name + std::to_string(n_ranks);
+            const Checked said = check("train", parameters(out), n_ranks);
+            for (const Outcome &rank : run("train", parameters(out), n_ranks, UINT64_MAX, on)) {
+                ASSERT_EQ(rank.status, LIBSCHED_OK) << rank.message;
+                EXPECT_LE(rank.memory, said.memory_bytes) << on.name;
+                /* In BF16 it takes less than in FP32, which it might have been. */
+                EXPECT_GT(rank.memory, said.memory_bytes / 2) << on.name;
+            }
+        }
+    }
+}
+
 TEST_F(Train, WritesAModelThatKnowsWhatItLearnt)
 {
     Outcome o = run("train", parameters("out"))[0];
