@@ -136,6 +136,11 @@ void cuda_communicator_abort(libsched_device_communicator *c)
     meeting_end(&c->meeting, MEETING_ABORTED);
 }
 
+uint64_t cuda_communicator_calls(const libsched_device_communicator *c)
+{
+    return c->meeting.calls;
+}
+
 /* --------------------------------------------------------------------------------------- looking
  */
 
@@ -346,6 +351,9 @@ int cuda_communicator_create(libsched_device *base, libsched_device_communicator
         status = meeting_enter(&c->meeting, args, err);
     if (status == LIBSCHED_OK)
         status = cuda_allocate(device, &c->word, sizeof(float), "a communicator", err);
+    /* NCCL's buffers are none of the pool's. */
+    if (status == LIBSCHED_OK)
+        status = cuda_trim(device, err);
     if (status == LIBSCHED_OK)
         status = join(c, args, err);
     c->cancelled = NULL;

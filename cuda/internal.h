@@ -195,6 +195,9 @@ static inline cudaStream_t cuda_stream(const struct cuda_device *device, enum cu
 /* ------------------------------------------------------------------------------------ memory.c */
 
 int cuda_pool_open(struct cuda_device *device, libsched_error *err);
+/* Gives the driver back what the pool keeps: as pieces of other sizes than are wanted now, or for
+ * others than the pool. */
+int cuda_trim(struct cuda_device *device, libsched_error *err);
 /* Device memory, in the order of the compute stream. `what` it is for is part of the message. */
 int cuda_allocate(struct cuda_device *device, struct cuda_span *out, uint64_t size,
                   const char *what, libsched_error *err);
@@ -315,6 +318,7 @@ int cuda_communicator_create(libsched_device *device, libsched_device_communicat
                              const libsched_device_communicator_args *args, libsched_error *err);
 void cuda_communicator_destroy(libsched_device *device, libsched_device_communicator *communicator);
 void cuda_communicator_abort(libsched_device_communicator *communicator);
+uint64_t cuda_communicator_calls(const libsched_device_communicator *communicator);
 /* While something waits for the compute stream: whether all is well with the collectives on it,
  * after having waited for `waited_ns`. Where not, the communicator has been aborted, so that the
  * stream ends. */

@@ -67,8 +67,7 @@ static cudaError_t take(struct cuda_device *device, void **out, uint64_t size)
     return cudaMallocFromPoolAsync(out, size, device->pool, cuda_stream(device, CUDA_COMPUTE));
 }
 
-/* Gives the driver back what the pool keeps, as pieces of other sizes than are wanted now. */
-static int trim(struct cuda_device *device, libsched_error *err)
+int cuda_trim(struct cuda_device *device, libsched_error *err)
 {
     libsched_error ignored;
     /* What is free only once the stream comes to it. */
@@ -98,7 +97,7 @@ int cuda_allocate(struct cuda_device *device, struct cuda_span *out, uint64_t si
     code = take(device, &out->data, size);
     if (code == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
-        status = trim(device, err);
+        status = cuda_trim(device, err);
         if (status != LIBSCHED_OK)
             return status;
         code = take(device, &out->data, size);

@@ -39,6 +39,7 @@ const libsched_device_driver *libsched_device_entry(uint32_t abi)
         .readings = cuda_readings,
         .mark = cuda_mark,
         .reached = cuda_reached,
+        .communicator_calls = cuda_communicator_calls,
     };
 
     return abi == LIBSCHED_DEVICE_ABI ? &driver : NULL;

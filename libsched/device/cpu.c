@@ -146,6 +146,7 @@ const libsched_device_driver *device_cpu_driver(void)
         .all_gather = cpu_all_gather,
         .reduce_scatter = cpu_reduce_scatter,
         .barrier = cpu_barrier,
+        .communicator_calls = cpu_communicator_calls,
     };
     return &driver;
 }

@@ -66,6 +66,7 @@ int cpu_communicator_create(libsched_device *device, libsched_device_communicato
                             const libsched_device_communicator_args *args, libsched_error *err);
 void cpu_communicator_destroy(libsched_device *device, libsched_device_communicator *communicator);
 void cpu_communicator_abort(libsched_device_communicator *communicator);
+uint64_t cpu_communicator_calls(const libsched_device_communicator *communicator);
 
 /* cpu_collectives.c */
 int cpu_all_reduce(libsched_device *device, libsched_device_communicator *communicator,

@@ -30,6 +30,16 @@ bool device_has_collectives(const libsched_device_driver *driver)
            driver->reduce_scatter != NULL && driver->barrier != NULL;
 }
 
+uint64_t device_communicator_calls(const libsched_device_driver *driver,
+                                   const libsched_device_communicator *communicator)
+{
+    if (driver->struct_size < offsetof(libsched_device_driver, communicator_calls) +
+                                  sizeof(driver->communicator_calls) ||
+        driver->communicator_calls == NULL)
+        return 0;
+    return driver->communicator_calls(communicator);
+}
+
 bool device_has_readings(const libsched_device_driver *driver)
 {
     return driver->struct_size >= SIZE_WITH_COLLECTIVES + sizeof(driver->readings) &&

@@ -23,6 +23,10 @@ int device_find_driver(const libsched_device_driver **out, const char *name,
 /* Whether a driver has all collectives but communicator_id(), which it need not have. */
 bool device_has_collectives(const libsched_device_driver *driver);
 
+/* What a rank has called on a communicator; 0 where the driver does not count. */
+uint64_t device_communicator_calls(const libsched_device_driver *driver,
+                                   const libsched_device_communicator *communicator);
+
 /* Whether the instruments of its devices can be read. */
 bool device_has_readings(const libsched_device_driver *driver);
 

@@ -245,7 +245,10 @@ struct runtime_job {
     uint32_t ranks[CORE_MAX_DEVICES];  /* devices */
     uint64_t devices;                  /* bits: those that it has */
     struct segment *shared;            /* by which the ranks find each other */
-    bool kept;                         /* they know each other by it from a job before */
+    bool kept;                         /* they should know each other by it from a job before */
+    uint32_t n_asked;                  /* ranks that have said whether they do */
+    bool renewed;                      /* one does not: they get to know each other anew */
+    uint64_t calls;                    /* of collectives, that the first of them has made */
     uint64_t epochs[CORE_MAX_DEVICES]; /* of their workers */
     uint64_t started_at;
     uint64_t distance, least_distance; /* as they were when it was placed */
@@ -581,9 +584,14 @@ void runtime_job_event(libsched *s, struct runtime_device *device,
 /* A segment for the job's ranks: a kept one, or a new one. */
 int runtime_gang_begin(libsched *s, struct runtime_job *job, uint64_t timeout_ns,
                        libsched_error *err);
+/* What a rank says of what it has kept. True once all have spoken: `job->kept` tells whether all
+ * can go on with it, and where not `job->shared` is a new segment; NULL and `err` where there is
+ * none. */
+bool runtime_gang_hear(libsched *s, struct runtime_job *job, const struct worker_event *event,
+                       libsched_error *err);
 /* The job is over: its segment is kept if it ended well, and is dropped otherwise. */
 void runtime_gang_end(libsched *s, struct runtime_job *job, uint64_t timeout_ns, int status);
-/* A device's worker is gone: forgets those that it was one of. NULL: all. */
+/* A device's worker is gone, or has none left: forgets those that it was one of. NULL: all. */
 void runtime_gangs_forget(libsched *s, const struct runtime_device *device);
 /* How long ranks of a job wait for each other. */
 uint64_t runtime_job_collective_limit(const struct runtime_job *job);

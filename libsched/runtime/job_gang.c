@@ -243,6 +243,29 @@ static void closed(libsched *s, struct runtime_job *job, struct runtime_device *
     runtime_spin_share(s);
 }
 
+/* All ranks go on with what they have kept, or with something new, once all have said what they
+ * have. */
+static void kept(libsched *s, struct runtime_job *job, struct runtime_device *device,
+                 const struct worker_event *event)
+{
+    libsched_error err = {0};
+    if (!runtime_gang_hear(s, job, event, &err))
+        return;
+    if (job->shared == NULL)
+        note_failure(job, device, err.status, err.message);
+    for (uint32_t i = 0; i < job->n_ranks; i++) {
+        struct runtime_device *other = &s->devices[job->ranks[i]];
+        if (other->worker == NULL || other->job != job->core_id || other->rank_closes)
+            continue;
+        /* Where there is nothing to go on with, it fails as one that is cancelled. */
+        int rc = job->shared != NULL
+                     ? worker_rank_go(other->worker, job->core_id, job->kept, job->shared, &err)
+                     : worker_rank_close(other->worker, job->core_id, true);
+        if (rc < 0 && rc != LIBSCHED_EDEVICELOST)
+            runtime_worker_kill(s, other, "it does not take its commands");
+    }
+}
+
 /* The others find rank 0 by this. */
 static void pass_id(libsched *s, struct runtime_job *job, const struct worker_event *event)
 {
@@ -266,6 +289,9 @@ void runtime_job_rank_event(libsched *s, struct runtime_device *device,
     case WORKER_RANK_ID:
         if (first)
             pass_id(s, job, event);
+        break;
+    case WORKER_RANK_KEPT:
+        kept(s, job, device, event);
         break;
     case WORKER_RANK_STARTED:
         started(s, job, device, event);

@@ -2,7 +2,9 @@
 /*
  * What ranks find each other by, kept after a job that ended well: the next job on the same devices
  * has the same ranks in the same workers, and they need not be made known to each other again. Here
- * it is decided what is kept, so that all ranks keep the same; a worker lets go what is dropped.
+ * it is decided what is kept, so that all ranks keep the same; a worker lets go what is dropped. A
+ * rank may have lost its part for reasons of its own, or have called what the others have not: so
+ * each is asked, and where they do not agree all begin anew.
  */
 #include <string.h>
 
@@ -26,10 +28,17 @@ static bool is_of(const struct runtime_gang *gang, const struct runtime_job *job
            memcmp(gang->epochs, job->epochs, job->n_ranks * sizeof(job->epochs[0])) == 0;
 }
 
+static int create(struct runtime_job *job, libsched_error *err)
+{
+    return segment_create_shared(&job->shared, "gpu_sched-job",
+                                 LIBSCHED_COMMUNICATOR_SHARED_SIZE(job->n_ranks), err);
+}
+
 int runtime_gang_begin(libsched *s, struct runtime_job *job, uint64_t timeout_ns,
                        libsched_error *err)
 {
-    job->kept = false;
+    job->kept = job->renewed = false;
+    job->n_asked = 0;
     for (uint32_t i = 0; i < job->n_ranks; i++)
         job->epochs[i] = s->devices[job->ranks[i]].epoch;
     for (uint32_t i = 0; i < RUNTIME_GANGS; i++) {
@@ -40,8 +49,23 @@ int runtime_gang_begin(libsched *s, struct runtime_job *job, uint64_t timeout_ns
         job->kept = true;
         return LIBSCHED_OK;
     }
-    return segment_create_shared(&job->shared, "gpu_sched-job",
-                                 LIBSCHED_COMMUNICATOR_SHARED_SIZE(job->n_ranks), err);
+    return create(job, err);
+}
+
+bool runtime_gang_hear(libsched *s, struct runtime_job *job, const struct worker_event *event,
+                       libsched_error *err)
+{
+    if (job->n_asked == 0)
+        job->calls = event->calls;
+    job->renewed = job->renewed || !event->has_kept || event->calls != job->calls;
+    if (++job->n_asked < job->n_ranks)
+        return false;
+    if (job->renewed) {
+        job->kept = false;
+        drop(s, &job->shared);
+        (void)create(job, err);
+    }
+    return true;
 }
 
 /* Whether all ranks are in the workers in which they began. */

@@ -410,12 +410,19 @@ static void take(libsched *s, struct runtime_device *device, struct worker_event
         break;
     case WORKER_RANK_CHECKED:
     case WORKER_RANK_ID:
+    case WORKER_RANK_KEPT:
     case WORKER_RANK_STARTED:
     case WORKER_RANK_STEPPED:
     case WORKER_RANK_CLOSED:
     case WORKER_PROGRESS:
     case WORKER_RESULT:
         runtime_job_event(s, device, event);
+        break;
+    case WORKER_FORGOT:
+        runtime_log(s, LIBSCHED_LOG_INFO,
+                    "%s: for want of memory it has let go what it had kept for jobs with others",
+                    device->name);
+        runtime_gangs_forget(s, device);
         break;
     case WORKER_DOWN:
         is_down(s, device, event);

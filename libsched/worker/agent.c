@@ -175,6 +175,8 @@ static int handle(struct agent *agent, const struct ring_record *record)
         return agent_rank_start(agent, &reader);
     case COMMAND_RANK_ID:
         return agent_rank_id(agent, &reader);
+    case COMMAND_RANK_GO:
+        return agent_rank_go(agent, &reader);
     case COMMAND_RANK_STEP:
         return agent_rank_step(agent, &reader);
     case COMMAND_RANK_CLOSE:

@@ -179,6 +179,8 @@ struct agent_item *agent_item_find(const struct agent *agent, uint64_t id, uint6
 void agent_item_leave(struct agent_item *item);
 /* Takes an item out of its session without an end, and says so. */
 void agent_item_drop(struct agent *agent, struct agent_item *item);
+/* Without the outputs that were made. */
+void agent_item_clear(struct agent *agent, struct agent_item *item);
 /* Sends an item's end. `error` may be NULL with LIBSCHED_OK. */
 void agent_item_end(struct agent *agent, struct agent_item *item, int status, const char *message);
 /* Takes an item out that has ended. */
@@ -215,6 +217,7 @@ void agent_rank_cancel(void *agent, uint64_t job);
 int agent_rank_check(struct agent *agent, struct wire_reader *reader);
 int agent_rank_start(struct agent *agent, struct wire_reader *reader);
 int agent_rank_id(struct agent *agent, struct wire_reader *reader);
+int agent_rank_go(struct agent *agent, struct wire_reader *reader);
 int agent_rank_step(struct agent *agent, struct wire_reader *reader);
 int agent_rank_close(struct agent *agent, struct wire_reader *reader);
 /* When the progress that is held back may be sent; 0: there is none. */

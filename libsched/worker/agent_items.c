@@ -301,15 +301,19 @@ static bool write_end(struct agent *agent, struct agent_item *item, int status, 
     return agent_results_put(agent, item, err) == LIBSCHED_OK;
 }
 
+void agent_item_clear(struct agent *agent, struct agent_item *item)
+{
+    agent_results_drop(agent, item->outputs);
+    item->outputs = item->last_output = NULL;
+    item->n_outputs = 0;
+}
+
 void agent_item_end(struct agent *agent, struct agent_item *item, int status, const char *message)
 {
     libsched_error err;
     item->ended = true;
-    if (status != LIBSCHED_OK) {
-        agent_results_drop(agent, item->outputs);
-        item->outputs = item->last_output = NULL;
-        item->n_outputs = 0;
-    }
+    if (status != LIBSCHED_OK)
+        agent_item_clear(agent, item);
     char cut[LIBSCHED_MESSAGE_SIZE];
     if (message != NULL && strlen(message) >= sizeof(cut)) {
         libsched_error_set(&err, status, "%s", message);
@@ -317,9 +321,7 @@ void agent_item_end(struct agent *agent, struct agent_item *item, int status, co
         message = cut;
     }
     if (!write_end(agent, item, status, message, &err)) {
-        agent_results_drop(agent, item->outputs);
-        item->outputs = item->last_output = NULL;
-        item->n_outputs = 0;
+        agent_item_clear(agent, item);
         write_end(agent, item, err.status, err.message, &err);
     }
     agent_send(agent, EVENT_ITEM);

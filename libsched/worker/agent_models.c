@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/registry.h"
+#include "worker/agent_gang.h"
 #include "worker/description.h"
 
 struct agent_model *agent_model_find(const struct agent *agent, uint32_t key)
@@ -22,7 +23,7 @@ void agent_report_memory(struct agent *agent)
         info.memory_free == 0)
         return;
     wire_reset(&agent->out);
-    wire_put_u64(&agent->out, info.memory_free);
+    wire_put_u64(&agent->out, info.memory_free + agent_gang_bytes(agent));
     agent_send(agent, EVENT_MEMORY);
 }
 
@@ -129,6 +130,8 @@ int agent_load(struct agent *agent, struct wire_reader *reader)
     }
     libsched_error err;
     struct agent_model *model = load_model(agent, &load, &err);
+    if (model == NULL && err.status == LIBSCHED_ENODEVMEM && agent_gang_forget(agent))
+        model = load_model(agent, &load, &err);
     free(load.parameters);
 
     wire_reset(&agent->out);

@@ -87,12 +87,24 @@ static bool keep_communicator(struct agent *agent, libsched_device_communicator 
         .communicator = communicator,
         .rank = rank->head.rank,
         .n_ranks = rank->head.n_ranks,
+        .bytes = rank->communicator_bytes,
     };
     libsched_error ignored;
     return rank->finished && !rank->gave_up && rank->segment != NULL &&
            !__atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE) &&
            agent->device->driver->synchronize(agent->device, &ignored) == LIBSCHED_OK &&
            agent_gang_keep(agent, &gang);
+}
+
+/* The ear does not reach it any more. */
+static libsched_device_communicator *take_communicator(struct agent *agent)
+{
+    struct agent_rank *rank = agent->rank;
+    pthread_mutex_lock(&rank->mutex);
+    libsched_device_communicator *communicator = rank->communicator;
+    rank->communicator = NULL;
+    pthread_mutex_unlock(&rank->mutex);
+    return communicator;
 }
 
 void agent_rank_end(struct agent *agent)
@@ -105,10 +117,9 @@ void agent_rank_end(struct agent *agent)
     rank->rank = NULL;
 
     pthread_mutex_lock(&rank->mutex);
-    libsched_device_communicator *communicator = rank->communicator;
-    rank->communicator = NULL;
     rank->present = false;
     pthread_mutex_unlock(&rank->mutex);
+    libsched_device_communicator *communicator = take_communicator(agent);
 
     if (communicator != NULL && keep_communicator(agent, communicator))
         rank->segment = NULL; /* it is kept as well */
@@ -239,6 +250,16 @@ static int find_shared(struct agent *agent, libsched_error *err)
     return LIBSCHED_OK;
 }
 
+/* What is free of the device's own memory; 0 where that is not known, or others use it as well. */
+static uint64_t free_memory(const struct agent *agent)
+{
+    libsched_device_properties info = {.struct_size = sizeof(info)};
+    if (agent->device->driver->info(agent->device, &info, NULL) != LIBSCHED_OK ||
+        (info.flags & LIBSCHED_DEVICE_UNIFIED) != 0)
+        return 0;
+    return info.memory_free;
+}
+
 static int create_communicator(struct agent *agent, libsched_error *err)
 {
     struct agent_rank *rank = agent->rank;
@@ -246,18 +267,6 @@ static int create_communicator(struct agent *agent, libsched_error *err)
     const libsched_device_driver *driver = device->driver;
     libsched_device_communicator *communicator;
     int status = find_shared(agent, err);
-    if (status == LIBSCHED_OK && rank->head.kept != 0) {
-        communicator = rank->segment != NULL ? agent_gang_take(agent, rank->segment,
-                                                               rank->head.rank, rank->head.n_ranks)
-                                             : NULL;
-        if (communicator == NULL)
-            return libsched_error_set(err, LIBSCHED_ESYSTEM,
-                                      "the communicator that was kept for these devices is not in "
-                                      "%s any more: submit the job again",
-                                      agent->name);
-        set_communicator(agent, communicator);
-        return LIBSCHED_OK;
-    }
     if (status == LIBSCHED_OK && rank->head.rank == 0 && driver->communicator_id != NULL) {
         status = driver->communicator_id(device, rank->id, err);
         if (status == LIBSCHED_OK)
@@ -275,10 +284,14 @@ static int create_communicator(struct agent *agent, libsched_error *err)
         .id = driver->communicator_id != NULL ? rank->id : NULL,
         .cancelled = &rank->cancelled,
     };
+    uint64_t before = free_memory(agent);
     status = driver->communicator_create(device, &communicator, &args, err);
-    if (status == LIBSCHED_OK)
-        set_communicator(agent, communicator);
-    return status;
+    if (status != LIBSCHED_OK)
+        return status;
+    uint64_t after = free_memory(agent);
+    rank->communicator_bytes = before > after ? before - after : 0;
+    set_communicator(agent, communicator);
+    return LIBSCHED_OK;
 }
 
 static int start_program(struct agent *agent, libsched_error *err)
@@ -288,7 +301,7 @@ static int start_program(struct agent *agent, libsched_error *err)
         program_resolve(&rank->program, rank->program_name, rank->library, agent->plugin_path, err);
     if (status == LIBSCHED_OK && __atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE))
         status = libsched_error_set(err, LIBSCHED_ECANCELED, "cancelled before it was started");
-    if (status == LIBSCHED_OK && rank->head.n_ranks > 1)
+    if (status == LIBSCHED_OK && rank->head.n_ranks > 1 && rank->communicator == NULL)
         status = agent_known_status(create_communicator(agent, err), "device's driver", err);
     if (status < 0)
         return status;
@@ -304,6 +317,9 @@ static int start_program(struct agent *agent, libsched_error *err)
         .communicator = rank->communicator,
     };
     status = rank->program->start(&rank->rank, &args, &agent_program_host, agent, err);
+    /* Where there are others, they may have begun already to do something together. */
+    if (status == LIBSCHED_ENODEVMEM && agent_gang_forget(agent) && rank->head.n_ranks == 1)
+        status = rank->program->start(&rank->rank, &args, &agent_program_host, agent, err);
     status = agent_known_status(status, "program", err);
     if (status < 0)
         rank->rank = NULL;
@@ -335,6 +351,76 @@ static int start(struct agent *agent)
     return answer_start(agent, status, &err);
 }
 
+/* A rank that has to find the others waits for what rank 0 makes. */
+static int find_others(struct agent *agent)
+{
+    struct agent_rank *rank = agent->rank;
+    rank->waits_for_id = rank->head.n_ranks > 1 && rank->head.kept == 0 && rank->head.rank != 0 &&
+                         agent->device->driver->communicator_id != NULL;
+    return rank->waits_for_id ? LIBSCHED_OK : start(agent);
+}
+
+/* Says whether the communicator of the job before is there, and waits for what the host makes of
+ * what all ranks say. */
+static int tell_kept(struct agent *agent)
+{
+    struct agent_rank *rank = agent->rank;
+    struct agent_gang gang = {0};
+    libsched_error err = {0};
+    uint64_t calls = 0;
+    int status = find_shared(agent, &err);
+    if (status < 0)
+        return answer_start(agent, status, &err);
+    if (rank->segment != NULL &&
+        agent_gang_take(agent, &gang, rank->segment, rank->head.rank, rank->head.n_ranks)) {
+        rank->communicator_bytes = gang.bytes;
+        calls = device_communicator_calls(agent->device->driver, gang.communicator);
+        set_communicator(agent, gang.communicator);
+    }
+    rank->waits_to_go = true;
+    wire_reset(&agent->out);
+    wire_put_u64(&agent->out, rank->head.job);
+    wire_put_u32(&agent->out, gang.communicator != NULL);
+    wire_put_u64(&agent->out, calls);
+    agent_send(agent, EVENT_RANK_KEPT);
+    return LIBSCHED_OK;
+}
+
+/* Another communicator is made, in another segment. */
+static void renew(struct agent *agent, uint32_t segment)
+{
+    struct agent_rank *rank = agent->rank;
+    libsched_device_communicator *communicator = take_communicator(agent);
+    if (communicator != NULL) {
+        /* The others may lack it: nothing is to be waited for. */
+        agent->device->driver->communicator_abort(communicator);
+        agent->device->driver->communicator_destroy(agent->device, communicator);
+    }
+    if (rank->segment != NULL)
+        agent_release_segment(agent, rank->segment);
+    rank->segment = NULL;
+    rank->head.segment = segment;
+    rank->head.kept = 0;
+}
+
+int agent_rank_go(struct agent *agent, struct wire_reader *reader)
+{
+    struct agent_rank *rank = agent->rank;
+    uint64_t job = wire_get_u64(reader);
+    uint32_t kept = wire_get_u32(reader), segment = wire_get_u32(reader);
+    if (!wire_ends(reader))
+        return unreadable(agent);
+    if (!rank->present || rank->head.job != job || !rank->waits_to_go)
+        return LIBSCHED_OK;
+    if (kept != 0 && rank->communicator == NULL)
+        return agent_fail(agent, LIBSCHED_EPROTOCOL,
+                          "the host wants a communicator that was said not to be there");
+    rank->waits_to_go = false;
+    if (kept == 0)
+        renew(agent, segment);
+    return find_others(agent);
+}
+
 int agent_rank_start(struct agent *agent, struct wire_reader *reader)
 {
     struct agent_rank *rank = agent->rank;
@@ -355,7 +441,8 @@ int agent_rank_start(struct agent *agent, struct wire_reader *reader)
     agent->record = NULL;
     agent->record_capacity = 0;
     rank->next_at = 0;
-    rank->finished = rank->gave_up = false;
+    rank->finished = rank->gave_up = rank->waits_to_go = false;
+    rank->communicator_bytes = 0;
     enter(rank);
 
     libsched_error err;
@@ -371,9 +458,7 @@ int agent_rank_start(struct agent *agent, struct wire_reader *reader)
                            driver->name);
         return answer_start(agent, err.status, &err);
     }
-    rank->waits_for_id = rank->head.n_ranks > 1 && rank->head.kept == 0 && rank->head.rank != 0 &&
-                         driver->communicator_id != NULL;
-    return rank->waits_for_id ? LIBSCHED_OK : start(agent);
+    return rank->head.n_ranks > 1 && rank->head.kept != 0 ? tell_kept(agent) : find_others(agent);
 }
 
 int agent_rank_id(struct agent *agent, struct wire_reader *reader)
@@ -444,9 +529,9 @@ int agent_rank_close(struct agent *agent, struct wire_reader *reader)
     if (!wire_ends(reader))
         return unreadable(agent);
     if (rank->present && rank->head.job == job) {
-        if (rank->waits_for_id) {
+        if (rank->waits_for_id || rank->waits_to_go) {
             libsched_error err;
-            rank->waits_for_id = false;
+            rank->waits_for_id = rank->waits_to_go = false;
             libsched_error_set(&err, LIBSCHED_ECANCELED, "closed before it was started");
             int status = answer_start(agent, err.status, &err);
             if (status < 0)

@@ -23,7 +23,8 @@ struct agent_rank {
 
     /* The rest is the worker's thread's. */
     bool present;
-    bool waits_for_id;
+    bool waits_for_id, waits_to_go;
+    uint64_t communicator_bytes; /* of device memory, as far as that was seen */
     struct protocol_rank head;
     char name[LIBSCHED_NAME_SIZE], program_name[LIBSCHED_NAME_SIZE];
     const char *library;

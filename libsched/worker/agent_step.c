@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/registry.h"
+#include "worker/agent_gang.h"
 
 static int unreadable(struct agent *agent)
 {
@@ -108,6 +109,30 @@ static int call_engine(struct agent *agent, bool *pending, libsched_error *err)
     if (engine_has_begin(engine))
         return engine->begin(model, &step->batch, &agent_host, pending, err);
     return engine->step(model, &step->batch, &agent_host, err);
+}
+
+/* Whether a step that found no memory may be run again as if it had not been. */
+static bool repeatable(const struct agent_step *step)
+{
+    if (step->model == NULL || (step->model->description.flags & LIBSCHED_ENGINE_STEPS) != 0 ||
+        step->run.prepare != 0)
+        return false;
+    for (uint32_t i = 0; i < step->n_items; i++)
+        if (((const struct agent_item *)step->items[i])->ended)
+            return false;
+    return true;
+}
+
+/* Runs it again, without what it made of its items. */
+static int repeat(struct agent *agent, bool *pending, libsched_error *err)
+{
+    const struct agent_step *step = agent->step;
+    for (uint32_t i = 0; i < step->n_items; i++) {
+        struct agent_item *item = (struct agent_item *)step->items[i];
+        agent_item_leave(item);
+        agent_item_clear(agent, item);
+    }
+    return agent_known_status(call_engine(agent, pending, err), "engine", err);
 }
 
 /* An end that the engine did not give. */
@@ -277,5 +302,15 @@ int agent_step(struct agent *agent, struct wire_reader *reader)
     struct agent_step *step = agent->step;
     int before = agent_steps_finish(agent, 0);
     agent->step = step;
-    return before < 0 ? before : end_step(agent, status, &err);
+    if (before < 0)
+        return before;
+    /* What was kept for jobs is given up for it, and then it is tried once more. */
+    if (status == LIBSCHED_ENODEVMEM && repeatable(step) && agent_gang_forget(agent)) {
+        status = repeat(agent, &pending, &err);
+        if (status == LIBSCHED_OK && pending) {
+            agent->n_steps++;
+            return LIBSCHED_OK;
+        }
+    }
+    return end_step(agent, status, &err);
 }

@@ -32,6 +32,8 @@ enum protocol_command {
     COMMAND_RANK_STEP,
     /* u64 job. */
     COMMAND_RANK_CLOSE,
+    /* u64 job; u32 kept, segment (where kept is 0). To a rank that has said EVENT_RANK_KEPT. */
+    COMMAND_RANK_GO,
 };
 
 struct protocol_run {
@@ -54,7 +56,9 @@ struct protocol_rank {
     uint32_t rank, n_ranks;
     uint32_t segment; /* PROTOCOL_NO_SEGMENT: none */
     uint32_t n_parameters;
-    uint32_t kept; /* the ranks' communicator is there, from a job before that had this segment */
+    /* The ranks' communicator should be there, from a job before that had this segment: the rank
+     * says whether it is, and waits to be told to go. */
+    uint32_t kept;
     uint32_t reserved;
 };
 
@@ -96,6 +100,10 @@ enum protocol_event {
     EVENT_PROGRESS,
     /* u64 job; one parameter. */
     EVENT_RESULT,
+    /* u64 job; u32 has; u64 calls: whether the communicator is there, and what was called on it. */
+    EVENT_RANK_KEPT,
+    /* Nothing: communicators that were kept have gone, since there was no memory. */
+    EVENT_FORGOT,
 };
 
 /* Outputs: u32 handle (PROTOCOL_NO_RESULTS: none), u32 n; each: string name; u32 datatype; shape;

@@ -181,8 +181,8 @@ struct worker_rank {
     uint64_t timeout_ns;    /* of collectives */
     struct segment *shared; /* unused where n_ranks is 1 */
     /* A job before had this segment, with the same ranks in these workers and the same timeout, and
-     * all of them finished it well: then its communicator is used again. Until the segment is
-     * dropped they keep it. */
+     * all of them finished it well: then they should have its communicator still, until the segment
+     * is dropped. Each says whether it has, by WORKER_RANK_KEPT, and waits for worker_rank_go(). */
     bool kept;
 };
 
@@ -190,6 +190,11 @@ int worker_rank_start(struct worker *worker, const struct worker_rank *rank, lib
 /* The id that rank 0 made, for a rank that waits for it. */
 int worker_rank_id(struct worker *worker, uint64_t job,
                    const unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE]);
+/* When all ranks have said whether they have the communicator of the job before: with `kept` they
+ * use it again; else all get a new one, in a segment that is `shared`. LIBSCHED_EINVAL unless the
+ * rank has said so, and with `kept` that it has it. */
+int worker_rank_go(struct worker *worker, uint64_t job, bool kept, struct segment *shared,
+                   libsched_error *err);
 /* LIBSCHED_EINVAL unless the rank has started, its last step has ended well and was not its last,
  * and it is not being closed. */
 int worker_rank_step(struct worker *worker, uint64_t job, uint64_t step);
@@ -221,12 +226,14 @@ enum worker_event_type {
     WORKER_RANK_CHECKED, /* job, status, error (its message is the program's text, where it is OK),
                           * memory_bytes */
     WORKER_RANK_ID,      /* job, rank_id: what the others find rank 0 by */
+    WORKER_RANK_KEPT,    /* job, has_kept, calls: of collectives, the same for all that may go on */
     WORKER_RANK_STARTED, /* job, status, error */
     WORKER_RANK_STEPPED, /* job, step, status, error, finished, begin, end */
     WORKER_RANK_CLOSED,  /* job */
     WORKER_PROGRESS,     /* job, done, total (0, or at least done), error.message: a line for
                           * people; at most 50 a second, of which the last is the latest */
     WORKER_RESULT,       /* job, result */
+    WORKER_FORGOT,       /* it has let communicators go, for want of memory */
     WORKER_DOWN,         /* the last event, once its exit was seen: error says how it ended */
 };
 
@@ -246,7 +253,8 @@ struct worker_event {
     uint64_t begin, end;
     uint64_t memory_bytes, free_bytes;
     uint64_t job, done, total;
-    bool finished;
+    bool finished, has_kept;
+    uint64_t calls;
     unsigned char rank_id[LIBSCHED_COMMUNICATOR_ID_SIZE];
     /* Valid until the next worker_next_event(). All of a rank's, of which one replaces the one of
      * its name before, are 64 KiB at most. */

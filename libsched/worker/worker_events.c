@@ -153,8 +153,12 @@ static bool read_event(struct worker *worker, uint32_t type, struct wire_reader 
         libsched_error_set(&event->error, LIBSCHED_OK, "%s", line != NULL ? line : "");
         return true;
     }
+    case EVENT_FORGOT:
+        event->type = WORKER_FORGOT;
+        return true;
     case EVENT_RANK_CHECKED:
     case EVENT_RANK_ID:
+    case EVENT_RANK_KEPT:
     case EVENT_RANK_STARTED:
     case EVENT_RANK_STEPPED:
     case EVENT_RANK_CLOSED:

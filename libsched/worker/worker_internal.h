@@ -46,7 +46,9 @@ struct worker_rank_state {
     uint32_t rank, n_ranks;
     bool starting, stepping, closing; /* commands that are not answered yet */
     bool finished, failed;
-    bool had_id; /* of rank 0 */
+    bool had_id;         /* of rank 0 */
+    bool asked;          /* whether it has the communicator of the job before */
+    bool told, has_kept; /* its answer */
     uint64_t step;
     struct ledger results;
 };

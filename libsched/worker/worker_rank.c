@@ -50,17 +50,22 @@ static void put_rank(struct worker *worker, const struct worker_rank *rank, uint
     wire_put_parameters(out, rank->parameters, rank->n_parameters);
 }
 
-static int check_shared(const struct worker_rank *rank, libsched_error *err)
+/* Passes what ranks find each other by; *number is that under which the worker knows it. */
+static int pass_shared(struct worker *worker, uint32_t n_ranks, struct segment *shared,
+                       uint32_t *number, libsched_error *err)
 {
-    uint64_t needed = LIBSCHED_COMMUNICATOR_SHARED_SIZE(rank->n_ranks);
-    if (rank->n_ranks == 1)
+    uint64_t needed = LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks);
+    *number = PROTOCOL_NO_SEGMENT;
+    if (n_ranks == 1)
         return LIBSCHED_OK;
-    if (rank->shared == NULL || !segment_is_shared(rank->shared) ||
-        segment_size(rank->shared) < needed)
+    if (shared == NULL || !segment_is_shared(shared) || segment_size(shared) < needed)
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "%" PRIu32 " ranks need a shared segment of %" PRIu64 " bytes",
-                                  rank->n_ranks, needed);
-    return LIBSCHED_OK;
+                                  n_ranks, needed);
+    int status = worker_pass_segment(worker, shared, err);
+    if (status == LIBSCHED_OK)
+        *number = (uint32_t)*id_map_find(&worker->segments, segment_id(shared));
+    return status;
 }
 
 int worker_rank_start(struct worker *worker, const struct worker_rank *rank, libsched_error *err)
@@ -69,18 +74,13 @@ int worker_rank_start(struct worker *worker, const struct worker_rank *rank, lib
     int status = worker_check_alive(worker, err);
     if (status == 0)
         status = check_rank(rank, err);
-    if (status == 0)
-        status = check_shared(rank, err);
     if (status == 0 && state->present)
         status = libsched_error_set(err, LIBSCHED_EEXIST,
                                     "worker %s has a rank of job %" PRIu64 " already", worker->name,
                                     state->job);
-    uint32_t segment = PROTOCOL_NO_SEGMENT;
-    if (status == 0 && rank->n_ranks > 1) {
-        status = worker_pass_segment(worker, rank->shared, err);
-        if (status == 0)
-            segment = (uint32_t)*id_map_find(&worker->segments, segment_id(rank->shared));
-    }
+    uint32_t segment;
+    if (status == 0)
+        status = pass_shared(worker, rank->n_ranks, rank->shared, &segment, err);
     if (status < 0)
         return status;
     put_rank(worker, rank, segment);
@@ -94,6 +94,7 @@ int worker_rank_start(struct worker *worker, const struct worker_rank *rank, lib
         .rank = rank->rank,
         .n_ranks = rank->n_ranks,
         .starting = true,
+        .asked = rank->kept && rank->n_ranks > 1,
     };
     return LIBSCHED_OK;
 }
@@ -118,6 +119,35 @@ int worker_rank_id(struct worker *worker, uint64_t job,
     wire_put_u64(&worker->out, job);
     wire_put(&worker->out, id, LIBSCHED_COMMUNICATOR_ID_SIZE);
     return worker_send_command(worker, COMMAND_RANK_ID, NULL);
+}
+
+int worker_rank_go(struct worker *worker, uint64_t job, bool kept, struct segment *shared,
+                   libsched_error *err)
+{
+    struct worker_rank_state *state = find(worker, job);
+    int status = worker_check_alive(worker, err);
+    uint32_t segment = PROTOCOL_NO_SEGMENT;
+    if (status < 0)
+        return status;
+    if (state == NULL)
+        return libsched_error_set(err, LIBSCHED_ENOENT, "worker %s has no rank of job %" PRIu64,
+                                  worker->name, job);
+    if (!state->starting || !state->told || (kept && !state->has_kept))
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "the rank in worker %s has not said that it could go on",
+                                  worker->name);
+    if (!kept)
+        status = pass_shared(worker, state->n_ranks, shared, &segment, err);
+    if (status < 0)
+        return status;
+    wire_reset(&worker->out);
+    wire_put_u64(&worker->out, job);
+    wire_put_u32(&worker->out, kept);
+    wire_put_u32(&worker->out, segment);
+    status = worker_send_command(worker, COMMAND_RANK_GO, err);
+    if (status == LIBSCHED_OK)
+        state->told = false;
+    return status;
 }
 
 int worker_rank_step(struct worker *worker, uint64_t job, uint64_t step)
@@ -216,6 +246,20 @@ static bool read_id(struct worker_rank_state *state, struct wire_reader *reader,
     return true;
 }
 
+static bool read_kept(struct worker_rank_state *state, struct wire_reader *reader,
+                      struct worker_event *event)
+{
+    event->type = WORKER_RANK_KEPT;
+    uint32_t has = wire_get_u32(reader);
+    event->calls = wire_get_u64(reader);
+    if (!state->starting || !state->asked || has > 1)
+        return false;
+    state->asked = false;
+    state->told = true;
+    state->has_kept = event->has_kept = has == 1;
+    return true;
+}
+
 static bool read_started(struct worker_rank_state *state, struct wire_reader *reader,
                          struct worker_event *event)
 {
@@ -295,6 +339,8 @@ bool worker_rank_read(struct worker *worker, enum protocol_event type, struct wi
     switch (type) {
     case EVENT_RANK_ID:
         return read_id(state, reader, event);
+    case EVENT_RANK_KEPT:
+        return read_kept(state, reader, event);
     case EVENT_RANK_STARTED:
         return read_started(state, reader, event);
     case EVENT_RANK_STEPPED:

@@ -78,6 +78,15 @@ class OnGpus : public testing::Test
         s.run_until([&] { return device(s, name).state == state; });
     }
 
+    static size_t lines(const std::string &path)
+    {
+        std::ifstream file(path);
+        size_t n = 0;
+        for (std::string line; std::getline(file, line);)
+            n++;
+        return n;
+    }
+
     static void load(Scheduler &s, const std::string &path, const char *on)
     {
         libsched_model_options options = LIBSCHED_MODEL_OPTIONS_INIT;
@@ -191,11 +200,66 @@ TEST_F(OnGpus, JobsOnTheSameGpusMakeOneCommunicator)
         ASSERT_EQ(end.status(), LIBSCHED_OK) << end.message;
     }
     unsetenv("FAKE_NCCL_COUNT");
-    std::ifstream file(count);
-    size_t made = 0;
-    for (std::string line; std::getline(file, line);)
-        made++;
-    EXPECT_EQ(made, 2u) << "one on each of the two ranks";
+    EXPECT_EQ(lines(count), 2u) << "one on each of the two ranks";
+}
+
+// A rank that has called what the others have not would be out of step with them from then on: what
+// it has is of no use for another job.
+TEST_F(OnGpus, RanksThatWereOutOfStepMakeAnotherCommunicator)
+{
+    const std::string count = folder.path() + "/communicators";
+    setenv("FAKE_NCCL_COUNT", count.c_str(), 1);
+    Scheduler s(Workers::process, [](libsched_options &options) {
+        options.plugin_path = EMULATED_CUDA_FOLDER ":" TEST_PLUGIN_FOLDER;
+    });
+    await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+    await(s, "gpu:1", LIBSCHED_DEVICE_UP);
+    for (const char *what : {"barrier", "extra", "barrier", "barrier"}) {
+        Job job("odd", 2);
+        job.devices = {"gpu:0", "gpu:1"};
+        job.parameters.string("do", what).integer("rank", 1);
+        const Done &end = s.run(job);
+        ASSERT_EQ(end.status(), LIBSCHED_OK) << what << ": " << end.message;
+    }
+    unsetenv("FAKE_NCCL_COUNT");
+    EXPECT_EQ(lines(count), 4u) << "one on each of two ranks, and once more after the second job";
+    EXPECT_EQ(s.stats().worker_deaths, 0u);
+}
+
+// What communicators hold that are kept for the next job is there for whoever needs it now.
+TEST_F(OnGpus, AModelGetsTheMemoryThatWasKeptForJobs)
+{
+    const std::string count = folder.path() + "/communicators";
+    gpu_sched_test::tiny_bert bert;
+    bert.write();
+    setenv("FAKE_NCCL_COUNT", count.c_str(), 1);
+    // cuBLASLt takes 32 MiB of it.
+    setenv("FAKE_CUDA_MEMORY", std::to_string(48 << 20).c_str(), 1);
+    setenv("FAKE_NCCL_MEMORY", std::to_string(16700000).c_str(), 1);
+    Scheduler s(Workers::process, emulated);
+    await(s, "gpu:0", LIBSCHED_DEVICE_UP);
+    await(s, "gpu:1", LIBSCHED_DEVICE_UP);
+    auto exchange = [&] {
+        Job job("allreduce", 2);
+        job.devices = {"gpu:0", "gpu:1"};
+        job.parameters.integer("min_bytes", 1024).integer("max_bytes", 4096);
+        return s.run(job);
+    };
+    ASSERT_EQ(exchange().status(), LIBSCHED_OK);
+    load(s, bert.folder, "gpu:0");
+    const Done &done = embed(s, "a b c");
+    ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
+    EXPECT_EQ(lines(count), 2u);
+    // Where there is room again the next job makes others.
+    libsched_error err;
+    ASSERT_EQ(libsched_model_unload(s.get(), "bert", &err), LIBSCHED_OK) << err.message;
+    s.run_until([&] { return s.changes.back().raw.state == LIBSCHED_MODEL_GONE; });
+    const Done again = exchange();
+    EXPECT_EQ(again.status(), LIBSCHED_OK) << again.message;
+    EXPECT_EQ(lines(count), 4u);
+    EXPECT_EQ(s.stats().worker_deaths, 0u);
+    for (const char *name : {"FAKE_NCCL_COUNT", "FAKE_CUDA_MEMORY", "FAKE_NCCL_MEMORY"})
+        unsetenv(name);
 }
 
 TEST_F(OnGpus, AGpuCanBeSeveralDevices)

@@ -5,6 +5,7 @@
  */
 #define _POSIX_C_SOURCE 200809L
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@ struct libsched_engine_model {
     const char *mode; /* of the model: "steps", "bad_description", ... */
     int in_session;   /* items that were seen and are neither ended nor left */
     int left;         /* items that left */
+    bool was_short;   /* of memory, once */
 };
 
 static const libsched_parameter *find(const libsched_parameter *parameters, uint32_t n,
@@ -150,6 +152,8 @@ static int act(libsched_engine_model *model, const libsched_engine_host *host, v
         host->end(h, item, LIBSCHED_OK, NULL);
         return LIBSCHED_OK;
     }
+    if (strcmp(what, "no_memory_once") == 0)
+        put(host, h, item, 1);
     if (strcmp(what, "fill") == 0)
         while (put_bytes(host, h, item, number(item, "bytes")) != NULL)
             host->part(h, item);
@@ -236,10 +240,29 @@ static int odd_prepare(libsched_engine_model *model, libsched_engine_batch *batc
     return act_on_all(model, batch, host);
 }
 
+/* Whether a batch finds no memory, as its first item says: never, or not at first. */
+static bool is_short(libsched_engine_model *model, const libsched_engine_batch *batch)
+{
+    const libsched_item *item = batch->items[0];
+    const libsched_parameter *p = find(item->parameters, item->n_parameters, "do");
+    const char *what = p != NULL ? p->value.string : "";
+    const bool was = model->was_short;
+    model->was_short |= strcmp(what, "no_memory_once") == 0;
+    return strcmp(what, "no_memory") == 0 || (model->was_short && !was);
+}
+
 static int odd_step(libsched_engine_model *model, libsched_engine_batch *batch,
                     const libsched_engine_host *host, libsched_error *err)
 {
     (void)err;
+    if (is_short(model, batch)) {
+        for (uint32_t i = 0; i < batch->n_items; i++) {
+            model->in_session += batch->items[i]->joined;
+            batch->items[i]->user = model;
+            put(host, batch->host, batch->items[i], -1);
+        }
+        return LIBSCHED_ENODEVMEM;
+    }
     return act_on_all(model, batch, host);
 }
 

@@ -120,12 +120,32 @@ static void put_results(const libsched_program_host *host, void *h)
     put(host, h, "codes", codes);
 }
 
+/* As the others, but at the end it calls what they do not. It comes back from it, since it is about
+ * nothing. */
+static int step_with_extra(libsched_program_rank *rank, bool last, libsched_error *err)
+{
+    const struct libsched_device_driver *driver = rank->device->driver;
+    libsched_device_collective_args args = {.struct_size = sizeof(args),
+                                            .reduction = LIBSCHED_REDUCE_SUM};
+    int status = driver->barrier(rank->device, rank->communicator, err);
+    if (!last || status != LIBSCHED_OK)
+        return status;
+    status = driver->buffer_create(rank->device, &args.output, LIBSCHED_FP32, 1, 1, err);
+    args.input = args.output;
+    if (status == LIBSCHED_OK)
+        status = driver->all_reduce(rank->device, rank->communicator, &args, err);
+    driver->buffer_destroy(rank->device, args.output);
+    return status;
+}
+
 static int odd_step(libsched_program_rank *rank, uint64_t step, bool *finished,
                     const libsched_program_host *host, void *h, libsched_error *err)
 {
     const char *what = rank->what;
     const struct libsched_device_driver *driver = rank->device->driver;
     *finished = step >= (uint64_t)rank->steps;
+    if (strcmp(what, "extra") == 0)
+        return step_with_extra(rank, *finished, err);
     if (strcmp(what, "barrier") == 0 && rank->n_ranks > 1)
         return driver->barrier(rank->device, rank->communicator, err);
     if (strcmp(what, "skip") == 0) /* what the others wait for */

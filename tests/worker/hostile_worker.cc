@@ -162,7 +162,12 @@ void lie_about_rank(const std::string &mode)
     else if (mode == "rank_results")
         for (int i = 0; i < 5000; i++)
             result(std::to_string(i), LIBSCHED_PARAMETER_STRING, "sixteen bytes...");
-    else if (mode == "rank_check") {
+    else if (mode == "rank_kept") {
+        wire_put_u64(&out, 9);
+        wire_put_u32(&out, 1);
+        wire_put_u64(&out, 0);
+        send(EVENT_RANK_KEPT, out);
+    } else if (mode == "rank_check") {
         wire_put_u64(&out, 9);
         wire_put_u32(&out, 0);
         wire_put_string(&out, "fine");

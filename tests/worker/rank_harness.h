@@ -84,11 +84,50 @@ struct Job {
         error = err.message;
         return status;
     }
+    // What each rank says of the communicator of the job before.
+    std::vector<bool> ask()
+    {
+        std::vector<bool> has;
+        for (uint32_t r = 0; r < n_ranks; r++)
+            EXPECT_EQ(send_start(r), 0) << error;
+        for (auto &w : workers)
+            has.push_back(w->wait(WORKER_RANK_KEPT).raw.has_kept);
+        return has;
+    }
+    void go(bool with_kept, segment *fresh = nullptr)
+    {
+        libsched_error err = {};
+        for (auto &w : workers)
+            ASSERT_EQ(worker_rank_go(w->raw, key, with_kept, fresh, &err), 0) << err.message;
+    }
+    // All ranks have another segment from here on.
+    segment *renew()
+    {
+        libsched_error err = {};
+        for (auto &w : workers)
+            worker_drop_segment(w->raw, shared);
+        segment_free(shared);
+        shared = nullptr;
+        EXPECT_EQ(segment_create_shared(&shared, "test-ranks",
+                                        LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks), &err),
+                  0)
+            << err.message;
+        return shared;
+    }
     // Starts all ranks, and waits until they are.
     void start()
     {
-        for (uint32_t r = 0; r < n_ranks; r++)
-            ASSERT_EQ(send_start(r), 0) << error;
+        if (kept) {
+            ASSERT_EQ(ask(), std::vector<bool>(n_ranks, true));
+            go(true);
+        } else {
+            for (uint32_t r = 0; r < n_ranks; r++)
+                ASSERT_EQ(send_start(r), 0) << error;
+        }
+        await_start();
+    }
+    void await_start()
+    {
         for (auto &w : workers) {
             Event started = w->wait(WORKER_RANK_STARTED);
             ASSERT_EQ(started.raw.status, 0) << started.message;

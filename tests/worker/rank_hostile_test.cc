@@ -24,6 +24,7 @@ TEST(HostileRank, IsKilledAndReported)
         {"rank_started_twice", told},
         {"rank_gone", job},
         {"rank_id", told},
+        {"rank_kept", told},
         {"rank_progress", told},
         {"rank_result_type", "neither a boolean, a number nor a string"},
         {"rank_result_name", "a result's name"},

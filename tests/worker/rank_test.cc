@@ -250,13 +250,118 @@ TEST_P(Rank, KeepsNoCommunicatorOfAJobThatDidNotEndWell)
                 worker_drop_segment(w->raw, job.shared);
         job.key++;
         job.kept = true;
-        for (uint32_t r = 0; r < 2; r++)
-            ASSERT_EQ(job.send_start(r), 0);
-        for (auto &w : job.workers) {
-            Event started = w->wait(WORKER_RANK_STARTED);
-            EXPECT_LT(started.raw.status, 0);
-            EXPECT_THAT(started.message, HasSubstr("is not in test:0 any more"));
+        job.program = "odd";
+        job.parameters = {text("do", "barrier")};
+        EXPECT_EQ(job.ask(), std::vector<bool>(2, false));
+        libsched_error err = {};
+        EXPECT_EQ(worker_rank_go(job[0].raw, job.key, true, nullptr, &err), LIBSCHED_EINVAL)
+            << "it has none";
+        job.go(false, job.renew());
+        job.await_start();
+        EXPECT_EQ(job.run(), 3u);
+        job.close();
+    }
+}
+
+/* One rank has it no longer, the others have: all get a new one before the job begins. */
+TEST_P(Rank, GoesOnWithANewCommunicatorWhereOneIsMissing)
+{
+    Job job(thread(), "odd", {text("do", "barrier")}, 3);
+    job.start();
+    ASSERT_EQ(job.run(), 3u);
+    job.close();
+    worker_drop_segment(job[1].raw, job.shared);
+    job.kept = true;
+    for (int i = 0; i < 2; i++) {
+        job.key++;
+        EXPECT_EQ(job.ask(), (std::vector<bool>{true, i > 0, true}));
+        if (i == 0)
+            job.go(false, job.renew());
+        else
+            job.go(true);
+        job.await_start();
+        EXPECT_EQ(job.run(), 3u);
+        job.close();
+    }
+}
+
+TEST_P(Rank, ThatWaitsToGoCanBeClosed)
+{
+    Job job(thread(), "odd", {text("do", "barrier")}, 2);
+    job.start();
+    ASSERT_EQ(job.run(), 3u);
+    job.close();
+    job.kept = true;
+    job.key++;
+    EXPECT_EQ(job.ask(), std::vector<bool>(2, true));
+    for (auto &w : job.workers)
+        ASSERT_EQ(worker_rank_close(w->raw, job.key, true), 0);
+    for (auto &w : job.workers) {
+        EXPECT_EQ(w->wait(WORKER_RANK_STARTED).raw.status, LIBSCHED_ECANCELED);
+        w->wait(WORKER_RANK_CLOSED);
+    }
+    libsched_error err = {};
+    EXPECT_EQ(worker_rank_go(job[0].raw, job.key, true, nullptr, &err), LIBSCHED_ENOENT);
+    /* What it had is gone with it. */
+    job.key++;
+    EXPECT_EQ(job.ask(), std::vector<bool>(2, false));
+    job.go(false, job.renew());
+    job.await_start();
+    EXPECT_EQ(job.run(), 3u);
+    job.close();
+}
+
+/* What is kept for jobs is given up for a batch, or a model, that finds no memory. */
+TEST_P(Rank, LetsItsCommunicatorGoForABatchWithoutMemory)
+{
+    for (const char *what : {"batch", "model"}) {
+        SCOPED_TRACE(what);
+        const bool batch = std::string(what) == "batch";
+        Job job(thread(), "odd", {text("do", "barrier")}, 2);
+        if (batch) {
+            EXPECT_EQ(job[0].load({}, 1, "odd").raw.status, 0);
         }
+        job.start();
+        ASSERT_EQ(job.run(), 3u);
+        job.close();
+        if (batch) {
+            ASSERT_EQ(job[0].run(1, 1,
+                                 {{1, "x", {text("do", "no_memory_once")}},
+                                  {2, "x", {text("do", "count")}}}),
+                      0);
+            job[0].wait(WORKER_FORGOT);
+            EXPECT_EQ(job[0].wait(WORKER_STEP).raw.status, 0);
+            /* Each has ended once, with one output, and the engine has been told of the others. */
+            auto ends = of_type(job[0], WORKER_ITEM);
+            ASSERT_EQ(ends.size(), 2u);
+            for (const Event &end : ends) {
+                EXPECT_EQ(end.raw.status, 0) << end.message;
+                ASSERT_EQ(end.outputs.size(), 1u);
+            }
+            EXPECT_EQ(ends[1].find("value")->u64(), 2u) << "both left, and none is in it twice";
+            /* Now there is nothing that could go. */
+            ASSERT_EQ(job[0].run(2, 1, {{3, "x", {text("do", "no_memory")}}}), 0);
+            EXPECT_EQ(job[0].wait(WORKER_STEP).raw.status, LIBSCHED_ENODEVMEM);
+        } else {
+            /* It is no use, and tried once more all the same. */
+            worker_model model = {};
+            libsched_parameter mode = text("mode", "refuse_without_words");
+            model.key = 1;
+            model.name = "test";
+            model.engine = "odd";
+            model.parameters = &mode;
+            model.n_parameters = 1;
+            ASSERT_EQ(worker_load(job[0].raw, &model, nullptr), 0);
+            job[0].wait(WORKER_FORGOT);
+            EXPECT_EQ(job[0].wait(WORKER_LOADED).raw.status, LIBSCHED_ENODEVMEM);
+        }
+        job.key++;
+        job.kept = true;
+        EXPECT_EQ(job.ask(), (std::vector<bool>{false, true}));
+        job.go(false, job.renew());
+        job.await_start();
+        EXPECT_EQ(job.run(), 3u);
+        job.close();
     }
 }
 

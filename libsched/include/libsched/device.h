@@ -327,6 +327,10 @@ typedef struct libsched_device_driver {
      * more, and the marks before it that nobody has asked for have failed as well; so have all of
      * them where synchronize() has. */
     int (*reached)(libsched_device *device, uint64_t mark, bool wait, libsched_error *err);
+
+    /* Came later too. How many collective operations this rank has called: the same on all ranks of
+     * a communicator, unless one has called what the others have not. NULL: it is not counted. */
+    uint64_t (*communicator_calls)(const libsched_device_communicator *communicator);
 } libsched_device_driver;
 
 /*

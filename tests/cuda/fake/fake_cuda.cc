@@ -54,6 +54,7 @@ struct rule {
 struct device_state {
     std::string pci;
     uint64_t used = 0, kept = 0;             /* bytes handed out; freed, and kept by the pool */
+    uint64_t held = 0;                       /* by others than pools */
     std::multimap<uint64_t, int> kept_sizes; /* one that fits exactly is used again */
 };
 
@@ -300,7 +301,7 @@ void fake_cuda_reset()
     m.pinned.clear();
     m.live = 0;
     for (device_state &d : m.devices) {
-        d.used = d.kept = 0;
+        d.used = d.kept = d.held = 0;
         d.kept_sizes.clear();
     }
 }
@@ -321,6 +322,21 @@ uint64_t fake_cuda_used(int device)
 {
     lock guard(the().mutex);
     return the().devices[(size_t)device].used;
+}
+
+int fake_device()
+{
+    return current_device;
+}
+
+bool fake_hold(int device, int64_t bytes)
+{
+    lock guard(the().mutex);
+    device_state &d = the().devices[(size_t)device];
+    if (bytes > 0 && d.used + d.kept + d.held + (uint64_t)bytes > the().memory_size)
+        return false;
+    d.held += (uint64_t)bytes;
+    return true;
 }
 
 /* ----------------------------------------------------------------------------- errors, devices */
@@ -536,7 +552,8 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
     ENTER
     const device_state &d = the().devices[(size_t)current_device];
     *total = the().memory_size;
-    *free = d.used + d.kept < the().memory_size ? the().memory_size - d.used - d.kept : 0;
+    const uint64_t taken = d.used + d.kept + d.held;
+    *free = taken < the().memory_size ? the().memory_size - taken : 0;
     return cudaSuccess;
 }
 
@@ -593,7 +610,7 @@ cudaError_t cudaMallocFromPoolAsync(void **out, size_t size, cudaMemPool_t pool,
     if (again != d.kept_sizes.end()) {
         d.kept_sizes.erase(again);
         d.kept -= size;
-    } else if (size > the().memory_size || d.used + d.kept > the().memory_size - size) {
+    } else if (size > the().memory_size || d.used + d.kept + d.held > the().memory_size - size) {
         return answer(cudaErrorMemoryAllocation);
     }
     d.used += size;

@@ -43,6 +43,10 @@ extern "C" void fake_cublas_refuses(int what);
 cudaError_t fake_push(cudaStream_t stream, std::function<bool()> task);
 /* Counts a call, and answers what it shall fail with. */
 int fake_called(const char *function);
+/* The device of the calling thread; and memory of one that others of the process take beside the
+ * pools, or give back (negative). False where there is not so much. */
+extern "C" int fake_device();
+extern "C" bool fake_hold(int device, int64_t bytes);
 /* Something was made (1) or destroyed (-1). */
 void fake_live(int change);
 

@@ -51,6 +51,8 @@ struct communicator {
     shared_file *file;
     unsigned char *areas;
     uint64_t size;
+    int device = fake_device();
+    int64_t held = 0;          /* of the device's memory */
     uint64_t number = 0;       /* of operations */
     std::atomic<int> looks{0}; /* in progress for so many more */
     std::atomic<int> error{0};
@@ -246,6 +248,14 @@ int ncclCommInitRankConfig(communicator **out, int n_ranks, fake_id id, int rank
     c->file = static_cast<shared_file *>(memory);
     c->areas = static_cast<unsigned char *>(memory) + HEADER;
     c->size = size;
+    /* As the real one holds buffers for each peer. */
+    if (const char *holds = getenv("FAKE_NCCL_MEMORY")) {
+        c->held = atoll(holds);
+        if (!fake_hold(c->device, c->held)) {
+            delete c;
+            return 1;
+        }
+    }
     c->file->joined++;
     fake_live(1);
     *out = c;
@@ -280,6 +290,7 @@ int ncclCommFinalize(communicator *c)
 int ncclCommDestroy(communicator *c)
 {
     fake_live(-1);
+    fake_hold(c->device, -c->held);
     /* Tasks of it may be left in a stream that nobody waits for. */
     c->aborted = true;
     delete c;
@@ -289,6 +300,7 @@ int ncclCommDestroy(communicator *c)
 int ncclCommAbort(communicator *c)
 {
     fake_live(-1);
+    fake_hold(c->device, -c->held);
     while (abort_hangs && !aborting_released)
         usleep(1000);
     unlink(c->path.c_str());
