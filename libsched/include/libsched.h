@@ -130,6 +130,10 @@ typedef struct libsched_options {
     uint64_t first_job;       /* the id of the first job, for who goes on where another scheduler
                                * ended; 0: 1 */
     uint32_t devices_per_gpu; /* logical devices on each GPU, each with a worker; 0: 1 */
+    /* The network interface by which ranks of jobs on GPUs find each other, which has to be up and
+     * have an address: workers get it as NCCL_SOCKET_IFNAME and NCCL_SOCKET_FAMILY. NULL: what the
+     * environment says, else the loopback. Not with LIBSCHED_THREAD_WORKERS. */
+    const char *collective_interface;
 } libsched_options;
 
 #define LIBSCHED_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_options)

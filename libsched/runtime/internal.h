@@ -69,6 +69,9 @@ extern "C" {
 
 /* ------------------------------------------------------------------------------------ options */
 
+/* Settings in the environment of workers, and the NULL behind them. */
+#define RUNTIME_ENVIRONMENT 3
+
 struct runtime_options {
     uint32_t flags;
     char *worker_path; /* absolute; NULL with worker threads */
@@ -86,12 +89,17 @@ struct runtime_options {
     void *log_payload;
     uint32_t job_share_percent, max_jobs;
     uint64_t first_job;
+    char *environment[RUNTIME_ENVIRONMENT]; /* of workers, beside our own; NULL behind the last */
 };
 
 /* Checks what the caller gave and completes it. On failure nothing is left behind. */
 int runtime_options_read(struct runtime_options *out, const libsched_options *options,
                          libsched_error *err);
 void runtime_options_free(struct runtime_options *options);
+/* interface.c: what tells NCCL by which network interface ranks find each other: `given`, which has
+ * to be one that can be used; NULL: what the user's environment says, or else the loopback. */
+int runtime_interface_choose(char *environment[RUNTIME_ENVIRONMENT], const char *given,
+                             libsched_error *err);
 
 /* -------------------------------------------------------------------------------- completions */
 

@@ -250,6 +250,8 @@ int runtime_options_read(struct runtime_options *out, const libsched_options *op
         out->topology_xml = strdup(given.topology_xml);
         rc = out->topology_xml != NULL ? LIBSCHED_OK : LIBSCHED_ENOMEM;
     }
+    if (rc == LIBSCHED_OK)
+        rc = runtime_interface_choose(out->environment, given.collective_interface, err);
     if (rc == LIBSCHED_ENOMEM)
         libsched_error_set(err, rc, "no memory for the options");
     if (rc < 0)
@@ -262,5 +264,9 @@ void runtime_options_free(struct runtime_options *options)
     free(options->worker_path);
     free(options->plugin_path);
     free(options->topology_xml);
+    for (int i = 0; i < RUNTIME_ENVIRONMENT; i++) {
+        free(options->environment[i]);
+        options->environment[i] = NULL;
+    }
     options->worker_path = options->plugin_path = options->topology_xml = NULL;
 }

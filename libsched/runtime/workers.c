@@ -85,6 +85,7 @@ void runtime_worker_start(libsched *s, struct runtime_device *device)
         .spin_us = 0,
         .result_bytes = s->options.result_bytes,
         .epoch = s->next_epoch++,
+        .environment = s->options.environment,
     };
     libsched_error err = {0};
     device->restart_at = 0;

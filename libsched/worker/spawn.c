@@ -79,26 +79,47 @@ static int prepare_attributes(posix_spawnattr_t *attributes)
     return error;
 }
 
-/* The environment of the child: ours, and the setting above. To be freed; the strings are not. */
-static char **make_environment(void)
+/* Whether a list has a setting of the same name. */
+static bool has_setting(char *const *settings, const char *setting)
 {
-    static char setting[] = SPIN_SETTING;
+    const size_t name = strcspn(setting, "=") + 1;
+    for (size_t i = 0; settings != NULL && settings[i] != NULL; i++)
+        if (strncmp(settings[i], setting, name) == 0)
+            return true;
+    return false;
+}
+
+static size_t count(char *const *settings)
+{
     size_t n = 0;
-    while (environ != NULL && environ[n] != NULL)
+    while (settings != NULL && settings[n] != NULL)
         n++;
-    char **environment = calloc(n + 2, sizeof(*environment));
+    return n;
+}
+
+/* The environment of the child: ours, the caller's settings and the one above. To be freed; the
+ * strings are not. */
+static char **make_environment(char *const *settings)
+{
+    static char spin[] = SPIN_SETTING;
+    char **environment = calloc(count(environ) + count(settings) + 2, sizeof(*environment));
+    size_t n = 0;
     if (environment == NULL)
         return NULL;
-    if (n > 0)
-        memcpy(environment, environ, n * sizeof(*environment));
+    for (size_t i = 0; i < count(environ); i++)
+        if (!has_setting(settings, environ[i]))
+            environment[n++] = environ[i];
+    for (size_t i = 0; i < count(settings); i++)
+        environment[n++] = settings[i];
     if (getenv("GOMP_SPINCOUNT") == NULL && getenv("OMP_WAIT_POLICY") == NULL)
-        environment[n] = setting;
+        environment[n] = spin;
     return environment;
 }
 
-static int spawn(pid_t *pid, const char *path, const char *name, const int *fds, int n)
+static int spawn(pid_t *pid, const char *path, const char *name, const int *fds, int n,
+                 char *const *settings)
 {
-    char **environment = make_environment();
+    char **environment = make_environment(settings);
     if (environment == NULL)
         return ENOMEM;
     posix_spawn_file_actions_t actions;
@@ -119,7 +140,7 @@ static int spawn(pid_t *pid, const char *path, const char *name, const int *fds,
 }
 
 int spawn_process(pid_t *pid, int *pidfd, const char *path, const char *name, const int *fds, int n,
-                  libsched_error *err)
+                  char *const *settings, libsched_error *err)
 {
     int lifted[MAX_FDS] = {0};
     if (path == NULL || path[0] != '/' || n > MAX_FDS)
@@ -129,7 +150,7 @@ int spawn_process(pid_t *pid, int *pidfd, const char *path, const char *name, co
     int status = lift(lifted, fds, n, err);
     if (status < 0)
         return status;
-    int error = spawn(pid, path, name, lifted, n);
+    int error = spawn(pid, path, name, lifted, n, settings);
     for (int i = 0; i < n; i++)
         close(lifted[i]);
     if (error != 0)

@@ -67,15 +67,15 @@ static int start_thread(struct worker *worker, int control, int memory, int resu
                               strerror(error));
 }
 
-static int start_process(struct worker *worker, const char *path, int control, int memory,
-                         int results, libsched_error *err)
+static int start_process(struct worker *worker, const struct worker_options *options, int control,
+                         int memory, int results, libsched_error *err)
 {
     int host = pidfd_open(getpid(), 0);
     if (host < 0)
         return system_error("pidfd_open", err);
     const int fds[] = {control, memory, results, worker->wake_worker, worker->wake_host, host};
-    int status = spawn_process(&worker->pid, &worker->exited, path, worker->name, fds,
-                               sizeof(fds) / sizeof(fds[0]), err);
+    int status = spawn_process(&worker->pid, &worker->exited, options->worker_path, worker->name,
+                               fds, sizeof(fds) / sizeof(fds[0]), options->environment, err);
     close(host);
     return status;
 }
@@ -161,7 +161,7 @@ static int start(struct worker *worker, const struct worker_options *options, li
     if (status == 0 && options->thread)
         status = start_thread(worker, theirs, memory, results, err);
     else if (status == 0)
-        status = start_process(worker, options->worker_path, theirs, memory, results, err);
+        status = start_process(worker, options, theirs, memory, results, err);
     if (status == 0 && options->thread)
         return watch(worker, worker->exited, err);
     if (theirs >= 0)

@@ -59,6 +59,9 @@ struct worker_options {
     uint32_t spin_us;        /* it looks for work so long before it sleeps; may be changed later */
     uint64_t result_bytes;   /* of its result memory */
     uint64_t epoch;          /* of the incarnation, unlike all before it */
+    /* "NAME=VALUE", which a process has beside and before those of this one; NULL behind the last.
+     * Unused for a thread. NULL: none. */
+    char *const *environment;
 };
 
 /* Starts a worker; it comes up in the background (WORKER_UP, or WORKER_DOWN with the reason). */

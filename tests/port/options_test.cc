@@ -71,9 +71,11 @@ TEST_F(Options, AllAreUnderstood)
                      "--job-share=30",
                      "--max-jobs=5",
                      "--first-job=77",
-                     "--max-client-requests=6"}),
+                     "--max-client-requests=6",
+                     "--collective-interface=wg0"}),
               OPTIONS_RUN)
         << error;
+    EXPECT_STREQ(options.libsched.collective_interface, "wg0");
     EXPECT_EQ(options.fd_in, 0);
     EXPECT_EQ(options.fd_out, 1);
     EXPECT_EQ(options.max_frame_bytes, 1u << 20);
