@@ -194,6 +194,37 @@ int cuda_broadcast(libsched_device *base, libsched_device_communicator *c,
                err);
 }
 
+int cuda_communicator_spread(libsched_device_communicator *c, uint32_t root, struct cuda_span *span,
+                             libsched_error *err)
+{
+    struct cuda_device *device = c->device;
+    struct run run = {.device = device,
+                      .c = c,
+                      .work = {.device = device, .stream = CUDA_COMPUTE},
+                      .name = meeting_operation_name(MEETING_BROADCAST)};
+    const struct meeting_call call = {.operation = MEETING_BROADCAST,
+                                      .datatype = LIBSCHED_UINT8,
+                                      .root = root,
+                                      .count = span->size};
+    int status;
+
+    if (root >= c->meeting.n_ranks)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "%s: rank %" PRIu32 " is the root, there are %" PRIu32, run.name,
+                                  root, c->meeting.n_ranks);
+    status = cuda_communicator_announce(c, &call, err);
+    if (status != LIBSCHED_OK)
+        return status;
+    cuda_work_add(&run.work, span);
+    status = cuda_work_begin(&run.work, err);
+    if (status != LIBSCHED_OK)
+        return status;
+    return end(&run,
+               c->nccl->broadcast(span->data, span->data, span->size, NCCL_UINT8, (int)root,
+                                  c->handle, cuda_stream(device, CUDA_COMPUTE)),
+               err);
+}
+
 int cuda_all_gather(libsched_device *base, libsched_device_communicator *c,
                     const libsched_device_collective_args *args, libsched_error *err)
 {

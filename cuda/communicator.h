@@ -21,6 +21,9 @@ struct libsched_device_communicator {
 /* Says what comes next, and whether all is well so far. */
 int cuda_communicator_announce(libsched_device_communicator *c, const struct meeting_call *call,
                                libsched_error *err);
+/* Brings the bytes of a piece of memory to those of the same size on the other ranks. */
+int cuda_communicator_spread(libsched_device_communicator *c, uint32_t root, struct cuda_span *span,
+                             libsched_error *err);
 /* After a function of NCCL answered `result`: waits until what it began is with the stream. */
 int cuda_communicator_settle(libsched_device_communicator *c, int result, const char *what,
                              libsched_error *err);

@@ -261,6 +261,9 @@ int cuda_reached(libsched_device *device, uint64_t mark, bool wait, libsched_err
 
 int cuda_weight_create(libsched_device *device, libsched_device_weight **out,
                        const libsched_device_weight_args *args, libsched_error *err);
+int cuda_weight_share(libsched_device *device, libsched_device_communicator *communicator,
+                      uint32_t root, libsched_device_weight **out,
+                      const libsched_device_weight_args *args, libsched_error *err);
 void cuda_weight_destroy(libsched_device *device, libsched_device_weight *weight);
 int cuda_weight_check(const libsched_device_weight *weight, const char *name, uint32_t kind,
                       uint64_t rows, uint64_t columns, libsched_error *err);

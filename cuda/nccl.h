@@ -22,7 +22,7 @@ enum {
     NCCL_REMOTE_ERROR = 6,
     NCCL_IN_PROGRESS = 7,
 };
-enum { NCCL_FLOAT32 = 7, NCCL_BFLOAT16 = 9 };
+enum { NCCL_UINT8 = 1, NCCL_FLOAT32 = 7, NCCL_BFLOAT16 = 9 };
 enum { NCCL_SUM = 0, NCCL_MAX = 2 };
 
 #define NCCL_UNDEFINED INT32_MIN

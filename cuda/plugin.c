@@ -40,6 +40,7 @@ const libsched_device_driver *libsched_device_entry(uint32_t abi)
         .mark = cuda_mark,
         .reached = cuda_reached,
         .communicator_calls = cuda_communicator_calls,
+        .weight_share = cuda_weight_share,
     };
 
     return abi == LIBSCHED_DEVICE_ABI ? &driver : NULL;

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "internal.h"
+#include "communicator.h"
 
 /* What kernels and epilogues load whole. */
 #define ALIGN UINT64_C(256)
@@ -60,10 +60,10 @@ static int upload(struct cuda_device *device, libsched_device_weight *weight,
                              fill_converted, &conversion, err);
 }
 
-int cuda_weight_create(libsched_device *base, libsched_device_weight **out,
-                       const libsched_device_weight_args *args, libsched_error *err)
+/* A weight without its numbers. */
+static int make(struct cuda_device *device, libsched_device_weight **out,
+                const libsched_device_weight_args *args, libsched_error *err)
 {
-    struct cuda_device *device = cuda_device_of(base);
     const bool vector = args->kind == LIBSCHED_WEIGHT_VECTOR;
     libsched_device_weight *weight;
     uint64_t size;
@@ -85,15 +85,58 @@ int cuda_weight_create(libsched_device *base, libsched_device_weight **out,
     status = cuda_allocate(device, &weight->span, vector ? weight->bf16_offset + size / 2 : size,
                            "a weight", err);
     if (status == LIBSCHED_OK)
-        status = upload(device, weight, args, weight->datatype, 0, err);
-    if (status == LIBSCHED_OK && vector)
+        *out = weight;
+    else
+        free(weight);
+    return status;
+}
+
+static int fill(struct cuda_device *device, libsched_device_weight *weight,
+                const libsched_device_weight_args *args, libsched_error *err)
+{
+    int status = upload(device, weight, args, weight->datatype, 0, err);
+
+    if (status == LIBSCHED_OK && weight->kind == LIBSCHED_WEIGHT_VECTOR)
         status = upload(device, weight, args, LIBSCHED_BF16, weight->bf16_offset, err);
-    if (status != LIBSCHED_OK) {
+    return status;
+}
+
+/* Gives it out, or takes it back. */
+static int finish(libsched_device *base, libsched_device_weight **out,
+                  libsched_device_weight *weight, int status)
+{
+    if (status == LIBSCHED_OK)
+        *out = weight;
+    else
         cuda_weight_destroy(base, weight);
-        return status;
-    }
-    *out = weight;
-    return LIBSCHED_OK;
+    return status;
+}
+
+int cuda_weight_create(libsched_device *base, libsched_device_weight **out,
+                       const libsched_device_weight_args *args, libsched_error *err)
+{
+    struct cuda_device *device = cuda_device_of(base);
+    libsched_device_weight *weight = NULL;
+    int status = make(device, &weight, args, err);
+
+    if (status == LIBSCHED_OK)
+        status = fill(device, weight, args, err);
+    return finish(base, out, weight, status);
+}
+
+int cuda_weight_share(libsched_device *base, libsched_device_communicator *c, uint32_t root,
+                      libsched_device_weight **out, const libsched_device_weight_args *args,
+                      libsched_error *err)
+{
+    struct cuda_device *device = cuda_device_of(base);
+    libsched_device_weight *weight = NULL;
+    int status = make(device, &weight, args, err);
+
+    if (status == LIBSCHED_OK && c->meeting.rank == root)
+        status = fill(device, weight, args, err);
+    if (status == LIBSCHED_OK)
+        status = cuda_communicator_spread(c, root, &weight->span, err);
+    return finish(base, out, weight, status);
 }
 
 void cuda_weight_destroy(libsched_device *device, libsched_device_weight *weight)

@@ -216,7 +216,8 @@ static int read_data(struct safetensors *file, int fd, uint64_t at, const uint64
     return LIBSCHED_OK;
 }
 
-static int read_tensors(struct safetensors *file, int fd, uint64_t data_at, libsched_error *err)
+static int read_tensors(struct safetensors *file, int fd, uint64_t data_at, bool header_only,
+                        libsched_error *err)
 {
     size_t n = json_object_size(file->header);
     file->tensors = calloc(n + 1, sizeof(*file->tensors));
@@ -227,7 +228,7 @@ static int read_tensors(struct safetensors *file, int fd, uint64_t data_at, libs
         status = libsched_error_set(err, LIBSCHED_ENOMEM, "%s: no memory", file->label);
     else
         status = parse_tensors(file, offsets, extents, err);
-    if (status == LIBSCHED_OK)
+    if (status == LIBSCHED_OK && !header_only)
         status = read_data(file, fd, data_at, offsets, err);
     free(offsets);
     free(extents);
@@ -271,7 +272,8 @@ static int read_header(struct safetensors *file, int fd, uint64_t size, uint64_t
     return status;
 }
 
-int safetensors_open(struct safetensors **out, const char *path, libsched_error *err)
+static int open_file(struct safetensors **out, const char *path, bool header_only,
+                     libsched_error *err)
 {
     *out = NULL;
     struct safetensors *file = calloc(1, sizeof(*file));
@@ -288,7 +290,7 @@ int safetensors_open(struct safetensors **out, const char *path, libsched_error 
     if (status == LIBSCHED_OK) {
         status = read_header(file, fd, size, &data_at, err);
         if (status == LIBSCHED_OK)
-            status = read_tensors(file, fd, data_at, err);
+            status = read_tensors(file, fd, data_at, header_only, err);
         close(fd);
     }
     if (status != LIBSCHED_OK) {
@@ -297,6 +299,16 @@ int safetensors_open(struct safetensors **out, const char *path, libsched_error 
     }
     *out = file;
     return LIBSCHED_OK;
+}
+
+int safetensors_open(struct safetensors **out, const char *path, libsched_error *err)
+{
+    return open_file(out, path, false, err);
+}
+
+int safetensors_open_header(struct safetensors **out, const char *path, libsched_error *err)
+{
+    return open_file(out, path, true, err);
 }
 
 void safetensors_close(struct safetensors *file)

@@ -33,6 +33,8 @@ struct safetensors;
 
 /* Opens a file. `*out` is the caller's, to be closed. */
 int safetensors_open(struct safetensors **out, const char *path, libsched_error *err);
+/* The same without the data, which is not read: each tensor's is NULL. */
+int safetensors_open_header(struct safetensors **out, const char *path, libsched_error *err);
 /* Frees the file and all that was had from it. NULL is allowed. */
 void safetensors_close(struct safetensors *file);
 

@@ -46,7 +46,7 @@ static int choose_precision(struct libsched_engine_model *model,
 
 /* The weights and the memory to compute in. */
 static int open_device(struct libsched_engine_model *model, const libsched_engine_open_args *args,
-                       libsched_error *err)
+                       const struct encoder_copies *copies, libsched_error *err)
 {
     libsched_device *device = args->device;
     libsched_device_properties info = {.struct_size = sizeof(info)};
@@ -72,7 +72,7 @@ static int open_device(struct libsched_engine_model *model, const libsched_engin
     if (chunk < model->options.max_length)
         chunk = model->options.max_length;
     status = encoder_weights_load(&model->weights, device, args->path, &model->config,
-                                  model->options.precision, &model->split, err);
+                                  model->options.precision, &model->split, copies, err);
     if (status == LIBSCHED_OK)
         status = encoder_scratch_create(&model->scratch, device, &model->config,
                                         model->options.precision, model->split.n_ranks, chunk,
@@ -135,8 +135,9 @@ int encoder_split_check(const struct encoder_config *config, uint32_t n_ranks, l
     return LIBSCHED_OK;
 }
 
-int encoder_open_split(libsched_engine_model **out, const libsched_engine_open_args *args,
-                       const struct encoder_split *split, libsched_error *err)
+static int open_model(libsched_engine_model **out, const libsched_engine_open_args *args,
+                      const struct encoder_split *split, const struct encoder_copies *copies,
+                      libsched_error *err)
 {
     libsched_engine_model *model;
     int status;
@@ -163,13 +164,27 @@ int encoder_open_split(libsched_engine_model **out, const libsched_engine_open_a
     if (status == LIBSCHED_OK)
         status = encoder_head_load(&model->head, args->path, model->config.hidden, err);
     if (status == LIBSCHED_OK && !args->prepare_only)
-        status = open_device(model, args, err);
+        status = open_device(model, args, copies, err);
     if (status != LIBSCHED_OK) {
         encoder_close(model);
         return status;
     }
     *out = model;
     return LIBSCHED_OK;
+}
+
+int encoder_open_split(libsched_engine_model **out, const libsched_engine_open_args *args,
+                       const struct encoder_split *split, libsched_error *err)
+{
+    return open_model(out, args, split, NULL, err);
+}
+
+int encoder_open_copy(libsched_engine_model **out, const libsched_engine_open_args *args,
+                      const struct encoder_copies *copies, libsched_error *err)
+{
+    const struct encoder_split whole = {.n_ranks = 1};
+
+    return open_model(out, args, &whole, copies, err);
 }
 
 static int encoder_open(libsched_engine_model **out, const libsched_engine_open_args *args,

@@ -55,11 +55,17 @@ struct encoder_weights {
     uint64_t bytes; /* on the device, about */
 };
 
-/* Loads the weights in folder/model.safetensors onto the device, of the layers a rank's share. On
- * failure `out` is empty. */
+/* Loads the weights in folder/model.safetensors onto the device, of the layers a rank's share, or
+ * all of them from rank 0 of `copies` (NULL: nobody else loads them now). On failure `out` is
+ * empty.
+ */
 int encoder_weights_load(struct encoder_weights *out, libsched_device *device, const char *folder,
                          const struct encoder_config *config, uint32_t precision,
-                         const struct encoder_split *split, libsched_error *err);
+                         const struct encoder_split *split, const struct encoder_copies *copies,
+                         libsched_error *err);
+/* encoder_copies.c: whether the ranks can have the weights from rank 0, the same on all of them. */
+int encoder_copies_agree(bool *out, libsched_device *device, const struct encoder_copies *copies,
+                         const char *path, libsched_error *err);
 void encoder_weights_free(struct encoder_weights *weights, libsched_device *device);
 
 /* Chunks that may be under way: while one is computed, the next is copied in and the one before is

@@ -27,6 +27,7 @@ struct loading {
     const char *prefix; /* of every name: "" or "bert." */
     uint32_t precision;
     const struct encoder_split *split;
+    const struct encoder_copies *copies; /* NULL: nobody has them from anybody */
     libsched_error *err;
 };
 
@@ -99,6 +100,9 @@ static int create(struct loading *l, libsched_device_weight **out, uint32_t kind
     };
 
     l->weights->bytes += rows * columns * libsched_datatype_size(args.datatype);
+    if (l->copies != NULL)
+        return l->device->driver->weight_share(l->device, l->copies->communicator, 0, out, &args,
+                                               l->err);
     return l->device->driver->weight_create(l->device, out, &args, l->err);
 }
 
@@ -130,6 +134,12 @@ static void copy_part(unsigned char *to, const libsched_tensor *t, uint64_t stri
         memcpy(to + r * row, from + r * stride * element, row);
 }
 
+/* Others have the data from rank 0. */
+static bool has_data(const struct loading *l)
+{
+    return l->copies == NULL || l->copies->rank == 0;
+}
+
 static int create_part(struct loading *l, libsched_device_weight **out, uint32_t kind,
                        const libsched_tensor *t, uint64_t stride, const struct part *part)
 {
@@ -140,7 +150,9 @@ static int create_part(struct loading *l, libsched_device_weight **out, uint32_t
     /* Whole rows lie together already. */
     if (part->columns == stride)
         return create(l, out, kind, t->datatype, part->rows, part->columns,
-                      (const unsigned char *)t->data + part->first_row * stride * element);
+                      has_data(l)
+                          ? (const unsigned char *)t->data + part->first_row * stride * element
+                          : NULL);
     copy = malloc(part->rows * part->columns * element);
     if (copy == NULL)
         return libsched_error_set(l->err, LIBSCHED_ENOMEM, "no memory for a layer's weights");
@@ -242,7 +254,7 @@ static int load_stacked(struct loading *l, libsched_device_weight **out, uint32_
     stacked = malloc(3 * size);
     if (stacked == NULL)
         return libsched_error_set(l->err, LIBSCHED_ENOMEM, "no memory for a layer's weights");
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3 && has_data(l); i++)
         copy_part(stacked + (size_t)i * size, tensors[i], columns, &part);
     if (inputs > 0)
         status = create(l, out, LIBSCHED_WEIGHT_LINEAR, tensors[0]->datatype, 3 * part.rows, inputs,
@@ -313,23 +325,32 @@ static int load_all(struct loading *l, const struct encoder_config *config)
 
 int encoder_weights_load(struct encoder_weights *out, libsched_device *device, const char *folder,
                          const struct encoder_config *config, uint32_t precision,
-                         const struct encoder_split *split, libsched_error *err)
+                         const struct encoder_split *split, const struct encoder_copies *copies,
+                         libsched_error *err)
 {
     struct loading l = {
         .weights = out, .device = device, .precision = precision, .split = split, .err = err};
     struct safetensors *file;
     char *path = catalog_file_join(folder, FILE_NAME);
+    bool share;
     int status;
 
     memset(out, 0, sizeof(*out));
     if (path == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a path");
-    status = safetensors_open(&file, path, err);
+    status = encoder_copies_agree(&share, device, copies, path, err);
+    l.copies = share ? copies : NULL;
+    if (status == LIBSCHED_OK)
+        status = has_data(&l) ? safetensors_open(&file, path, err)
+                              : safetensors_open_header(&file, path, err);
     free(path);
     if (status != LIBSCHED_OK)
         return status;
     l.file = file;
     status = load_all(&l, config);
+    /* What did not come is found out now, not in somebody's batch. */
+    if (status == LIBSCHED_OK && share)
+        status = device->driver->synchronize(device, err);
     safetensors_close(file);
     if (status != LIBSCHED_OK)
         encoder_weights_free(out, device);

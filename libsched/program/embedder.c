@@ -221,7 +221,6 @@ int embedder_open(struct embedder **out, const struct catalog_model *model,
                   struct libsched_device *device, const struct embedder_options *options,
                   libsched_error *err)
 {
-    static const struct encoder_split whole = {.n_ranks = 1};
     libsched_parameter parameters[MAX_PARAMETERS];
     const libsched_engine_open_args args = {
         .struct_size = sizeof(args),
@@ -238,8 +237,12 @@ int embedder_open(struct embedder **out, const struct catalog_model *model,
 
     if (embedder == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a model");
-    status = encoder_open_split(&embedder->model, &args,
-                                options->split != NULL ? options->split : &whole, err);
+    if (options->split != NULL)
+        status = encoder_open_split(&embedder->model, &args, options->split, err);
+    else if (options->copies != NULL)
+        status = encoder_open_copy(&embedder->model, &args, options->copies, err);
+    else
+        status = engine_encoder()->open(&embedder->model, &args, err);
     if (status != LIBSCHED_OK) {
         free(embedder);
         return status;

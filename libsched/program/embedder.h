@@ -21,8 +21,9 @@ struct embedder;
 struct embedder_options {
     const char *program; /* for messages */
     uint32_t threads;
-    const struct encoder_split *split; /* NULL: the model is whole on this device */
-    const char *precision;             /* NULL: the model's own */
+    const struct encoder_split *split;   /* NULL: the model is whole on this device */
+    const struct encoder_copies *copies; /* those who load the whole of it too; NULL: nobody */
+    const char *precision;               /* NULL: the model's own */
     uint64_t batch; /* tokens that are computed at once, at most; 0: the device's usual */
 };
 

@@ -84,6 +84,22 @@ TEST_F(Safetensors, FindsTensorsByName)
     EXPECT_EQ(safetensors_find(file, "__metadata__"), nullptr);
 }
 
+TEST_F(Safetensors, CanBeOpenedWithoutTheData)
+{
+    const std::string path =
+        folder.write("h.safetensors", file_of(two_tensors, std::string(32, 1)));
+    ASSERT_EQ(safetensors_open_header(&file, path.c_str(), &err), LIBSCHED_OK) << err.message;
+    const libsched_tensor *b = safetensors_find(file, "b");
+    ASSERT_NE(b, nullptr);
+    EXPECT_EQ(b->size, 24u);
+    EXPECT_EQ(b->data, nullptr);
+    safetensors_close(file);
+    file = nullptr;
+    /* What the header says is checked all the same. */
+    const std::string cut = folder.write("c.safetensors", file_of(two_tensors, std::string(31, 1)));
+    EXPECT_EQ(safetensors_open_header(&file, cut.c_str(), &err), LIBSCHED_EBADMODEL);
+}
+
 TEST_F(Safetensors, ListsTensorsInOrder)
 {
     ASSERT_EQ(open(file_of(two_tensors, std::string(32, '\0'))), LIBSCHED_OK) << err.message;

@@ -86,6 +86,7 @@ SAME(ncclUnhandledCudaError, NCCL_CUDA_ERROR);
 SAME(ncclInvalidArgument, NCCL_INVALID_ARGUMENT);
 SAME(ncclRemoteError, NCCL_REMOTE_ERROR);
 SAME(ncclInProgress, NCCL_IN_PROGRESS);
+SAME(ncclUint8, NCCL_UINT8);
 SAME(ncclFloat32, NCCL_FLOAT32);
 SAME(ncclBfloat16, NCCL_BFLOAT16);
 SAME(ncclSum, NCCL_SUM);

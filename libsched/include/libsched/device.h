@@ -331,6 +331,13 @@ typedef struct libsched_device_driver {
     /* Came later too. How many collective operations this rank has called: the same on all ranks of
      * a communicator, unless one has called what the others have not. NULL: it is not counted. */
     uint64_t (*communicator_calls)(const libsched_device_communicator *communicator);
+
+    /* Came later too. A collective weight_create(): all ranks give the same arguments but for
+     * `data`, which only `root` has to have: the others get from it what its device made of it.
+     * NULL: each rank has to bring the data. */
+    int (*weight_share)(libsched_device *device, libsched_device_communicator *communicator,
+                        uint32_t root, libsched_device_weight **out,
+                        const libsched_device_weight_args *args, libsched_error *err);
 } libsched_device_driver;
 
 /*

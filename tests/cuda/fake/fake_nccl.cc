@@ -97,7 +97,7 @@ void narrow(unsigned char *data, uint32_t type, uint64_t i, float value)
 
 uint64_t element(uint32_t type)
 {
-    return type == 7 ? 4 : 2;
+    return type == 7 ? 4 : type == 1 ? 1 : 2;
 }
 
 enum { ALL_REDUCE = 1, BROADCAST, ALL_GATHER, REDUCE_SCATTER };
