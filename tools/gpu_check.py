@@ -30,8 +30,11 @@ MAX_PACK_BYTES = 64 << 20
 NOT_PACKED = re.compile(
     r"^(linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libcuda|libcublas|libcublasLt|"
     r"libnvidia.*)\.so")
-PROGRAMS = ["tests/device/test-device", "bench/bench-gpu"]
+PROGRAMS = ["tests/device/test-device", "bench/bench-gpu", "tests/faults/test-faults",
+            "libsched/sched-worker"]
 LIBRARIES = ["libsched/libsched-device-cuda.so", "libsched/libsched.so.0"]
+# What is done to a GPU on purpose: in a folder of its own, since it is for nobody else.
+FAULTS = ["gpu/libsched-engine-breaker.so", "program/libsched-program-breaker.so"]
 # On the GPU alone, of the tests that run on every device.
 ON_GPU = "gpu.*:*operations*/gpu:*collectives*/gpu*:*processes*/gpu:*creation*/gpu:devices/ranks*/gpu"
 
@@ -69,6 +72,8 @@ class Runner:
         if packed:
             lib = os.path.join(root, "lib")
             self.env["GPU_SCHED_PLUGINS"] = lib
+            self.env["GPU_SCHED_FAULTS"] = os.path.join(lib, "faults")
+            self.env["GPU_SCHED_WORKER"] = self.program("sched-worker")
             self.env["LD_LIBRARY_PATH"] = ":".join(
                 [lib, self.env.get("LD_LIBRARY_PATH", "/usr/local/cuda/lib64")])
 
@@ -132,9 +137,47 @@ def check_sanitizer(runner, report):
         judge_tests(f"sanitizer {check}", code, output, report)
 
 
+FAULT = re.compile(
+    r"^fault: (?P<fault>.*) on gpu: p99 of the device beside (?P<p99_before_ms>[\d.]+) ms before, "
+    r"(?P<p99_meanwhile_ms>[\d.]+) ms meanwhile \((?P<times>[\d.]+) times(?P<where>[^)]*)\), "
+    r"served again after (?P<served_again_ms>\d+) ms, (?P<free_before_mib>\d+) MiB free before, "
+    r"(?P<free_after_mib>\d+) after$", re.M)
+FAULT_COLUMNS = ["p99_before_ms", "p99_meanwhile_ms", "times", "served_again_ms",
+                 "free_before_mib", "free_after_mib"]
+
+
+def read_faults(output):
+    """What the fault tests tell of each fault on a GPU: what it was, and numbers."""
+    return [{"fault": found["fault"], "where": found["where"].lstrip(", "),
+             **{name: float(found[name]) for name in FAULT_COLUMNS}}
+            for found in FAULT.finditer(output)]
+
+
+def fault_table(faults):
+    lines = ["fault | " + " | ".join(FAULT_COLUMNS)]
+    lines += [f"{fault['fault']} | " + " | ".join(f"{fault[name]:g}" for name in FAULT_COLUMNS)
+              for fault in faults]
+    return "\n".join(lines)
+
+
 def check_faults(runner, report):
-    report.add("faults", "skipped",
-               "faults are provoked over the fake of CUDA (tests/cuda); none yet on a card")
+    code, output = runner.run([runner.program(PROGRAMS[2]), "--gtest_filter=*/gpu"], 400)
+    reason = re.search(r"no GPU is tested: (.*)", output)
+    faults = read_faults(output)
+    if reason:
+        report.add("faults", "skipped", reason.group(1))
+    elif code == 0 and faults:
+        text = (f"{len(faults)} faults; p99 of the device beside up to "
+                f"{max(fault['times'] for fault in faults):g} times what it was, served again after "
+                f"{max(fault['served_again_ms'] for fault in faults):g} ms at most")
+        if faults[0]["where"]:
+            text += f" ({faults[0]['where']})"
+        missing = re.search(r"no ranks are tested on one GPU: (.*)", output)
+        if missing:
+            text += f"; not those of ranks, on one GPU: {missing.group(1)}"
+        report.add("faults", "passed", text, faults=faults, output=fault_table(faults))
+    else:
+        report.add("faults", "failed", f"exit code {code}", faults=faults, output=tail(output))
 
 
 def check_bench(runner, report):
@@ -179,6 +222,13 @@ def pack(build, folder):
                 shutil.copy2(library, copy)
                 subprocess.run(["strip", "--strip-unneeded", copy], check=False)
         subprocess.run(["strip", "--strip-unneeded", target], check=False)
+    for name in FAULTS:
+        source = os.path.join(build, "tests/faults", name)
+        target = os.path.join(folder, "lib/faults", name)
+        if not os.path.exists(source):
+            raise SystemExit(f"gpu-check: {source} is not there: build test-faults first")
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy2(source, target)
     shutil.copy2(os.path.abspath(__file__), os.path.join(folder, "gpu_check.py"))
     size = sum(os.path.getsize(os.path.join(where, name))
                for where, _, names in os.walk(folder) for name in names)

@@ -8,53 +8,22 @@
 #include "../engine/tiny_bert.h"
 #include "../support/folder.h"
 #include "instruments.h"
+#include "two_gpus.h"
 
 using namespace api_test;
 
 namespace
 {
 
-// CUDA counts the GPUs the other way round, and knows one more.
-constexpr const char *gpus = "0000:09:00.0,0000:02:00.0,0000:01:00.0";
-
-constexpr const char *machine = R"(<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE topology SYSTEM "hwloc2.dtd">
-<topology version="2.0">
- <object type="Machine" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" allowed_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" allowed_nodeset="0x00000001" gp_index="1">
-  <info name="Architecture" value="x86_64"/>
-  <object type="Package" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="2">
-   <object type="NUMANode" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="3" local_memory="1073741824">
-    <page_type size="4096" count="262144"/>
-   </object>
-   <object type="Core" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="4">
-    <object type="PU" os_index="0" cpuset="0x00000001" complete_cpuset="0x00000001" nodeset="0x00000001" complete_nodeset="0x00000001" gp_index="5"/>
-   </object>
-  </object>
-  <object type="Bridge" gp_index="6" bridge_type="0-1" depth="0" bridge_pci="0000:[00-03]">
-   <object type="PCIDev" gp_index="7" pci_busid="0000:01:00.0" pci_type="0302 [10de:2335] [10de:18be] a1" pci_link_speed="0.000000"/>
-   <object type="PCIDev" gp_index="8" pci_busid="0000:02:00.0" pci_type="0302 [10de:2335] [10de:18be] a1" pci_link_speed="0.000000"/>
-  </object>
- </object>
-</topology>
-)";
-
 class OnGpus : public testing::Test
 {
   protected:
     gpu_sched_test::temporary_folder folder;
+    gpu_sched_test::two_gpus gpus{folder.path()};
 
-    OnGpus()
-    {
-        const std::string file = folder.path() + "/machine.xml";
-        std::ofstream(file) << machine;
-        setenv("HWLOC_XMLFILE", file.c_str(), 1);
-        setenv("HWLOC_THISSYSTEM", "1", 1);
-        setenv("FAKE_CUDA_PCI", gpus, 1);
-    }
     ~OnGpus() override
     {
-        for (const char *name : {"HWLOC_XMLFILE", "HWLOC_THISSYSTEM", "FAKE_CUDA_PCI",
-                                 "FAKE_CUDA_FAIL", "FAKE_CUDA_FAIL_FILE"})
+        for (const char *name : {"FAKE_CUDA_FAIL", "FAKE_CUDA_FAIL_FILE"})
             unsetenv(name);
     }
 
