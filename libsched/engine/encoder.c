@@ -179,20 +179,13 @@ int encoder_open_split(libsched_engine_model **out, const libsched_engine_open_a
     return open_model(out, args, split, NULL, err);
 }
 
-int encoder_open_copy(libsched_engine_model **out, const libsched_engine_open_args *args,
-                      const struct encoder_copies *copies, libsched_error *err)
-{
-    const struct encoder_split whole = {.n_ranks = 1};
-
-    return open_model(out, args, &whole, copies, err);
-}
-
 static int encoder_open(libsched_engine_model **out, const libsched_engine_open_args *args,
                         libsched_error *err)
 {
     const struct encoder_split whole = {.n_ranks = 1};
+    const struct encoder_copies copies = {args->rank, args->communicator};
 
-    return encoder_open_split(out, args, &whole, err);
+    return open_model(out, args, &whole, args->communicator != NULL ? &copies : NULL, err);
 }
 
 /* --------------------------------------------------------------------------------- description */

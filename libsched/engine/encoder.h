@@ -62,17 +62,6 @@ int encoder_split_check(const struct encoder_config *config, uint32_t n_ranks, l
 int encoder_open_split(libsched_engine_model **out, const libsched_engine_open_args *args,
                        const struct encoder_split *split, libsched_error *err);
 
-/* Ranks that have the whole of a model each, and load it at the same time. */
-struct encoder_copies {
-    uint32_t rank;
-    struct libsched_device_communicator *communicator;
-};
-
-/* As the engine's open(), by all ranks of a communicator. Where the device can, rank 0 alone reads
- * the weights, and the others get them from it; not where they would read another file. */
-int encoder_open_copy(libsched_engine_model **out, const libsched_engine_open_args *args,
-                      const struct encoder_copies *copies, libsched_error *err);
-
 #ifdef __cplusplus
 }
 #endif

@@ -55,6 +55,14 @@ struct encoder_weights {
     uint64_t bytes; /* on the device, about */
 };
 
+/* Ranks that have the whole of a model each, and load it at the same time: where the device can,
+ * rank 0 alone reads the weights, and the others get them from it; not where they would read
+ * another file. */
+struct encoder_copies {
+    uint32_t rank;
+    struct libsched_device_communicator *communicator;
+};
+
 /* Loads the weights in folder/model.safetensors onto the device, of the layers a rank's share, or
  * all of them from rank 0 of `copies` (NULL: nobody else loads them now). On failure `out` is
  * empty.

@@ -134,6 +134,9 @@ typedef struct libsched_options {
      * have an address: workers get it as NCCL_SOCKET_IFNAME and NCCL_SOCKET_FAMILY. NULL: what the
      * environment says, else the loopback. Not with LIBSCHED_THREAD_WORKERS. */
     const char *collective_interface;
+    /* A model whose weights are at least so many bytes, and that is loaded on several GPUs at once,
+     * is read by one worker for all. 0: 1 GiB; UINT64_MAX: never. */
+    uint64_t share_weights_bytes;
 } libsched_options;
 
 #define LIBSCHED_OPTIONS_INIT LIBSCHED_INIT_OF(libsched_options)

@@ -176,13 +176,12 @@ static int open_embedder(libsched_program_rank *rank, const struct catalog_model
                          uint32_t threads, libsched_error *err)
 {
     const struct encoder_split split = {rank->head.number, rank->head.n, rank->head.communicator};
-    const struct encoder_copies copies = {rank->head.number, rank->head.communicator};
     const struct options *o = &rank->options;
     const struct embedder_options options = {
         .program = "embed",
         .threads = threads,
         .split = split_layers(o) ? &split : NULL,
-        .copies = rank->head.n > 1 ? &copies : NULL,
+        .copies = rank->head.n > 1 ? &rank->head : NULL,
         .precision = o->precision == UINT32_MAX ? NULL : precisions[o->precision],
         .batch = o->batch,
     };

@@ -230,6 +230,9 @@ int embedder_open(struct embedder **out, const struct catalog_model *model,
         .n_parameters = merge(parameters, model, options),
         .device = device,
         .threads = options->threads,
+        .communicator = options->copies != NULL ? options->copies->communicator : NULL,
+        .rank = options->copies != NULL ? options->copies->number : 0,
+        .n_ranks = options->copies != NULL ? options->copies->n : 1,
     };
     struct embedder *embedder = calloc(1, sizeof(*embedder));
     libsched_engine_description description;
@@ -239,8 +242,6 @@ int embedder_open(struct embedder **out, const struct catalog_model *model,
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a model");
     if (options->split != NULL)
         status = encoder_open_split(&embedder->model, &args, options->split, err);
-    else if (options->copies != NULL)
-        status = encoder_open_copy(&embedder->model, &args, options->copies, err);
     else
         status = engine_encoder()->open(&embedder->model, &args, err);
     if (status != LIBSCHED_OK) {

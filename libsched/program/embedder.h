@@ -11,6 +11,7 @@
 #include "catalog/encoder_config.h"
 #include "catalog/manifest.h"
 #include "engine/encoder.h"
+#include "program/rank.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,9 +22,9 @@ struct embedder;
 struct embedder_options {
     const char *program; /* for messages */
     uint32_t threads;
-    const struct encoder_split *split;   /* NULL: the model is whole on this device */
-    const struct encoder_copies *copies; /* those who load the whole of it too; NULL: nobody */
-    const char *precision;               /* NULL: the model's own */
+    const struct encoder_split *split; /* NULL: the model is whole on this device */
+    const struct rank_head *copies;    /* those who load the whole of it too; NULL: nobody */
+    const char *precision;             /* NULL: the model's own */
     uint64_t batch; /* tokens that are computed at once, at most; 0: the device's usual */
 };
 

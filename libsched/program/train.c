@@ -150,9 +150,9 @@ static void train_close(libsched_program_rank *rank)
 static int open_rank(libsched_program_rank *rank, const libsched_program_args *args,
                      libsched_error *err)
 {
-    const struct encoder_copies copies = {rank->head.number, rank->head.communicator};
-    const struct embedder_options embedder = {
-        .program = "train", .threads = args->threads, .copies = rank->head.n > 1 ? &copies : NULL};
+    const struct embedder_options embedder = {.program = "train",
+                                              .threads = args->threads,
+                                              .copies = rank->head.n > 1 ? &rank->head : NULL};
     libsched_device *device = rank->head.device;
     int status = read_options(&rank->options, args, err);
 

@@ -62,29 +62,6 @@ static void give_step(libsched *s, const struct core_action *action, bool begins
         runtime_worker_kill(s, device, err.message);
 }
 
-static void load(libsched *s, const struct core_action *action)
-{
-    struct runtime_device *device = device_of(s, action);
-    struct runtime_model *model = s->by_index[action->model];
-    if (device == NULL)
-        return;
-    const struct worker_model what = {
-        .key = action->model,
-        .name = model->name,
-        .engine = model->engine,
-        .library = model->library,
-        .path = model->path,
-        .parameters = model->parameters,
-        .n_parameters = model->n_parameters,
-        .prepare_only = device->prepares,
-    };
-    struct worker_event event = {.type = WORKER_LOADED, .key = action->model};
-    model->loads[device->index] = RUNTIME_LOADING;
-    event.status = worker_load(device->worker, &what, &event.error);
-    if (event.status < 0)
-        runtime_model_loaded(s, model, device, &event);
-}
-
 static void evict(libsched *s, const struct core_action *action)
 {
     struct runtime_device *device = device_of(s, action);
@@ -120,7 +97,7 @@ void runtime_carry_out(libsched *s, const struct core_action *action)
         give_step(s, action, false);
         break;
     case CORE_LOAD:
-        load(s, action);
+        runtime_load_plan(s, action);
         break;
     case CORE_EVICT:
         evict(s, action);

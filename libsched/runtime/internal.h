@@ -89,6 +89,7 @@ struct runtime_options {
     void *log_payload;
     uint32_t job_share_percent, max_jobs;
     uint64_t first_job;
+    uint64_t share_weights_bytes;
     char *environment[RUNTIME_ENVIRONMENT]; /* of workers, beside our own; NULL behind the last */
 };
 
@@ -329,6 +330,16 @@ struct runtime_gang {
     uint64_t used;                     /* when, as s->gang_uses counts */
 };
 
+/* Workers that load a model together. */
+struct runtime_together {
+    uint64_t id; /* 0: none do */
+    uint32_t model, n_ranks;
+    uint32_t ranks[CORE_MAX_DEVICES];  /* devices */
+    uint64_t epochs[CORE_MAX_DEVICES]; /* of their workers */
+    uint64_t left;                     /* bits: ranks that have not answered */
+    struct segment *shared;            /* by which they find each other */
+};
+
 struct libsched {
     struct runtime_options options;
     uint64_t opened_at;
@@ -360,6 +371,11 @@ struct libsched {
     struct runtime_device devices[CORE_MAX_DEVICES];
     uint32_t n_listed, n_devices;
     uint64_t next_epoch;
+    uint64_t load_wanted[CORE_MAX_MODELS]; /* bits: devices, to be sent once all are known */
+    bool loads_wanted;
+    struct runtime_together together;
+    uint64_t next_together;
+
     struct runtime_gang gangs[RUNTIME_GANGS];
     uint64_t gang_uses;
     uint64_t worker_deaths;
@@ -586,6 +602,18 @@ void runtime_job_free(libsched *s, struct runtime_job *job);
 /* What a worker says of a job: of its check, or of its ranks. */
 void runtime_job_event(libsched *s, struct runtime_device *device,
                        const struct worker_event *event);
+
+/* load.c */
+
+/* The core wants something to be loaded: it is sent with all else that it wants now. */
+void runtime_load_plan(libsched *s, const struct core_action *action);
+/* Sends what is planned; whether there was anything. */
+bool runtime_loads_send(libsched *s);
+/* What those who load a model together find each other by. */
+void runtime_load_id(libsched *s, struct runtime_device *device, const struct worker_event *event);
+/* A worker has answered its load, or has ended. */
+void runtime_load_over(libsched *s, const struct runtime_device *device, bool ended);
+void runtime_together_free(libsched *s);
 
 /* job_kept.c: what ranks find each other by, kept for the next job on the same devices. */
 

@@ -93,6 +93,7 @@ void libsched_close(libsched *s)
     runtime_completions_free(s);
     runtime_jobs_free(s);
     runtime_gangs_forget(s, NULL);
+    runtime_together_free(s);
     runtime_requests_close(s);
     runtime_buffers_free(s);
     runtime_models_free(s);

@@ -212,6 +212,7 @@ static int read_numbers(struct runtime_options *out, const libsched_options *giv
     out->spin_us = (uint32_t)spin_us;
     out->max_restarts = (uint32_t)max_restarts;
     out->max_client_requests = given->max_client_requests;
+    out->share_weights_bytes = or_default(given->share_weights_bytes, UINT64_C(1) << 30);
     memcpy(out->class_shares, given->class_shares, sizeof(out->class_shares));
     memcpy(out->class_patience_ns, given->class_patience_ns, sizeof(out->class_patience_ns));
     return rc;

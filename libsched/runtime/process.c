@@ -8,8 +8,10 @@
 void runtime_decide(libsched *s)
 {
     struct core_action action;
-    while (core_next_action(s->core, &action))
-        runtime_carry_out(s, &action);
+    do
+        while (core_next_action(s->core, &action))
+            runtime_carry_out(s, &action);
+    while (runtime_loads_send(s));
     if (s->n_leaving > 0)
         runtime_models_collect(s);
     if (s->announcements) {

@@ -248,6 +248,7 @@ static void is_down(libsched *s, struct runtime_device *device, const struct wor
         if (s->by_index[i] != NULL)
             s->by_index[i]->loads[device->index] = RUNTIME_NOT_LOADED;
     runtime_readings_keep(s, device);
+    runtime_load_over(s, device, true);
     free_worker(s, device);
     if (asked)
         was_stopped(device);
@@ -371,6 +372,14 @@ static void memory_reported(libsched *s, struct runtime_device *device,
     to_core(s, device, &report);
 }
 
+static void loaded(libsched *s, struct runtime_model *model, struct runtime_device *device,
+                   const struct worker_event *event)
+{
+    if (event->key == s->together.model)
+        runtime_load_over(s, device, false);
+    runtime_model_loaded(s, model, device, event);
+}
+
 static void take(libsched *s, struct runtime_device *device, struct worker_event *event)
 {
     struct runtime_model *model;
@@ -379,13 +388,16 @@ static void take(libsched *s, struct runtime_device *device, struct worker_event
     case WORKER_UP:
         is_up(s, device);
         break;
+    case WORKER_LOAD_ID:
+        runtime_load_id(s, device, event);
+        break;
     case WORKER_LOADED:
     case WORKER_UNLOADED:
         model = event->key < CORE_MAX_MODELS ? s->by_index[event->key] : NULL;
         if (model == NULL)
             runtime_worker_kill(s, device, "it speaks of a model that it was not given");
         else if (event->type == WORKER_LOADED)
-            runtime_model_loaded(s, model, device, event);
+            loaded(s, model, device, event);
         else
             runtime_model_unloaded(s, model, device, event->status);
         if (device->prepares)

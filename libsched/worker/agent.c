@@ -12,6 +12,7 @@
 #include "device/loader.h"
 #include "worker/affinity.h"
 #include "worker/agent_gang.h"
+#include "worker/agent_share.h"
 
 /* So long a worker that has lost its device waits for its instruments, at most. */
 #define LAST_LOOK_NS UINT64_C(200000000)
@@ -177,6 +178,8 @@ static int handle(struct agent *agent, const struct ring_record *record)
         return agent_rank_id(agent, &reader);
     case COMMAND_RANK_GO:
         return agent_rank_go(agent, &reader);
+    case COMMAND_LOAD_ID:
+        return agent_share_id(agent, &reader);
     case COMMAND_RANK_STEP:
         return agent_rank_step(agent, &reader);
     case COMMAND_RANK_CLOSE:
@@ -282,6 +285,7 @@ static void release(struct agent *agent)
         agent->device->driver->close(agent->device);
     control_stop(agent->control);
     agent_rank_free(agent);
+    agent_share_free(agent);
     agent_results_close(agent);
     wire_writer_free(&agent->out);
     free(agent->record);
@@ -290,6 +294,14 @@ static void release(struct agent *agent)
     agent_steps_free(agent);
     id_map_free(&agent->models);
     id_map_free(&agent->items);
+}
+
+static void hear_cancel(void *context, bool load, uint64_t id)
+{
+    if (load)
+        agent_share_cancel(context, id);
+    else
+        agent_rank_cancel(context, id);
 }
 
 int agent_run(const struct agent_descriptors *descriptors, libsched_error *err)
@@ -306,8 +318,10 @@ int agent_run(const struct agent_descriptors *descriptors, libsched_error *err)
         if (status == 0)
             status = agent_rank_open(&agent, err);
         if (status == 0)
+            status = agent_share_open(&agent, err);
+        if (status == 0)
             status = control_start(&agent.control, descriptors->control, descriptors->host,
-                                   agent_rank_cancel, &agent, err);
+                                   hear_cancel, &agent, err);
     }
     if (status < 0) {
         if (agent.channel.header != NULL)

@@ -8,7 +8,7 @@
  * the loop, agent_models.c loading, agent_items.c the items of sessions, agent_step.c running a
  * step, agent_host.c what an engine may call, agent_results.c its result memory, agent_events.c
  * what is sent, agent_rank.c the rank of a job, agent_rank_host.c what a program may call and
- * agent_gang.c what is kept for the next job.
+ * agent_gang.c what is kept for the next job; agent_share.c a load with others.
  */
 #ifndef WORKER_AGENT_H
 #define WORKER_AGENT_H
@@ -138,6 +138,7 @@ struct agent {
     uint64_t last_end;       /* of the step before */
 
     struct agent_rank *rank;
+    struct agent_share *share;
 };
 
 /* The agent's own end: leaves last words, and answers `status`. */
@@ -213,7 +214,7 @@ void agent_rank_end(struct agent *agent);
 /* Once the ear has stopped. */
 void agent_rank_free(struct agent *agent);
 /* Called by the ear (control.h). */
-void agent_rank_cancel(void *agent, uint64_t job);
+void agent_rank_cancel(struct agent *agent, uint64_t job);
 int agent_rank_check(struct agent *agent, struct wire_reader *reader);
 int agent_rank_start(struct agent *agent, struct wire_reader *reader);
 int agent_rank_id(struct agent *agent, struct wire_reader *reader);

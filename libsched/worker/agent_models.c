@@ -7,6 +7,7 @@
 
 #include "engine/registry.h"
 #include "worker/agent_gang.h"
+#include "worker/agent_share.h"
 #include "worker/description.h"
 
 struct agent_model *agent_model_find(const struct agent *agent, uint32_t key)
@@ -34,17 +35,8 @@ static void close_model(struct agent_model *model)
     free(model);
 }
 
-/* What was asked for, as it came. */
-struct load {
-    uint32_t key;
-    const char *name, *engine, *library, *path;
-    libsched_parameter *parameters;
-    uint32_t n_parameters;
-    bool prepare_only;
-};
-
-static int open_model(struct agent *agent, struct agent_model *model, const struct load *load,
-                      libsched_error *err)
+static int open_model(struct agent *agent, struct agent_model *model, const struct agent_load *load,
+                      libsched_device_communicator *communicator, libsched_error *err)
 {
     int status =
         engine_resolve(&model->engine, load->engine, load->library, agent->plugin_path, err);
@@ -59,6 +51,9 @@ static int open_model(struct agent *agent, struct agent_model *model, const stru
         .device = load->prepare_only ? NULL : agent->device,
         .threads = agent->threads,
         .prepare_only = load->prepare_only,
+        .communicator = communicator,
+        .rank = communicator != NULL ? load->share.rank : 0,
+        .n_ranks = communicator != NULL ? load->share.n_ranks : 1,
     };
     status = model->engine->open(&model->model, &args, err);
     if (status < 0)
@@ -75,8 +70,9 @@ static int open_model(struct agent *agent, struct agent_model *model, const stru
     return status;
 }
 
-static struct agent_model *load_model(struct agent *agent, const struct load *load,
-                                      libsched_error *err)
+struct agent_model *agent_model_open(struct agent *agent, const struct agent_load *load,
+                                     libsched_device_communicator *communicator,
+                                     libsched_error *err)
 {
     if (agent_model_find(agent, load->key) != NULL) {
         libsched_error_set(err, LIBSCHED_EEXIST, "model \"%s\" is loaded here already", load->name);
@@ -92,7 +88,7 @@ static struct agent_model *load_model(struct agent *agent, const struct load *lo
     model->prepare_only = load->prepare_only;
     snprintf(model->name, sizeof(model->name), "%s", load->name);
     *err = (libsched_error){0};
-    int status = open_model(agent, model, load, err);
+    int status = open_model(agent, model, load, communicator, err);
     if (status != LIBSCHED_OK) {
         /* An engine need not have found words, nor a status of ours. */
         if (status > 0 || strcmp(libsched_status_name(status), "unknown") == 0)
@@ -108,9 +104,38 @@ static struct agent_model *load_model(struct agent *agent, const struct load *lo
     return model;
 }
 
+int agent_model_answer(struct agent *agent, struct agent_load *load,
+                       const struct agent_model *model, const libsched_error *err)
+{
+    free(load->parameters);
+    free(load->record);
+    wire_reset(&agent->out);
+    wire_put_u32(&agent->out, load->key);
+    wire_put_u32(&agent->out, (uint32_t)(model != NULL ? LIBSCHED_OK : err->status));
+    wire_put_string(&agent->out, model != NULL ? NULL : err->message);
+    wire_put_u64(&agent->out, model != NULL ? model->description.memory_bytes : 0);
+    if (model != NULL)
+        wire_put(&agent->out, &model->description, sizeof(model->description));
+    agent_send(agent, EVENT_LOADED);
+    agent_report_memory(agent);
+    /* A device that was lost while a model was loaded is of no use to the next one either. */
+    if (model == NULL && err->status == LIBSCHED_EDEVICELOST)
+        return agent_fail(agent, err->status, "%s", err->message);
+    return LIBSCHED_OK;
+}
+
+int agent_model_load_alone(struct agent *agent, struct agent_load *load)
+{
+    libsched_error err;
+    struct agent_model *model = agent_model_open(agent, load, NULL, &err);
+    if (model == NULL && err.status == LIBSCHED_ENODEVMEM && agent_gang_forget(agent))
+        model = agent_model_open(agent, load, NULL, &err);
+    return agent_model_answer(agent, load, model, &err);
+}
+
 int agent_load(struct agent *agent, struct wire_reader *reader)
 {
-    struct load load = {.key = wire_get_u32(reader)};
+    struct agent_load load = {.key = wire_get_u32(reader)};
     load.name = wire_get_name(reader);
     load.engine = wire_get_name(reader);
     load.library = wire_get_string(reader);
@@ -124,29 +149,13 @@ int agent_load(struct agent *agent, struct wire_reader *reader)
     if (load.parameters == NULL)
         return agent_fail(agent, LIBSCHED_ENOMEM, "no memory for a model's parameters");
     wire_get_parameters(reader, load.parameters, load.n_parameters);
+    wire_get(reader, &load.share, sizeof(load.share));
     if (!wire_ends(reader)) {
         free(load.parameters);
         return agent_fail(agent, LIBSCHED_EPROTOCOL, "a command to load can't be read");
     }
-    libsched_error err;
-    struct agent_model *model = load_model(agent, &load, &err);
-    if (model == NULL && err.status == LIBSCHED_ENODEVMEM && agent_gang_forget(agent))
-        model = load_model(agent, &load, &err);
-    free(load.parameters);
-
-    wire_reset(&agent->out);
-    wire_put_u32(&agent->out, load.key);
-    wire_put_u32(&agent->out, (uint32_t)(model != NULL ? LIBSCHED_OK : err.status));
-    wire_put_string(&agent->out, model != NULL ? NULL : err.message);
-    wire_put_u64(&agent->out, model != NULL ? model->description.memory_bytes : 0);
-    if (model != NULL)
-        wire_put(&agent->out, &model->description, sizeof(model->description));
-    agent_send(agent, EVENT_LOADED);
-    agent_report_memory(agent);
-    /* A device that was lost while a model was loaded is of no use to the next one either. */
-    if (model == NULL && err.status == LIBSCHED_EDEVICELOST)
-        return agent_fail(agent, err.status, "%s", err.message);
-    return LIBSCHED_OK;
+    return load.share.n_ranks > 1 ? agent_share_load(agent, &load)
+                                  : agent_model_load_alone(agent, &load);
 }
 
 int agent_unload(struct agent *agent, uint32_t key)

@@ -32,9 +32,8 @@ static void abort_communicator(struct agent *agent)
         agent->device->driver->communicator_abort(agent->rank->communicator);
 }
 
-void agent_rank_cancel(void *context, uint64_t job)
+void agent_rank_cancel(struct agent *agent, uint64_t job)
 {
-    struct agent *agent = context;
     struct agent_rank *rank = agent->rank;
     pthread_mutex_lock(&rank->mutex);
     rank->any_cancelled = true;

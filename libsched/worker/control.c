@@ -90,8 +90,9 @@ static bool receive(struct control *control)
     if (length == 0)
         return false;
     size_t n = (size_t)length / sizeof(messages[0]), next = 0;
-    if (n == 1 && (messages[0].flags & PROTOCOL_CANCEL) != 0) {
-        control->cancel(control->context, messages[0].size);
+    if (n == 1 && (messages[0].flags & (PROTOCOL_CANCEL | PROTOCOL_CANCEL_LOAD)) != 0) {
+        control->cancel(control->context, (messages[0].flags & PROTOCOL_CANCEL_LOAD) != 0,
+                        messages[0].size);
         return true;
     }
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c != NULL; c = CMSG_NXTHDR(&header, c)) {

@@ -33,8 +33,8 @@ struct control_segment {
     bool dropped;
 };
 
-/* Called by the thread when the host cancels a job. */
-typedef void control_cancel_fn(void *context, uint64_t job);
+/* Called by the thread when the host cancels a job, or a load with others. */
+typedef void control_cancel_fn(void *context, bool load, uint64_t id);
 
 /* Starts the thread. `host` is a pidfd, or -1 where the worker is a thread of the host. The
  * descriptors stay the caller's. */

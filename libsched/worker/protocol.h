@@ -13,7 +13,7 @@ enum protocol_command {
      * none), cpus (or none); u32 threads. Always the first. */
     COMMAND_SETUP = 1,
     /* u32 key; string name, engine, library (or none), path (or none); u32 prepare_only,
-     * n_parameters; parameters. */
+     * n_parameters; parameters; struct protocol_share. */
     COMMAND_LOAD,
     /* u32 key. */
     COMMAND_UNLOAD,
@@ -34,6 +34,8 @@ enum protocol_command {
     COMMAND_RANK_CLOSE,
     /* u64 job; u32 kept, segment (where kept is 0). To a rank that has said EVENT_RANK_KEPT. */
     COMMAND_RANK_GO,
+    /* u32 key; i32 status; LIBSCHED_COMMUNICATOR_ID_SIZE bytes: of a load with others. */
+    COMMAND_LOAD_ID,
 };
 
 struct protocol_run {
@@ -60,6 +62,13 @@ struct protocol_rank {
      * says whether it is, and waits to be told to go. */
     uint32_t kept;
     uint32_t reserved;
+};
+
+/* A load in which several workers take part. */
+struct protocol_share {
+    uint64_t id, timeout_ns; /* of the load, unlike all before it; that one waits for the others */
+    uint32_t rank, n_ranks;  /* n_ranks 0: it is loaded alone */
+    uint32_t segment, reserved;
 };
 
 #define PROTOCOL_NO_SEGMENT UINT32_MAX
@@ -104,6 +113,8 @@ enum protocol_event {
     EVENT_RANK_KEPT,
     /* Nothing: communicators that were kept have gone, since there was no memory. */
     EVENT_FORGOT,
+    /* u32 key; i32 status; LIBSCHED_COMMUNICATOR_ID_SIZE bytes: of a load with others. */
+    EVENT_LOAD_ID,
 };
 
 /* Outputs: u32 handle (PROTOCOL_NO_RESULTS: none), u32 n; each: string name; u32 datatype; shape;
@@ -111,7 +122,8 @@ enum protocol_event {
 #define PROTOCOL_NO_RESULTS UINT32_MAX
 
 /* A message on the control socket: as many of these as it carries descriptors; or a single one
- * without a descriptor, by which a rank hears in the middle of a step that its job is cancelled. */
+ * without a descriptor, by which a rank hears in the middle of a step that its job is cancelled, or
+ * a worker that those with whom it loads a model do not come. */
 struct protocol_segment {
     uint32_t id; /* of this passing: a segment that is passed again gets another */
     uint32_t flags;
@@ -119,8 +131,9 @@ struct protocol_segment {
 };
 
 enum protocol_segment_flags {
-    PROTOCOL_WRITABLE = 1u << 0, /* the worker may write to it */
-    PROTOCOL_CANCEL = 1u << 1,   /* no segment */
+    PROTOCOL_WRITABLE = 1u << 0,    /* the worker may write to it */
+    PROTOCOL_CANCEL = 1u << 1,      /* no segment */
+    PROTOCOL_CANCEL_LOAD = 1u << 2, /* no segment either; the size is the load's id */
 };
 
 #define PROTOCOL_MAX_SEGMENTS 64u

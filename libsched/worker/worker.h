@@ -98,9 +98,28 @@ struct worker_model {
     const libsched_parameter *parameters;
     uint32_t n_parameters;
     bool prepare_only;
+    const struct worker_share *share; /* NULL: it is loaded alone */
+};
+
+/*
+ * Several workers with a device each load the same model at the same time, and find each other as
+ * ranks do: the caller makes a segment for it, tells all of them to load, and passes what comes in
+ * WORKER_LOAD_ID from rank 0 on to the others. Whatever goes wrong with that, each answers by
+ * WORKER_LOADED what came of its own load. When one of them ends, the others are told by
+ * worker_load_interrupt(), that nobody waits for it.
+ */
+struct worker_share {
+    uint64_t id; /* unlike all before it, and not 0 */
+    uint32_t rank, n_ranks;
+    uint64_t timeout_ns;
+    struct segment *shared;
 };
 
 int worker_load(struct worker *worker, const struct worker_model *model, libsched_error *err);
+/* What rank 0 made; or, with a status, that there will be nothing. */
+int worker_load_id(struct worker *worker, uint32_t key, int status,
+                   const unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE]);
+int worker_load_interrupt(struct worker *worker, uint64_t id, libsched_error *err);
 int worker_unload(struct worker *worker, uint32_t key);
 
 /* A tensor that lies in a segment. */
@@ -236,6 +255,7 @@ enum worker_event_type {
     WORKER_PROGRESS,     /* job, done, total (0, or at least done), error.message: a line for
                           * people; at most 50 a second, of which the last is the latest */
     WORKER_RESULT,       /* job, result */
+    WORKER_LOAD_ID,      /* key, status, rank_id: of a load with others, from rank 0 */
     WORKER_FORGOT,       /* it has let communicators go, for want of memory */
     WORKER_DOWN,         /* the last event, once its exit was seen: error says how it ended */
 };

@@ -48,6 +48,20 @@ int worker_send_setup(struct worker *worker, const struct worker_options *option
     return worker_send_command(worker, COMMAND_SETUP, err);
 }
 
+static int read_share(struct worker *worker, const struct worker_share *share,
+                      struct protocol_share *out, libsched_error *err)
+{
+    if (share->n_ranks < 2 || share->rank >= share->n_ranks || share->id == 0)
+        return libsched_error_set(err, LIBSCHED_EINVAL, "loading with others takes several");
+    *out = (struct protocol_share){
+        .id = share->id,
+        .timeout_ns = share->timeout_ns,
+        .rank = share->rank,
+        .n_ranks = share->n_ranks,
+    };
+    return worker_pass_shared(worker, share->n_ranks, share->shared, &out->segment, err);
+}
+
 int worker_load(struct worker *worker, const struct worker_model *model, libsched_error *err)
 {
     int status = worker_check_alive(worker, err);
@@ -58,6 +72,11 @@ int worker_load(struct worker *worker, const struct worker_model *model, libsche
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "a model and its engine need names of at most %d bytes",
                                   LIBSCHED_NAME_SIZE - 1);
+    struct protocol_share share = {0};
+    if (model->share != NULL)
+        status = read_share(worker, model->share, &share, err);
+    if (status < 0)
+        return status;
     struct wire_writer *out = &worker->out;
     wire_reset(out);
     wire_put_u32(out, model->key);
@@ -68,7 +87,34 @@ int worker_load(struct worker *worker, const struct worker_model *model, libsche
     wire_put_u32(out, model->prepare_only);
     wire_put_u32(out, model->n_parameters);
     wire_put_parameters(out, model->parameters, model->n_parameters);
-    return worker_send_command(worker, COMMAND_LOAD, err);
+    wire_put(out, &share, sizeof(share));
+    status = worker_send_command(worker, COMMAND_LOAD, err);
+    if (status == LIBSCHED_OK && share.n_ranks > 1 && share.rank == 0) {
+        worker->makes_id = true;
+        worker->makes_id_for = model->key;
+    }
+    return status;
+}
+
+int worker_load_id(struct worker *worker, uint32_t key, int status,
+                   const unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE])
+{
+    int rc = worker_check_alive(worker, NULL);
+    if (rc < 0)
+        return rc;
+    wire_reset(&worker->out);
+    wire_put_u32(&worker->out, key);
+    wire_put_u32(&worker->out, (uint32_t)status);
+    wire_put(&worker->out, id, LIBSCHED_COMMUNICATOR_ID_SIZE);
+    return worker_send_command(worker, COMMAND_LOAD_ID, NULL);
+}
+
+int worker_load_interrupt(struct worker *worker, uint64_t id, libsched_error *err)
+{
+    if (worker->control < 0)
+        return LIBSCHED_OK;
+    const struct protocol_segment message = {.flags = PROTOCOL_CANCEL_LOAD, .size = id};
+    return worker_send_control(worker, &message, 1, NULL, 0, err);
 }
 
 int worker_unload(struct worker *worker, uint32_t key)
@@ -252,6 +298,21 @@ static int pass_segments(struct worker *worker, const struct worker_step *step, 
         }
     }
     return parcel.n > 0 ? send_parcel(worker, &parcel, err) : LIBSCHED_OK;
+}
+
+int worker_pass_shared(struct worker *worker, uint32_t n_ranks, struct segment *shared,
+                       uint32_t *number, libsched_error *err)
+{
+    uint64_t needed = LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks);
+    *number = PROTOCOL_NO_SEGMENT;
+    if (shared == NULL || !segment_is_shared(shared) || segment_size(shared) < needed)
+        return libsched_error_set(err, LIBSCHED_EINVAL,
+                                  "%" PRIu32 " ranks need a shared segment of %" PRIu64 " bytes",
+                                  n_ranks, needed);
+    int status = worker_pass_segment(worker, shared, err);
+    if (status == LIBSCHED_OK)
+        *number = (uint32_t)*id_map_find(&worker->segments, segment_id(shared));
+    return status;
 }
 
 void worker_drop_segment(struct worker *worker, const struct segment *segment)

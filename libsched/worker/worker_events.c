@@ -127,6 +127,16 @@ static bool read_event(struct worker *worker, uint32_t type, struct wire_reader 
                LIBSCHED_OK;
     case EVENT_LOADED:
         return read_loaded(worker, reader, event, err);
+    case EVENT_LOAD_ID:
+        event->type = WORKER_LOAD_ID;
+        event->key = wire_get_u32(reader);
+        event->status = (int)wire_get_u32(reader);
+        wire_get(reader, event->rank_id, sizeof(event->rank_id));
+        libsched_error_set(err, LIBSCHED_EPROTOCOL, "what others should load by, unasked");
+        if (!worker->makes_id || worker->makes_id_for != event->key)
+            return false;
+        worker->makes_id = false;
+        return true;
     case EVENT_UNLOADED:
         event->type = WORKER_UNLOADED;
         event->key = wire_get_u32(reader);

@@ -74,6 +74,8 @@ struct worker {
     struct id_map segments; /* id to the number under which it was passed */
     uint32_t next_passing;
     struct worker_rank_state rank;
+    bool makes_id; /* for those with whom it loads a model */
+    uint32_t makes_id_for;
     struct id_map checks; /* jobs whose parameters it is checking */
 
     struct wire_writer out;
@@ -119,6 +121,10 @@ bool worker_forget_item(struct worker *worker, uint64_t id, uint64_t batch);
 bool worker_has_item(const struct worker *worker, uint64_t id, uint64_t batch);
 int worker_send_setup(struct worker *worker, const struct worker_options *options,
                       libsched_error *err);
+/* Passes what `n_ranks` (more than one) find each other by; *number is that under which the worker
+ * knows it. */
+int worker_pass_shared(struct worker *worker, uint32_t n_ranks, struct segment *shared,
+                       uint32_t *number, libsched_error *err);
 int worker_check_alive(const struct worker *worker, libsched_error *err);
 /* Sends what was written into worker->out. */
 int worker_send_command(struct worker *worker, enum protocol_command type, libsched_error *err);

@@ -50,24 +50,6 @@ static void put_rank(struct worker *worker, const struct worker_rank *rank, uint
     wire_put_parameters(out, rank->parameters, rank->n_parameters);
 }
 
-/* Passes what ranks find each other by; *number is that under which the worker knows it. */
-static int pass_shared(struct worker *worker, uint32_t n_ranks, struct segment *shared,
-                       uint32_t *number, libsched_error *err)
-{
-    uint64_t needed = LIBSCHED_COMMUNICATOR_SHARED_SIZE(n_ranks);
-    *number = PROTOCOL_NO_SEGMENT;
-    if (n_ranks == 1)
-        return LIBSCHED_OK;
-    if (shared == NULL || !segment_is_shared(shared) || segment_size(shared) < needed)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "%" PRIu32 " ranks need a shared segment of %" PRIu64 " bytes",
-                                  n_ranks, needed);
-    int status = worker_pass_segment(worker, shared, err);
-    if (status == LIBSCHED_OK)
-        *number = (uint32_t)*id_map_find(&worker->segments, segment_id(shared));
-    return status;
-}
-
 int worker_rank_start(struct worker *worker, const struct worker_rank *rank, libsched_error *err)
 {
     struct worker_rank_state *state = &worker->rank;
@@ -78,9 +60,9 @@ int worker_rank_start(struct worker *worker, const struct worker_rank *rank, lib
         status = libsched_error_set(err, LIBSCHED_EEXIST,
                                     "worker %s has a rank of job %" PRIu64 " already", worker->name,
                                     state->job);
-    uint32_t segment;
-    if (status == 0)
-        status = pass_shared(worker, rank->n_ranks, rank->shared, &segment, err);
+    uint32_t segment = PROTOCOL_NO_SEGMENT;
+    if (status == 0 && rank->n_ranks > 1)
+        status = worker_pass_shared(worker, rank->n_ranks, rank->shared, &segment, err);
     if (status < 0)
         return status;
     put_rank(worker, rank, segment);
@@ -137,7 +119,7 @@ int worker_rank_go(struct worker *worker, uint64_t job, bool kept, struct segmen
                                   "the rank in worker %s has not said that it could go on",
                                   worker->name);
     if (!kept)
-        status = pass_shared(worker, state->n_ranks, shared, &segment, err);
+        status = worker_pass_shared(worker, state->n_ranks, shared, &segment, err);
     if (status < 0)
         return status;
     wire_reset(&worker->out);

@@ -39,11 +39,14 @@ struct model_copies : testing::Test {
         args.path = folder.c_str();
         args.device = own.device;
         args.threads = 1;
-        const encoder_copies together = {own.number, own.communicator};
+        if (!alone) {
+            args.communicator = own.communicator;
+            args.rank = own.number;
+            args.n_ranks = own.n_ranks;
+        }
         libsched_engine_model *model = nullptr;
         own.err = {};
-        own.status = alone ? engine_encoder()->open(&model, &args, &own.err)
-                           : encoder_open_copy(&model, &args, &together, &own.err);
+        own.status = engine_encoder()->open(&model, &args, &own.err);
         if (own.status == LIBSCHED_OK)
             engine_encoder()->close(model);
         return own.status;

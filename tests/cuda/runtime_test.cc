@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A scheduler on a machine with two GPUs, as a user has it: real workers, the CUDA plugin, over the
 // fake of CUDA. hwloc is told of the machine by a file.
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "../api/scheduler.h"
@@ -58,6 +60,14 @@ class OnGpus : public testing::Test
 
     static void load(Scheduler &s, const std::string &path, const char *on)
     {
+        begin_load(s, path, {on});
+        s.run_until([&] { return s.model("bert").state != LIBSCHED_MODEL_LOADING; });
+        ASSERT_EQ(s.model("bert").state, uint32_t(LIBSCHED_MODEL_READY))
+            << s.model("bert").error.message;
+    }
+
+    static void begin_load(Scheduler &s, const std::string &path, std::vector<const char *> on)
+    {
         libsched_model_options options = LIBSCHED_MODEL_OPTIONS_INIT;
         // Small batches: the emulator warms up with the largest.
         Parameters parameters;
@@ -65,17 +75,21 @@ class OnGpus : public testing::Test
         libsched_error err;
         options.name = "bert";
         options.path = path.c_str();
-        options.devices = &on;
-        options.n_devices = 1;
+        options.devices = on.data();
+        options.n_devices = (uint32_t)on.size();
+        // So that two requests at once go to two devices.
+        options.max_batch_requests = on.size() > 1 ? 1 : 0;
         options.parameters = parameters.data();
         options.n_parameters = parameters.size();
         ASSERT_EQ(libsched_model_load(s.get(), &options, &err), LIBSCHED_OK) << err.message;
-        s.run_until([&] { return s.model("bert").state != LIBSCHED_MODEL_LOADING; });
-        ASSERT_EQ(s.model("bert").state, uint32_t(LIBSCHED_MODEL_READY))
-            << s.model("bert").error.message;
     }
 
     static const Done &embed(Scheduler &s, const char *text)
+    {
+        return s.end_of(submit(s, text));
+    }
+
+    static uint64_t submit(Scheduler &s, const char *text)
     {
         std::string data(4, '\0');
         const uint32_t length = (uint32_t)strlen(text);
@@ -95,7 +109,7 @@ class OnGpus : public testing::Test
         uint64_t id = 0;
         libsched_error err;
         EXPECT_EQ(libsched_submit(s.get(), &request, &id, &err), LIBSCHED_OK) << err.message;
-        return s.end_of(id);
+        return id;
     }
 };
 
@@ -245,6 +259,166 @@ TEST_F(OnGpus, AGpuCanBeSeveralDevices)
     job.parameters.integer("m", 16).integer("n", 16).integer("k", 16).integer("steps", 2);
     const Done &end = s.run(job);
     EXPECT_EQ(end.status(), LIBSCHED_OK) << end.message;
+}
+
+// A model that is loaded on several GPUs at once, and read by one worker for all.
+class TogetherOnGpus : public OnGpus
+{
+  protected:
+    gpu_sched_test::tiny_bert bert;
+    const std::string communicators = folder.path() + "/communicators",
+                      uploads = folder.path() + "/uploads";
+
+    TogetherOnGpus()
+    {
+        bert.write();
+        setenv("FAKE_NCCL_COUNT", communicators.c_str(), 1);
+        setenv("FAKE_CUDA_UPLOADS", uploads.c_str(), 1);
+    }
+    ~TogetherOnGpus() override
+    {
+        for (const char *name : {"FAKE_NCCL_COUNT", "FAKE_CUDA_UPLOADS", "GPU_SCHED_NCCL"})
+            unsetenv(name);
+    }
+    static std::unique_ptr<Scheduler> open(uint64_t least, uint32_t devices_per_gpu = 1)
+    {
+        auto s = std::make_unique<Scheduler>(Workers::process, [&](libsched_options &options) {
+            emulated(options);
+            options.share_weights_bytes = least;
+            options.devices_per_gpu = devices_per_gpu;
+        });
+        await(*s, "gpu:0", LIBSCHED_DEVICE_UP);
+        await(*s, "gpu:1", LIBSCHED_DEVICE_UP);
+        return s;
+    }
+    // Until both answer requests, which have to be the right answers.
+    static void await_both(Scheduler &s)
+    {
+        std::string first;
+        auto served = [&] {
+            return device(s, "gpu:0").batches > 0 && device(s, "gpu:1").batches > 0;
+        };
+        for (int i = 0; i < 1000 && !served(); i++) {
+            const std::vector<uint64_t> ids = {submit(s, "a b c"), submit(s, "a b c")};
+            for (uint64_t id : ids) {
+                const Done &done = s.end_of(id);
+                ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
+                const std::string &bytes = done.outputs.at("embedding").bytes;
+                first = first.empty() ? bytes : first;
+                ASSERT_EQ(bytes, first);
+            }
+        }
+        EXPECT_TRUE(served());
+    }
+    std::string reference()
+    {
+        Scheduler s(Workers::process, emulated);
+        load(s, bert.folder, "gpu:0");
+        return embed(s, "a b c").outputs.at("embedding").bytes;
+    }
+    // Bytes of what was copied to GPUs in large pieces: those of requests are small.
+    uint64_t uploaded() const
+    {
+        std::ifstream file(uploads);
+        uint64_t sum = 0;
+        for (uint64_t size; file >> size;)
+            sum += size >= 4096 ? size : 0;
+        return sum;
+    }
+    int32_t stop(Scheduler &s, const char *name)
+    {
+        const int32_t pid = device(s, name).pid;
+        EXPECT_EQ(kill(pid, SIGSTOP), 0);
+        return pid;
+    }
+};
+
+TEST_F(TogetherOnGpus, AModelIsReadOnce)
+{
+    const std::string expected = reference();
+    const uint64_t alone = uploaded();
+    std::filesystem::remove(uploads);
+    auto s = open(1);
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    s->run_until([&] { return s->model("bert").state == LIBSCHED_MODEL_READY; });
+    await_both(*s);
+    EXPECT_EQ(lines(communicators), 2u);
+    EXPECT_GT(alone, 50000u);
+    EXPECT_EQ(uploaded(), alone);
+    EXPECT_EQ(embed(*s, "a b c").outputs.at("embedding").bytes, expected);
+    EXPECT_EQ(s->stats().worker_deaths, 0u);
+}
+
+TEST_F(TogetherOnGpus, ASmallModelIsNot)
+{
+    for (uint64_t least : {UINT64_C(0), UINT64_MAX, UINT64_C(100000000)}) {
+        auto s = open(least);
+        begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+        await_both(*s);
+        EXPECT_EQ(lines(communicators), 0u) << least;
+        EXPECT_GT(uploaded(), 100000u) << "each has read it";
+    }
+}
+
+TEST_F(TogetherOnGpus, OneOfEachGpuTakesPart)
+{
+    auto s = open(1, 2);
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    await_both(*s);
+    EXPECT_EQ(lines(communicators), 0u) << "both are on one GPU";
+}
+
+TEST_F(TogetherOnGpus, EachReadsItByItselfWithoutNccl)
+{
+    setenv("GPU_SCHED_NCCL", "/nowhere/libnccl.so.2", 1);
+    auto s = open(1);
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    await_both(*s);
+    EXPECT_EQ(s->stats().worker_deaths, 0u);
+}
+
+// Also one that is started again.
+TEST_F(TogetherOnGpus, TheOthersReadItWhereTheFirstHasEnded)
+{
+    auto s = open(1);
+    const int32_t pid = stop(*s, "gpu:0");
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    s->turn(0);
+    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    await_both(*s);
+    EXPECT_EQ(lines(communicators), 0u) << "nobody waited for anybody";
+    EXPECT_EQ(s->stats().worker_deaths, 1u);
+}
+
+TEST_F(TogetherOnGpus, TheFirstReadsItWhereAnotherHasEnded)
+{
+    auto s = open(1);
+    const int32_t pid = stop(*s, "gpu:1");
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    // It is where it waits for the other.
+    for (int i = 0; lines(communicators) == 0 && i < 100000; i++)
+        s->turn(1);
+    ASSERT_EQ(lines(communicators), 1u);
+    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    await_both(*s);
+    EXPECT_EQ(lines(communicators), 1u);
+    EXPECT_EQ(s->stats().worker_deaths, 1u);
+}
+
+TEST_F(TogetherOnGpus, AModelCanBeUnloadedMeanwhile)
+{
+    auto s = open(1);
+    const int32_t pid = stop(*s, "gpu:1");
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    s->turn(0);
+    libsched_error err;
+    ASSERT_EQ(libsched_model_unload(s->get(), "bert", &err), LIBSCHED_OK) << err.message;
+    ASSERT_EQ(kill(pid, SIGCONT), 0);
+    s->run_until(
+        [&] { return !s->changes.empty() && s->changes.back().raw.state == LIBSCHED_MODEL_GONE; });
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    await_both(*s);
+    EXPECT_EQ(s->stats().worker_deaths, 0u);
 }
 
 /* What a device's instruments show, once it is what is waited for: nobody is woken by them. */

@@ -72,9 +72,11 @@ TEST_F(Options, AllAreUnderstood)
                      "--max-jobs=5",
                      "--first-job=77",
                      "--max-client-requests=6",
-                     "--collective-interface=wg0"}),
+                     "--collective-interface=wg0",
+                     "--share-weights-bytes=2G"}),
               OPTIONS_RUN)
         << error;
+    EXPECT_EQ(options.libsched.share_weights_bytes, (uint64_t)2 << 30);
     EXPECT_STREQ(options.libsched.collective_interface, "wg0");
     EXPECT_EQ(options.fd_in, 0);
     EXPECT_EQ(options.fd_out, 1);

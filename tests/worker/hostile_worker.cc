@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <libsched/device.h>
+
 #include "worker/channel.h"
 #include "worker/protocol.h"
 #include "worker/wire.h"
@@ -162,7 +164,13 @@ void lie_about_rank(const std::string &mode)
     else if (mode == "rank_results")
         for (int i = 0; i < 5000; i++)
             result(std::to_string(i), LIBSCHED_PARAMETER_STRING, "sixteen bytes...");
-    else if (mode == "rank_kept") {
+    else if (mode == "rank_load_id") {
+        const unsigned char id[LIBSCHED_COMMUNICATOR_ID_SIZE] = {};
+        wire_put_u32(&out, 0);
+        wire_put_u32(&out, 0);
+        wire_put(&out, id, sizeof(id));
+        send(EVENT_LOAD_ID, out);
+    } else if (mode == "rank_kept") {
         wire_put_u64(&out, 9);
         wire_put_u32(&out, 1);
         wire_put_u64(&out, 0);

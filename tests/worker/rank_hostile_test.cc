@@ -25,6 +25,7 @@ TEST(HostileRank, IsKilledAndReported)
         {"rank_gone", job},
         {"rank_id", told},
         {"rank_kept", told},
+        {"rank_load_id", "what others should load by, unasked"},
         {"rank_progress", told},
         {"rank_result_type", "neither a boolean, a number nor a string"},
         {"rank_result_name", "a result's name"},

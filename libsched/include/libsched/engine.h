@@ -46,6 +46,12 @@ typedef struct libsched_engine_open_args {
     struct libsched_device *device; /* NULL when prepare_only */
     uint32_t threads;               /* threads this worker may compute with (its cores) */
     bool prepare_only;              /* only prepare() will be called: load no weights */
+    /* Came later. Where n_ranks > 1: as many workers load this model at this time, each the whole
+     * of it, and have a communicator for that, until warmup() has returned: so that one of them may
+     * read it for all (weight_share() of libsched/device.h). An engine may leave it alone; one that
+     * uses it and fails is asked once more, without. */
+    struct libsched_device_communicator *communicator;
+    uint32_t rank, n_ranks;
 } libsched_engine_open_args;
 
 enum libsched_engine_flags {
