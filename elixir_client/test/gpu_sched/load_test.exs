@@ -202,6 +202,37 @@ defmodule GpuSched.LoadTest do
       assert point["limited"] =~ "100 requests were not sent"
     end
 
+    test "was busy while it was given no time" do
+      test = self()
+
+      for spin <- [true, false] do
+        # Held from before anything is due until all of it is over, as by a machine that does something
+        # else.
+        start = GpuSched.Admission.now() + 300 * @ms
+        tally = Tally.new(start, 100 * @ms, 3, nil)
+        target = {:call, fn _ -> {:ok, 1} end}
+        schedule = Schedule.new(:constant, 100, 1)
+
+        lane = %{
+          pool: {1},
+          start: start,
+          patience: 60_000 * @ms,
+          priority: :normal,
+          spin: spin,
+          max_in_flight: 100
+        }
+
+        pid = spawn_link(fn -> send(test, {:told, Lane.run(lane, target, tally, schedule)}) end)
+        true = :erlang.suspend_process(pid)
+        Process.send_after(self(), :over, div(tally.finish - GpuSched.Admission.now(), @ms) + 1)
+        assert_receive :over
+        true = :erlang.resume_process(pid)
+        assert_receive {:told, %{errors: errors, busy: busy}}
+        assert errors == %{}
+        assert busy > 0.9
+      end
+    end
+
     test "knows how busy it was itself" do
       # Behind all the time, and waiting most of it.
       # Unless the machine stood still nearly all of that time.

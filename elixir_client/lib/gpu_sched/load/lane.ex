@@ -134,14 +134,20 @@ defmodule GpuSched.Load.Lane do
     receive do
       message ->
         now = Admission.now()
-        s |> rested(since, now) |> answered(message, flying, now)
+        s |> rested(since, min(now, at)) |> answered(message, flying, now)
     after
-      sleep_ms(at - since, s.spin) -> {rested(s, since, Admission.now()), flying}
+      sleep_ms(at - since, s.spin) ->
+        {rested(s, since, min(Admission.now(), at + slack(s.spin))), flying}
     end
   end
 
-  defp rested(s, since, now) do
-    ns = min(now, s.tally.finish) - max(since, s.tally.start)
+  # Who comes back after it was due had no rest since then, but was given no time. Only a timer may be
+  # late where it does not spin.
+  defp slack(true), do: 0
+  defp slack(false), do: @early_ns
+
+  defp rested(s, since, until) do
+    ns = min(until, s.tally.finish) - max(since, s.tally.start)
     if ns > 0, do: %{s | idle: s.idle + ns}, else: s
   end
 
