@@ -372,6 +372,12 @@ defmodule GpuSched do
   def cancel(%Request{} = request), do: Async.cancel(request)
   def cancel(job) when is_binary(job), do: Jobs.cancel(job)
 
+  def cancel(other) do
+    raise ArgumentError,
+          "cancel takes what async answered, or the id of a job; got " <>
+            inspect(other, limit: 5, printable_limit: 80)
+  end
+
   @doc """
   Cancels a request begun with `stream_to/5`, by the reference that answered. Its receiver gets
   the error `:cancelled`, unless it was done already.

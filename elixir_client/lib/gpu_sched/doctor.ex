@@ -33,7 +33,7 @@ defmodule GpuSched.Doctor do
   | `:round_trip`, `:bandwidth` | what a call takes, and how fast what is large travels |
   """
 
-  alias GpuSched.Doctor.{Finding, Host, Network}
+  alias GpuSched.Doctor.{Finding, Handshake, Host, Network}
 
   @type finding :: %{
           check: atom,
@@ -53,7 +53,13 @@ defmodule GpuSched.Doctor do
   def examine({server, node}, opts) when is_atom(server) and is_atom(node),
     do: run(node, server, opts)
 
-  def examine(node, opts) when is_atom(node), do: run(node, nil, opts)
+  def examine(node, opts) when is_atom(node) and node != nil, do: run(node, nil, opts)
+
+  def examine(other, _opts) do
+    raise ArgumentError,
+          "the doctor looks at a node, as :\"gpu@10.0.0.2\" or {MyApp.Gpu, :\"gpu@10.0.0.2\"}; got " <>
+            inspect(other, limit: 5, printable_limit: 80)
+  end
 
   defp run(node, server, opts) do
     case way(node, opts) do
@@ -86,7 +92,8 @@ defmodule GpuSched.Doctor do
     ]
 
     with {:ok, found, findings} <- Network.reach(Atom.to_string(node), opts),
-         {:ok, findings} <- matches(node, found, findings) do
+         {:ok, findings} <- matches(node, found, findings),
+         {:ok, findings} <- alone(node, found, findings, opts[:timeout]) do
       connected? = Node.connect(node) == true
 
       case {connected?, GpuSched.Doctor.Node.given_twice(connected?)} do
@@ -107,6 +114,28 @@ defmodule GpuSched.Doctor do
       [] -> {:ok, findings}
       more -> {:error, Enum.map(findings, &Finding.soften/1) ++ more}
     end
+  end
+
+  # A node that is connected to has one connection for a name: who comes second takes the first one's
+  # place, the first comes back with its next call, and neither gets anything done.
+  defp alone(node, found, findings, timeout) do
+    case Handshake.ask(found.address, found.port, nil, timeout, node()) do
+      {:error, {:refused, "alive"}} ->
+        {:error, Enum.map(findings, &Finding.soften/1) ++ [twin(node)]}
+
+      _ ->
+        {:ok, findings}
+    end
+  end
+
+  defp twin(node) do
+    Finding.problem(
+      :names,
+      "#{node} is connected to a node called #{node()} already, as this one is called too",
+      "Start this one under another name; connecting would cut the other off. If that was this node, " <>
+        "before its network changed, then Node.connect(#{inspect(node)}) takes its place, and so does " <>
+        "every call."
+    )
   end
 
   defp unconnected(node) do

@@ -46,7 +46,8 @@ defmodule GpuSched.Load do
       seconds. There are at most 600 of them, as each takes 38 KB on each node;
     * `:within`, `:percentile` - the latency in ms that is to be held, and by how many percent; 99;
     * `:payload` - `:model` (the default) makes inputs from the model's description: words, and
-      numbers from 0 to 127 or 0.5 to 1, a dimension that varies being `:variable` (1); or inputs, a
+      numbers from 0 to 127 or 0.5 to 1, a dimension that varies being `:variable` (1), for those that have
+      to be there, or the first where none has; or inputs, a
       list of inputs, a function from a number to inputs, or `{:file, path}` with a map of inputs in
       JSON on each line. `:pool` of them (64), at most 64 MiB of those that are made, are made before
       the run and sent in turn;
@@ -74,7 +75,7 @@ defmodule GpuSched.Load do
 
   A `GpuSched.Load` with a point for each rate. A point is a map with string keys: `"offered"`,
   `"throughput"` (answers per second, counted when they came), `"sent"`, `"ok"`, `"failed"`, `"errors"`
-  (reason → how many), `"in_time"`, the `GpuSched.Load.Histogram`s, in ns, `"latency"` (of what was
+  (reason → how many), `"why"` (reason → the message of one of those), `"in_time"`, the `GpuSched.Load.Histogram`s, in ns, `"latency"` (of what was
   answered, from when it was due), `"service"` (from when it left), `"queue"`, `"compute"`,
   `"lateness"` (how late it left) and `"failed_after"`, and `"batch"`, in requests; `"windows"`, a list
   over time; `"stable"`, `"growing"` (more was sent than came to an end, so the latencies are only

@@ -187,7 +187,9 @@ defmodule GpuSched.Msgpack do
   def kind(term) when is_number(term), do: "a number"
   def kind(term) when is_list(term), do: "a list"
   def kind(term) when is_map(term), do: "a map"
-  def kind(_term), do: "a term that has no place in a message"
+  def kind(nil), do: "nil"
+  def kind(term) when is_atom(term), do: "an atom"
+  def kind(term) when is_binary(term), do: "a string"
 
   # "inputs.text[3]"
   @spec format_path(path) :: String.t()

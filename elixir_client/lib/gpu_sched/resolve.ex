@@ -17,6 +17,10 @@ defmodule GpuSched.Resolve do
   def server(pid) when is_pid(pid) and node(pid) == node(), do: local(pid, pid)
   def server(pid) when is_pid(pid), do: {:remote, node(pid), pid}
 
+  # What comes of a setting that is not there.
+  def server(nil), do: wrong(nil)
+  def server({nil, _node} = other), do: wrong(other)
+
   # Before {name, node}, which it looks like where the term is an atom.
   def server({:global, _term} = name), do: registered(name)
 
@@ -27,7 +31,10 @@ defmodule GpuSched.Resolve do
   def server({:via, module, _term} = name) when is_atom(module), do: registered(name)
   def server(name) when is_atom(name), do: registered(name)
 
-  def server(other) do
+  def server(other), do: wrong(other)
+
+  @spec wrong(term) :: no_return
+  defp wrong(other) do
     raise ArgumentError,
           "the first argument names a scheduler: a name, a pid or {name, node}; got " <>
             inspect(other, limit: 5, printable_limit: 80)

@@ -30,6 +30,8 @@ defmodule GpuSched.Web do
     * `:port` - 9464; 0 takes one that is free, see `port/1`;
     * `:ip` - the address to listen on, as a tuple; `{127, 0, 0, 1}`;
     * `:fresh_ms` - whoever asks for the page's numbers again so soon gets the last ones; 500.
+    * `:idle` - a connection on which nothing was asked for so many seconds is closed; 30. There are 64
+      at most;
     * `:hosts` - names by which it may be called, as strings, beside `localhost` and addresses; `[]`.
       A page on the web can have a name of its own point to this server, and would then read all that
       it shows (DNS rebinding); so a request for any other name is refused. A Prometheus that scrapes
@@ -57,13 +59,29 @@ defmodule GpuSched.Web do
     for {key, value} <- opts do
       ok? =
         case key do
-          :server -> true
-          :port -> is_integer(value) and value in 0..65_535
-          :ip -> is_tuple(value) and tuple_size(value) in [4, 8]
-          :fresh_ms -> is_integer(value) and value >= 0
-          :hosts -> is_list(value) and Enum.all?(value, &is_binary/1)
-          :name -> is_atom(value) or is_tuple(value)
-          _ -> GpuSched.Options.unknown!(key, [:server, :port, :ip, :hosts, :fresh_ms, :name])
+          :server ->
+            true
+
+          :port ->
+            is_integer(value) and value in 0..65_535
+
+          :ip ->
+            is_tuple(value) and tuple_size(value) in [4, 8]
+
+          :fresh_ms ->
+            is_integer(value) and value >= 0
+
+          :idle ->
+            is_integer(value) and value > 0
+
+          :hosts ->
+            is_list(value) and Enum.all?(value, &is_binary/1)
+
+          :name ->
+            is_atom(value) or is_tuple(value)
+
+          _ ->
+            GpuSched.Options.unknown!(key, [:server, :port, :ip, :hosts, :fresh_ms, :idle, :name])
         end
 
       unless ok?,
@@ -77,7 +95,7 @@ defmodule GpuSched.Web do
     unless opts[:server],
       do: raise(ArgumentError, "GpuSched.Web needs server:, the scheduler to show")
 
-    Keyword.merge([port: 9464, ip: {127, 0, 0, 1}, hosts: [], fresh_ms: 500], opts)
+    Keyword.merge([port: 9464, ip: {127, 0, 0, 1}, hosts: [], fresh_ms: 500, idle: 30], opts)
   end
 
   @impl true
@@ -113,6 +131,8 @@ defmodule GpuSched.Web do
     config = [
       port: opts[:port],
       bind_address: opts[:ip],
+      # Whoever does not take what was asked for is let go.
+      socket_type: {:ip_comm, [send_timeout: opts[:idle] * 1_000, send_timeout_close: true]},
       ipfamily: if(tuple_size(opts[:ip]) == 8, do: :inet6, else: :inet),
       server_name: ~c"gpu_sched",
       server_root: folder,
@@ -126,7 +146,7 @@ defmodule GpuSched.Web do
       max_body_size: 1_024,
       max_clients: 64,
       # So that nobody holds one of these for ever: in seconds.
-      keep_alive_timeout: 30,
+      keep_alive_timeout: opts[:idle],
       max_keep_alive_request: 1_000,
       gpu_sched: opts[:server],
       gpu_sched_cache: GpuSched.Web.Cache.new(opts[:fresh_ms]),

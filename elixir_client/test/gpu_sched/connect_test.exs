@@ -3,7 +3,7 @@ defmodule GpuSched.ConnectTest do
   # bin/gpu_sched, run as a laptop that has nothing but Elixir runs it.
   use ExUnit.Case, async: false
 
-  alias GpuSched.{ConnectScript, DnsServer, FakePort, HostNode, TestNode}
+  alias GpuSched.{ConnectScript, DnsServer, FakePort, HostNode, ToolsPath}
 
   if reason = ConnectScript.missing() || FakePort.missing(), do: @moduletag(skip: reason)
   @moduletag capture_log: true, tmp_dir: true, timeout: 120_000
@@ -310,6 +310,41 @@ defmodule GpuSched.ConnectTest do
     assert shown(output) == [inspect(host.node)]
   end
 
+  test "a cookie of odd characters is a cookie, and what is none is said to be none", %{
+    tmp_dir: tmp
+  } do
+    # Blanks, quotes, what a shell or printf would make something of, and a letter beyond ASCII.
+    cookie = ~S(-n a b'"$HOME`%s\*) <> "é"
+    host = host()
+    # Not by an argument, which could not begin with a hyphen.
+    true = HostNode.call(host, :erlang, :set_cookie, [String.to_atom(cookie)])
+    given = [{"RELEASE_COOKIE", cookie}]
+    assert {output, 0} = run(["connect", "#{host.node}"], show("host"), tmp, env: given)
+    assert shown(output) == [inspect(host.node)]
+
+    connect = fn text ->
+      file = Path.join(tmp, "cookie")
+      File.write!(file, text)
+      run(["connect", "--cookie-file", file, "#{host.node}"], show("host"), tmp)
+    end
+
+    assert {output, 0} = connect.(cookie <> " \n\n")
+    assert shown(output) == [inspect(host.node)]
+
+    for {text, part} <- [
+          {"", "cookie, is empty"},
+          {" \n", "cookie, is empty"},
+          {<<255, 254>>, "2 bytes that are not text"},
+          {String.duplicate("a", 256), "256 bytes, of at most 255 characters"},
+          {"日本", "characters that Erlang's handshake does not take"},
+          {"another", "the cookie is not that of #{host.node}"}
+        ] do
+      assert {output, 1} = connect.(text)
+      assert output =~ part
+      refute output =~ "**"
+    end
+  end
+
   test "what is in the environment does not lead it astray", %{tmp_dir: tmp} do
     host = host(host: "::1")
     file = HostNode.cookie_file(host, tmp)
@@ -424,13 +459,43 @@ defmodule GpuSched.ConnectTest do
     assert output =~ "works from where it is in a checkout"
   end
 
-  test "is POSIX sh" do
-    for shell <- ["dash", "bash", "busybox"], path = System.find_executable(shell) do
-      args = if shell == "busybox", do: ["sh"], else: []
-      args = if shell == "bash", do: ["--posix" | args], else: args
-      assert {_, 0} = System.cmd(path, args ++ ["-n", ConnectScript.path()])
+  # As far as a Linux machine can be made to look like a Mac: nothing is there but what POSIX and macOS
+  # have, and Elixir. There is no epmd either, which a hidden node does not need.
+  for shell <- [["dash"], ["bash", "--posix"], ["busybox", "sh"]],
+      path = System.find_executable(hd(shell)) do
+    test "#{Enum.join(shell, " ")} runs it, with what POSIX has and no epmd", %{tmp_dir: tmp} do
+      host = host()
+      file = HostNode.cookie_file(host, tmp)
+      tools = ToolsPath.posix(Path.join(tmp, "tools"), ~w(iex elixir erl))
+      options = [shell: [unquote(path) | unquote(tl(shell))], env: [{"PATH", tools}]]
+
+      typed = show("host") <> show(~s|:os.find_executable('timeout')|)
+      args = ["--cookie-file", file, "#{host.node}"]
+      assert {output, 0} = run(["connect" | args], typed, tmp, options)
+      assert shown(output) == [inspect(host.node), "false"]
+      assert {output, 0} = run(["doctor" | args], "", tmp, options)
+      assert output =~ "GpuSched on #{host.node} is up"
+      assert {output, 64} = run(["connect", "nobody@127.0.0.1" | args], "", tmp, options)
+      assert output =~ "one host at a time"
+    end
+  end
+
+  test "says which program is missing", %{tmp_dir: tmp} do
+    tools = ToolsPath.posix(Path.join(tmp, "tools"), [])
+    shell = [ConnectScript.shell()]
+
+    run = fn args, more ->
+      bin = ToolsPath.posix(Path.join(tmp, "tools"), more)
+      run(args, "", tmp, shell: shell, env: [{"PATH", bin}])
     end
 
-    refute TestNode.missing()
+    assert {output, 1} = run.(["connect", "h"], [])
+    assert output =~ "Elixir is not installed"
+    assert {output, 1} = run.(["connect", "--fly", "a"], ~w(iex elixir erl))
+    assert output =~ "fly is not installed"
+    File.write!(Path.join(tools, "fly"), "#!/bin/sh\n")
+    File.chmod!(Path.join(tools, "fly"), 0o755)
+    assert {output, 1} = run.(["connect", "--fly", "a"], ~w(iex elixir erl))
+    assert output =~ "jq is not installed"
   end
 end

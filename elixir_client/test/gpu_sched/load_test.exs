@@ -175,6 +175,7 @@ defmodule GpuSched.LoadTest do
                %{"queue_full" => 10, "RuntimeError" => 10, "error" => 10, "exit" => 10}
 
       assert point["failed_after"].count == 40
+      assert point["why"]["RuntimeError"] == "no"
     end
 
     test "says so where it could not keep to the schedule" do
@@ -195,7 +196,9 @@ defmodule GpuSched.LoadTest do
       assert %{behind: 100, overfull: 0, busy: 1.0, errors: %{not_sent: 100}} = told
 
       raw =
-        tally |> Tally.read() |> Map.merge(%{"behind" => 100, "overfull" => 0, "errors" => %{}})
+        tally
+        |> Tally.read()
+        |> Map.merge(%{"behind" => 100, "overfull" => 0, "errors" => %{}, "why" => %{}})
 
       point = Point.new(raw, [rate: 100], Options.check!(rate: 100, duration: 1_000))
       assert {point["sent"], point["failed"]} == {100, 100}
@@ -223,6 +226,8 @@ defmodule GpuSched.LoadTest do
         }
 
         pid = spawn_link(fn -> send(test, {:told, Lane.run(lane, target, tally, schedule)}) end)
+        # It sleeps by then.
+        until(fn -> Process.info(pid, :status) == {:status, :waiting} end)
         true = :erlang.suspend_process(pid)
         Process.send_after(self(), :over, div(tally.finish - GpuSched.Admission.now(), @ms) + 1)
         assert_receive :over
@@ -467,6 +472,35 @@ defmodule GpuSched.LoadTest do
       end
 
       assert pool == Payload.pool!(:model, 5, 2, 1, fn -> %{"inputs" => specs} end)
+
+      # Of those that stand for each other the first.
+      either = for name <- ["text", "ids"], do: %{"name" => name, "optional" => true}
+      either = Enum.map(either, &Map.merge(&1, %{"datatype" => "BYTES", "shape" => [-1]}))
+
+      assert {%{"text" => [_]} = one} =
+               Payload.pool!(:model, 1, 1, 1, fn -> %{"inputs" => either} end)
+
+      assert map_size(one) == 1
+    end
+
+    if reason = RealPort.minilm_missing(), do: @tag(skip: reason)
+
+    test "are taken by an encoder, which says what it does not take" do
+      models = [[name: "minilm", path: RealPort.minilm()]]
+      {server, _pid} = RealPort.start(models: models)
+      options = [rate: 10, arrivals: :constant, duration: 500]
+      point = point({server, "minilm"}, [payload: :model] ++ options)
+      assert {point["ok"], point["failed"], point["why"]} == {5, 0, %{}}
+
+      run = run({server, "minilm"}, [payload: [%{"txet" => ["a"]}]] ++ options)
+      [point] = run.points
+      assert %{"invalid_argument" => why} = point["why"]
+      assert why =~ "takes no such input"
+      assert Load.table(run) =~ "invalid_argument: " <> why
+      path = Path.join(System.tmp_dir!(), "gpu_sched-#{System.unique_integer([:positive])}.html")
+      on_exit(fn -> File.rm(path) end)
+      Load.report!(run, path)
+      assert File.read!(path) =~ "5 failed, invalid_argument: "
     end
 
     test "that are large are fewer" do
@@ -620,6 +654,7 @@ defmodule GpuSched.LoadTest do
             {"sent", -1},
             {"mode", html},
             {"errors", %{"x" => html}},
+            {"why", %{"x" => 1}},
             {"windows", [%{"at" => html}]},
             {"stable", html},
             {"throughput", nil}
@@ -639,6 +674,7 @@ defmodule GpuSched.LoadTest do
     test "is shown on a terminal without what one would obey" do
       run = sweep()
       point = %{hd(run.points) | "failed" => 1, "errors" => %{"a\e[2Jb" => 1}, "limited" => "c\e"}
+      point = %{point | "why" => %{"a\e[2Jb" => "d\e[2J\n"}}
       run = %{run | title: "evil\e]0;x\a", points: [point]}
       assert Load.table(run) =~ "evil\uFFFD]0"
       refute Load.table(run) =~ ~r/[\e\a]/
@@ -667,7 +703,14 @@ defmodule GpuSched.LoadTest do
       run = %{sweep() | title: "<b>Tom & Jerry</b>"}
       # Whatever comes to be in a run, nothing of it is read as part of the page.
       evil = "<script>alert(1)</script>"
-      point = %{hd(run.points) | "limited" => evil, "errors" => %{evil => 1}}
+
+      point = %{
+        hd(run.points)
+        | "limited" => evil,
+          "errors" => %{evil => 1},
+          "why" => %{evil => evil}
+      }
+
       run = %{run | points: [point | tl(run.points)], arrivals: evil, started_at: evil}
       Load.report!(run, path, against: sweep())
       html = File.read!(path)

@@ -53,6 +53,23 @@ defmodule GpuSched.RequestTest do
     end
   end
 
+  test "a setting that is not there is no name" do
+    for nothing <- [nil, {nil, :"gpu@10.0.0.2"}] do
+      assert_raise ArgumentError, ~r/names a scheduler.*got .*nil/, fn ->
+        GpuSched.infer(nothing, "echo", %{})
+      end
+    end
+
+    assert_raise ArgumentError, ~r/got nil/, fn -> GpuSched.cancel(nil) end
+    assert_raise ArgumentError, ~r/looks at a node.*got "gpu@/, fn -> GpuSched.doctor("gpu@a") end
+    assert_raise ArgumentError, ~r/got nil/, fn -> GpuSched.doctor(nil) end
+    {server, _pid} = start()
+    assert {:error, %Error{message: text}} = GpuSched.infer(server, nil, %{})
+    assert text =~ "nil where the name of a model belongs"
+    assert {:error, %Error{message: text}} = GpuSched.infer(server, "echo", nil)
+    assert text =~ "nil where a map from names to tensors belongs"
+  end
+
   test "without a scheduler of that name the error says so" do
     assert {:error, %Error{reason: :unavailable, message: text}} =
              GpuSched.infer(:nobody_here, "echo", %{})

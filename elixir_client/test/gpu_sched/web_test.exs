@@ -25,6 +25,11 @@ defmodule GpuSched.WebTest do
     answer
   end
 
+  defp connect(port) do
+    {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false])
+    socket
+  end
+
   # Waits for no answer, which may not come before the server has waited for more.
   defp rude(port, text) do
     {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false])
@@ -41,7 +46,7 @@ defmodule GpuSched.WebTest do
 
   defp get(port, path, method \\ "GET", host \\ "127.0.0.1") do
     answer = raw(port, "#{method} #{path} HTTP/1.1\r\nHost: #{host}\r\nConnection: close\r\n\r\n")
-    [head, body] = String.split(answer, "\r\n\r\n", parts: 2)
+    [head, body | _] = String.split(answer, "\r\n\r\n", parts: 2) ++ [""]
     ["HTTP/1.1 " <> status | headers] = String.split(head, "\r\n")
 
     headers =
@@ -115,6 +120,63 @@ defmodule GpuSched.WebTest do
       :ok = :gen_tcp.send(socket, "GET /" <> String.duplicate("x", 4_000))
       assert read_all(socket, "") =~ " 414 "
       assert {200, _, _} = get(port, "/metrics")
+    end
+
+    test "so many at a time, and none that says nothing for ever" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server, idle: 1)
+      ask = "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+      # Each asks once, and keeps its connection.
+      sockets =
+        for _ <- 1..64 do
+          socket = connect(port)
+          :ok = :gen_tcp.send(socket, ask)
+          assert {:ok, "HTTP/1.1 200" <> _} = :gen_tcp.recv(socket, 0)
+          socket
+        end
+
+      assert raw(port, ask) =~ "503"
+      # They are closed when they have said nothing for so long, and others come in.
+      for socket <- sockets, do: assert({:error, :closed} = :gen_tcp.recv(socket, 0, 60_000))
+      GpuSched.FakePort.until(fn -> match?({200, _, _}, get(port, "/metrics")) end)
+    end
+
+    test "a thousand requests on a connection, and then on another" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server)
+      socket = connect(port)
+      ask = "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+      answered =
+        Enum.take_while(1..1_100, fn _ ->
+          with :ok <- :gen_tcp.send(socket, ask),
+               {:ok, "HTTP/1.1 200" <> _} <- :gen_tcp.recv(socket, 0),
+               do: true,
+               else: ({:error, _closed} -> false)
+        end)
+
+      assert length(answered) in 999..1_001
+      assert {200, _, _} = get(port, "/metrics")
+    end
+
+    test "a browser that never reads is let go, and holds nobody up" do
+      {server, _pid} = RealPort.start()
+      port = web(server: server, idle: 1)
+
+      # It asks for more than fits between the two, and reads nothing of it.
+      deaf =
+        for _ <- 1..64 do
+          {:ok, socket} =
+            :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false, recbuf: 4_096])
+
+          ask = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+          :ok = :gen_tcp.send(socket, String.duplicate(ask, 600))
+          socket
+        end
+
+      GpuSched.FakePort.until(fn -> match?({200, _, _}, get(port, "/metrics")) end)
+      for socket <- deaf, do: :gen_tcp.close(socket)
     end
 
     test "nobody that calls it by a name that is not its own" do

@@ -21,14 +21,15 @@ defmodule GpuSched.ConnectScript do
   def shell, do: System.find_executable("dash") || "/bin/sh"
 
   # What it printed, and its exit code. `input` is typed into the shell. Options: :env, :prefix (a
-  # command to run it with), :home.
+  # command to run it with), :shell (a command that runs it), :home.
   def run(args, input \\ "", options \\ []) do
     home = Keyword.fetch!(options, :home)
     typed = Path.join(home, "typed-#{System.unique_integer([:positive])}")
     File.write!(typed, input)
 
     # System.cmd leaves standard input open, and iex waits for the end of it.
-    quoted = Enum.map_join([shell(), @script | args], " ", &quote_word/1)
+    shell = Keyword.get(options, :shell, [shell()])
+    quoted = Enum.map_join(shell ++ [@script | args], " ", &quote_word/1)
     command = "#{quoted} <#{quote_word(typed)} 2>&1"
     [program | before] = Keyword.get(options, :prefix, []) ++ ["/bin/sh", "-c", command]
     System.cmd(program, before, env: env(home, options), cd: home)

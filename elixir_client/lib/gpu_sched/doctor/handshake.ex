@@ -13,25 +13,26 @@ defmodule GpuSched.Doctor.Handshake do
 
   @type answer :: %{node: String.t(), cookie: :right | :wrong | :not_asked, own: tuple}
 
-  # `cookie` is nil where only the name is of interest.
-  @spec ask(:inet.ip_address(), :inet.port_number(), atom | nil, timeout) ::
+  # `cookie` is nil where only the name is of interest. `name` is what we call ourselves; nobody else
+  # has the one that is made up. To break off after the first answer changes nothing over there.
+  @spec ask(:inet.ip_address(), :inet.port_number(), atom | nil, timeout, node | nil) ::
           {:ok, answer} | {:error, term}
-  def ask(address, port, cookie, timeout) do
+  def ask(address, port, cookie, timeout, name \\ nil) do
     family = if tuple_size(address) == 8, do: [:inet6], else: [:inet]
     options = family ++ [:binary, packet: 2, active: false, nodelay: true]
 
     with {:ok, socket} <- :gen_tcp.connect(address, port, options, timeout) do
       try do
-        converse(socket, cookie, timeout)
+        converse(socket, cookie, timeout, name)
       after
         :gen_tcp.close(socket)
       end
     end
   end
 
-  defp converse(socket, cookie, timeout) do
+  defp converse(socket, cookie, timeout, name) do
     {:ok, {own, _port}} = :inet.sockname(socket)
-    name = "doctor-#{random(32)}@#{:inet.ntoa(own)}"
+    name = to_string(name || "doctor-#{random(32)}@#{:inet.ntoa(own)}")
     hello = <<?N, @flags::64, random(32)::32, byte_size(name)::16, name::binary>>
 
     with :ok <- :gen_tcp.send(socket, hello),
@@ -72,7 +73,13 @@ defmodule GpuSched.Doctor.Handshake do
   end
 
   # As the protocol has it; nothing here is kept secret by MD5.
-  defp digest(cookie, challenge), do: :erlang.md5("#{cookie}#{challenge}")
+  # A character of the cookie is a byte.
+  defp digest(cookie, challenge),
+    do: :erlang.md5([Atom.to_charlist(cookie), Integer.to_charlist(challenge)])
+
+  # Of what has others, every connection fails.
+  @spec usable?(atom) :: boolean
+  def usable?(cookie), do: cookie |> Atom.to_charlist() |> Enum.all?(&(&1 <= 255))
 
   defp random(bits), do: :rand.uniform(1 <<< bits) - 1
 end

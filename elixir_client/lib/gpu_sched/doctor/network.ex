@@ -30,9 +30,24 @@ defmodule GpuSched.Doctor.Network do
     {name, host} = Address.split(target)
     timeout = Keyword.get(opts, :timeout, @timeout)
 
-    case Address.all(host, opts[:dns], opts[:family], timeout) do
-      {:ok, addresses} -> first(addresses, name, host, opts, timeout, [])
+    with :ok <- usable(opts[:cookie]),
+         {:ok, addresses} <- Address.all(host, opts[:dns], opts[:family], timeout) do
+      first(addresses, name, host, opts, timeout, [])
+    else
       {:error, finding} -> {:error, [finding]}
+    end
+  end
+
+  defp usable(cookie) do
+    if cookie == nil or Handshake.usable?(cookie) do
+      :ok
+    else
+      {:error,
+       Finding.problem(
+         :cookie,
+         "the cookie has characters that Erlang's handshake does not take (above U+00FF)",
+         "Take letters, digits and signs of ASCII, on both sides."
+       )}
     end
   end
 

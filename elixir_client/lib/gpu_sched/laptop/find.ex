@@ -56,10 +56,25 @@ defmodule GpuSched.Laptop.Find do
          ]}
 
       cookie ->
-        # The folder is this user's alone.
-        File.write!(own, cookie)
-        {:ok, String.to_atom(cookie)}
+        # An atom has at most so many characters.
+        if String.valid?(cookie) and String.length(cookie) <= 255 do
+          # The folder is this user's alone.
+          File.write!(own, cookie)
+          {:ok, String.to_atom(cookie)}
+        else
+          {:error, [no_cookie(cookie)]}
+        end
     end
+  end
+
+  # Of what is in it nothing is said: it may be a secret all the same.
+  defp no_cookie(text) do
+    Finding.problem(
+      :cookie,
+      "what was given as the cookie is none: #{byte_size(text)} bytes" <>
+        if(String.valid?(text), do: ", of at most 255 characters", else: " that are not text"),
+      "Is it the right file? The host's cookie is what Node.get_cookie() says there."
+    )
   end
 
   defp read(path) do

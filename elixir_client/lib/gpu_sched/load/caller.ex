@@ -10,7 +10,7 @@ defmodule GpuSched.Load.Caller do
   @spec run(map, Sender.t(), Tally.t(), non_neg_integer) :: map
   def run(spec, sender, tally, number) do
     wait(spec.start - Admission.now())
-    loop(spec, sender, tally, number, %{errors: %{}, overfull: 0, behind: 0, busy: nil})
+    loop(spec, sender, tally, number, %{errors: %{}, why: %{}, overfull: 0, behind: 0, busy: nil})
   end
 
   defp wait(ns) when ns > 0, do: Process.sleep(div(ns + 999_999, 1_000_000))
@@ -40,7 +40,7 @@ defmodule GpuSched.Load.Caller do
 
       {:error, reason} ->
         if Tally.failed(tally, sent, now),
-          do: %{told | errors: Map.update(told.errors, reason, 1, &(&1 + 1))},
+          do: Sender.count(told, reason),
           else: told
     end
   end

@@ -146,6 +146,7 @@ defmodule GpuSched.Load.Files do
   defp merge(key, a, b) when key in ~w(offered sent ok failed throughput), do: a + b
   defp merge("in_time", a, b), do: a && b && a + b
   defp merge("errors", a, b), do: Map.merge(a, b, fn _reason, n, m -> n + m end)
+  defp merge("why", a, b), do: Map.merge(a || %{}, b || %{})
   defp merge("windows", a, b), do: Enum.zip_with(a, b, &merge_windows/2)
   defp merge("stable", a, b), do: a && b
   defp merge("growing", a, b), do: a || b

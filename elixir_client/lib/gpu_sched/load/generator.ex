@@ -94,8 +94,15 @@ defmodule GpuSched.Load.Generator do
         end)
       end)
 
+    why =
+      for %{why: why} <- told,
+          {reason, message} <- why,
+          into: %{},
+          do: {error_name(reason), message}
+
     %{
       "errors" => errors,
+      "why" => why,
       "overfull" => told |> Enum.map(& &1.overfull) |> Enum.sum(),
       "behind" => told |> Enum.map(& &1.behind) |> Enum.sum(),
       # The busiest of them.

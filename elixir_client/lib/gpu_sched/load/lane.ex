@@ -21,6 +21,7 @@ defmodule GpuSched.Load.Lane do
   # to take as well, which are older by however long it does something else.
   @type told :: %{
           errors: %{atom => pos_integer},
+          why: %{atom => String.t()},
           overfull: non_neg_integer,
           behind: non_neg_integer,
           busy: float | nil
@@ -45,7 +46,7 @@ defmodule GpuSched.Load.Lane do
       most: spec.max_in_flight,
       # In ns, of what is measured.
       idle: 0,
-      told: %{errors: %{}, overfull: 0, behind: 0, busy: nil}
+      told: %{errors: %{}, why: %{}, overfull: 0, behind: 0, busy: nil}
     }
 
     {s, flying} = next(s, schedule, 0, %{})
@@ -171,12 +172,9 @@ defmodule GpuSched.Load.Lane do
 
   defp failed(s, at, now, reason) do
     if Tally.failed(s.tally, at, now),
-      do: %{s | told: count(s.told, reason)},
+      do: %{s | told: Sender.count(s.told, reason)},
       else: s
   end
-
-  defp count(told, reason),
-    do: %{told | errors: Map.update(told.errors, reason, 1, &(&1 + 1))}
 
   # Nothing is sent any more. What has no answer when the patience is over counts as failed, as old
   # as it is by then.

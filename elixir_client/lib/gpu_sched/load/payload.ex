@@ -44,7 +44,7 @@ defmodule GpuSched.Load.Payload do
   end
 
   defp make(:model, n, variable, seed, describe) do
-    specs = for spec <- describe.()["inputs"], spec["optional"] != true, do: spec
+    specs = needed(describe.()["inputs"])
     bytes = specs |> Enum.map(&size(&1, variable)) |> Enum.sum()
     n = n |> min(div(@most_bytes, max(bytes, 1))) |> max(1)
     random = :rand.seed_s(:exsss, seed)
@@ -61,6 +61,15 @@ defmodule GpuSched.Load.Payload do
   defp make(map, _n, _variable, _seed, _describe) when is_map(map), do: [map]
 
   # ---- from the description of a model
+
+  # Where none has to be there they stand for each other, and the first is what people have (an encoder
+  # takes text, or ids).
+  defp needed(specs) do
+    case for spec <- specs, spec["optional"] != true, do: spec do
+      [] -> Enum.take(specs, 1)
+      needed -> needed
+    end
+  end
 
   defp inputs(specs, variable, random) do
     {pairs, random} =

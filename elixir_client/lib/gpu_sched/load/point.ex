@@ -26,6 +26,7 @@ defmodule GpuSched.Load.Point do
       "ok" => total(raw, "ok"),
       "failed" => total(raw, "failed"),
       "errors" => raw["errors"],
+      "why" => raw["why"],
       "throughput" => total(raw, "done") / seconds,
       "within_ms" => opts.within,
       "in_time" => opts.within && total(raw, "in_time"),

@@ -91,7 +91,27 @@ defmodule GpuSched.Load.Report do
 
   defp warnings(run) do
     broke = run.broke |> Table.broke() |> IO.iodata_to_binary() |> Svg.escape()
-    [if(run.broke, do: ["<p class=\"warn\">", broke, "</p>\n"], else: []), limited(run)]
+
+    [
+      if(run.broke, do: ["<p class=\"warn\">", broke, "</p>\n"], else: []),
+      failed(run),
+      limited(run)
+    ]
+  end
+
+  # Each reason once, in the words of the first.
+  defp failed(run) do
+    why = Enum.reduce(run.points, %{}, &Map.merge(&1["why"] || %{}, &2))
+
+    for {reason, message} <- Enum.sort(why) do
+      n = run.points |> Enum.map(&(&1["errors"][reason] || 0)) |> Enum.sum()
+
+      [
+        "<p class=\"warn\">",
+        Svg.escape("#{n} failed, #{reason}: #{Table.short(message)}"),
+        "</p>\n"
+      ]
+    end
   end
 
   defp limited(run) do

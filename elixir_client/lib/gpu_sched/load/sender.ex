@@ -14,7 +14,9 @@ defmodule GpuSched.Load.Sender do
           | {:async, GpuSched.server(), String.t(), keyword}
           | {:call, (term -> term)}
 
-  @type outcome :: {:ok, map} | {:error, atom}
+  # A reason, and where there is one the message.
+  @type failure :: atom | {atom, String.t()}
+  @type outcome :: {:ok, map} | {:error, failure}
 
   @spec new({:model, GpuSched.server(), String.t()} | {:call, fun}, keyword, tuple) ::
           {:ok, t} | {:error, Error.t()}
@@ -58,7 +60,7 @@ defmodule GpuSched.Load.Sender do
 
     case begun do
       {:ok, local} -> {:sent, local.ref, local}
-      {:error, error} -> {:answered, {:error, error.reason}}
+      {:error, error} -> {:answered, plain({:error, error})}
     end
   end
 
@@ -78,6 +80,14 @@ defmodule GpuSched.Load.Sender do
 
     {:sent, ref, pid}
   end
+
+  # Counts what failed, in a map that has the keys errors and why: of each reason one message is enough.
+  @spec count(map, failure) :: map
+  def count(told, {reason, message}),
+    do: count(%{told | why: Map.put_new(told.why, reason, message)}, reason)
+
+  def count(told, reason),
+    do: %{told | errors: Map.update(told.errors, reason, 1, &(&1 + 1))}
 
   # The key and the outcome of a message that came, if it is an answer.
   @spec key(term) :: {reference, term} | nil
@@ -141,8 +151,8 @@ defmodule GpuSched.Load.Sender do
   defp guarded(fun, inputs) do
     plain(fun.(inputs))
   rescue
-    error in Error -> {:error, error.reason}
-    error -> {:error, error.__struct__}
+    error in Error -> plain({:error, error})
+    error -> {:error, {error.__struct__, Exception.message(error)}}
   catch
     :exit, _reason -> {:error, :exit}
     :throw, _value -> {:error, :throw}
@@ -152,7 +162,7 @@ defmodule GpuSched.Load.Sender do
   defp plain({:ok, %{"batch" => _} = result}),
     do: {:ok, Map.take(result, ["batch", "queue_us", "compute_us"])}
 
-  defp plain({:error, %Error{reason: reason}}), do: {:error, reason}
+  defp plain({:error, %Error{reason: reason, message: message}}), do: {:error, {reason, message}}
   defp plain({:error, reason}) when is_atom(reason), do: {:error, reason}
   defp plain({:error, _reason}), do: {:error, :error}
   defp plain(:error), do: {:error, :error}

@@ -50,7 +50,8 @@ defmodule GpuSched.Load.Shape do
     "trace_ended" => {:maybe, :number},
     "generator_busy" => {:maybe, :number},
     "skew_ms" => {:maybe, :number},
-    "limited" => {:maybe, :text}
+    "limited" => {:maybe, :text},
+    "why" => {:maybe, {:map_of, :text}}
   }
 
   # What is wrong, in words, or nil.

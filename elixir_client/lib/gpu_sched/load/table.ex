@@ -95,7 +95,21 @@ defmodule GpuSched.Load.Table do
 
   defp errors(point) do
     list = for {reason, n} <- Enum.sort(point["errors"]), do: "#{n} #{reason}"
-    ["\nat ", number(point["offered"]), " failed: ", Enum.join(list, ", "), "\n"]
+    ["\nat ", number(point["offered"]), " failed: ", Enum.join(list, ", "), "\n", why(point)]
+  end
+
+  # In the words of one of them each.
+  defp why(point) do
+    for {reason, message} <- Enum.sort(point["why"] || %{}),
+        do: ["  ", reason, ": ", short(message), "\n"]
+  end
+
+  @longest 300
+
+  @spec short(String.t()) :: String.t()
+  def short(text) do
+    line = Printable.line(text)
+    if String.length(line) > @longest, do: String.slice(line, 0, @longest) <> " …", else: line
   end
 
   defp growing(point) do

@@ -174,6 +174,7 @@ defmodule GpuSched.Load.Tally do
 
   defp merge("windows", a, b), do: Enum.zip_with(a, b, &merge_window/2)
   defp merge("errors", a, b), do: Map.merge(a, b, fn _reason, n, m -> n + m end)
+  defp merge("why", a, b), do: Map.merge(a, b)
   defp merge(key, a, b) when key in ["busy", "skew"], do: max(a, b)
   defp merge(_key, %Histogram{} = a, %Histogram{} = b), do: Histogram.merge(a, b)
   defp merge(_key, a, b) when is_list(a) and is_list(b), do: a ++ b
