@@ -34,7 +34,7 @@ defmodule GpuSched.TopTest do
     assert between.models["noop"].answered == 10.0
     assert between.all.answered == 10.0
     assert between.models["noop"].p50_ms > 0
-    text = before |> GpuSched.Top.frame(now, 100) |> IO.iodata_to_binary()
+    text = before |> GpuSched.Top.frame(now, {100, 40}) |> IO.iodata_to_binary()
     assert text =~ "10.0/s answered"
     assert text =~ ~r/noop +ready +10.0 +0 +0 /
   end
@@ -46,9 +46,47 @@ defmodule GpuSched.TopTest do
     evil = "e\e[2Jvil\a"
     job = %{"job" => "1", "name" => evil, "state" => "running", "error" => nil, "message" => evil}
     now = Map.put(now, "jobs", [job])
-    text = now |> GpuSched.Top.frame(now, 100) |> IO.iodata_to_binary()
+    text = now |> GpuSched.Top.frame(now, {100, 40}) |> IO.iodata_to_binary()
     assert text =~ "1 e\uFFFD[2Jvil\uFFFD  running"
     refute text =~ ~r/[\e\a]/
+  end
+
+  test "fits a terminal of 80 columns and 24 rows, and has something of all" do
+    models = for n <- 1..9, do: [name: "a-model-with-a-long-name-#{n}", engine: "synthetic"]
+    {server, _pid} = RealPort.start(models: models, port_options: [cpu_devices: 6])
+    {:ok, _} = GpuSched.await_ready(server)
+    {:ok, now} = GpuSched.Snapshot.take(server)
+
+    jobs =
+      for n <- 1..5,
+          do: %{
+            "job" => "gpu@10.0.0.2/MyApp.Gpu/#{n}",
+            "name" => "gemm",
+            "state" => "running",
+            "devices" => ["cpu:0", "cpu:1"],
+            "done" => 5,
+            "total" => 10,
+            "message" => "loss 0.2258, 100.0 % right, and more that one would like to see"
+          }
+
+    clients = for n <- 1..20, do: %{"node" => "laptop#{n}@x", "in_flight" => 1, "processes" => 1}
+    now = Map.merge(now, %{"jobs" => jobs, "clients" => clients})
+    text = now |> GpuSched.Top.frame(now, {80, 24}) |> IO.iodata_to_binary()
+    lines = text |> String.trim_trailing() |> String.split("\n")
+    # One is left for what Enter does.
+    assert length(lines) <= 23
+    for head <- ~w(DEVICE MODEL JOB CLIENT), do: assert(text =~ ~r/^#{head} /m)
+    assert text =~ ~r/^and \d+ more$/m
+
+    # Nothing but what is told beside a job, at the end of its line, is wider.
+    for line <- lines, String.length(line) > 79, do: assert(line =~ "5/10")
+    assert text =~ ~r/^a-model-with.*REFUSED\/S$|REFUSED\/S$/m
+    assert text =~ "name-1"
+    assert text =~ "batch –"
+
+    # Where there is room all of it is shown.
+    wide = now |> GpuSched.Top.frame(now, {140, 80}) |> IO.iodata_to_binary()
+    assert wide =~ "RUNNING" and wide =~ "a-model-with-a-long-name-9" and wide =~ "laptop8@x"
   end
 
   if reason = TestNode.missing(), do: @tag(skip: reason)

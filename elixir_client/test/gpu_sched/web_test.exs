@@ -261,8 +261,8 @@ defmodule GpuSched.WebTest do
       end
 
       assert dom =~ ~r/answered [\d,.]+\/s/
-      assert dom =~ "<td>noop</td><td>ready</td>"
-      assert dom =~ "<td>cpu:0</td><td>up</td>" and dom =~ "<td>cpu:1</td>"
+      assert dom =~ ~s(<td>noop</td><td class="words">ready</td>)
+      assert dom =~ ~s(<td>cpu:0</td><td class="words">up</td>) and dom =~ "<td>cpu:1</td>"
       assert dom =~ "<td>#{node()}</td>"
       GpuSched.cancel(held)
     end

@@ -84,14 +84,16 @@ defmodule GpuSched.Load.Table do
     [
       for(point <- run.points, point["failed"] > 0, do: errors(point)),
       for(point <- run.points, point["growing"], do: growing(point)),
-      for(point <- run.points, point["limited"], do: limited(point)),
+      limited(for(point <- run.points, point["limited"], do: point)),
       for(point <- run.points, point["trace_ended"], do: ended(point)),
       for(point <- run.points, apart?(point, run), do: apart(point)),
       broke(run.broke),
-      if(run.knee, do: ["\nThe knee is at ", number(run.knee), ".\n"], else: []),
+      if(run.knee, do: ["\nThe knee is at ", number(run.knee), unit(run), ".\n"], else: []),
       searched(run.search)
     ]
   end
+
+  defp unit(run), do: if(closed?(run), do: " callers", else: "/s")
 
   defp errors(point) do
     list = for {reason, n} <- Enum.sort(point["errors"]), do: "#{n} #{reason}"
@@ -138,8 +140,17 @@ defmodule GpuSched.Load.Table do
   def broke(nil), do: []
   def broke(broke), do: ["\nIt ended at ", number(broke["offered"]), ": ", broke["error"], "\n"]
 
-  defp limited(point),
-    do: ["\nat ", number(point["offered"]), " the generator decided: ", point["limited"], "\n"]
+  defp limited([]), do: []
+
+  defp limited(points) do
+    loads = Enum.map_join(points, ", ", &number(&1["offered"]))
+
+    [
+      "\nat #{loads} the generator decided",
+      if(length(points) > 1, do: ", at the last of them because", else: ":"),
+      [" ", List.last(points)["limited"], "\n"]
+    ]
+  end
 
   defp searched(nil), do: []
 
@@ -158,7 +169,7 @@ defmodule GpuSched.Load.Table do
   defp fails(%{"fails_at" => nil}), do: "; nothing higher was tried"
   defp fails(%{"fails_at" => rate}), do: ["; ", number(rate), "/s do not"]
 
-  # Columns as wide as they have to be, to the right but for the last.
+  # Columns as wide as they have to be, to the right but for the last, which has words.
   @spec grid([[String.t()]]) :: iodata
   def grid(rows) do
     rows = for row <- rows, do: Enum.map(row, &Printable.line/1)
@@ -169,8 +180,9 @@ defmodule GpuSched.Load.Table do
       |> Enum.map(fn column -> column |> Enum.map(&String.length/1) |> Enum.max() end)
 
     for row <- rows do
-      cells = for {cell, width} <- Enum.zip(row, widths), do: String.pad_leading(cell, width)
-      [cells |> Enum.join("  ") |> String.trim_trailing(), "\n"]
+      {numbers, [words]} = row |> Enum.zip(widths) |> Enum.split(-1)
+      cells = for {cell, width} <- numbers, do: String.pad_leading(cell, width)
+      [(cells ++ [elem(words, 0)]) |> Enum.join("  ") |> String.trim_trailing(), "\n"]
     end
   end
 
