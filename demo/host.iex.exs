@@ -13,5 +13,6 @@ This is the host, #{node()}. The scheduler runs under supervision; try
     GpuSched.await_ready(GpuSched)
     GpuSched.infer(GpuSched, "minilm", %{"text" => ["hello", "world"]})
 
-or open a laptop beside it: ./dev laptop in another terminal.
+or open a laptop beside it, in another terminal: ./dev laptop is a node without our code, and ./dev connect
+one that gets it from here.
 """)

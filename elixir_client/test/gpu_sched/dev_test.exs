@@ -25,7 +25,10 @@ defmodule GpuSched.DevTest do
       root = Path.join(tmp, "checkout")
       File.mkdir_p!(Path.join(root, "elixir_client/_build/dev/lib/gpu_sched"))
       File.cp!(Path.join(@root, "dev"), Path.join(root, "dev"))
-      for name <- ~w(demo tools), do: File.ln_s!(Path.join(@root, name), Path.join(root, name))
+
+      for name <- ~w(demo tools elixir_client/bin elixir_client/lib),
+          do: File.ln_s!(Path.join(@root, name), Path.join(root, name))
+
       ebin = Application.app_dir(:gpu_sched, "ebin")
       File.ln_s!(ebin, Path.join(root, "elixir_client/_build/dev/lib/gpu_sched/ebin"))
       port = Path.join(root, "build/port")
@@ -129,6 +132,13 @@ defmodule GpuSched.DevTest do
 
     assert {output, 3} = read_to_end(laptop)
     assert output =~ ~r/it is \{:"gpu-\d+@127.0.0.1", false\}/
+
+    connected = shell(["connect"], context)
+    read_until(connected, "connected to gpu-")
+    Port.command(connected, ~s|IO.puts(["it ", "is ", inspect(Code.ensure_loaded?(GpuSched))])\n|)
+    read_until(connected, "it is true")
+    Port.command(connected, "System.halt(4)\n")
+    assert {_output, 4} = read_to_end(connected)
     Port.command(host, "System.stop()\n")
     assert {_output, 0} = read_to_end(host)
   end

@@ -83,7 +83,7 @@ defmodule GpuSched.Load.Table do
   defp notes(run) do
     [
       for(point <- run.points, point["failed"] > 0, do: errors(point)),
-      for(point <- run.points, point["growing"], do: growing(point)),
+      growing(for(point <- run.points, point["growing"], do: point)),
       limited(for(point <- run.points, point["limited"], do: point)),
       for(point <- run.points, point["trace_ended"], do: ended(point)),
       for(point <- run.points, apart?(point, run), do: apart(point)),
@@ -114,10 +114,14 @@ defmodule GpuSched.Load.Table do
     if String.length(line) > @longest, do: String.slice(line, 0, @longest) <> " …", else: line
   end
 
-  defp growing(point) do
+  defp growing([]), do: []
+
+  defp growing(points) do
     more = "more was sent than answered all the time: latencies are those of so short a run\n"
-    ["\nat ", number(point["offered"]), " ", more]
+    ["\nat ", loads(points), " ", more]
   end
+
+  defp loads(points), do: Enum.map_join(points, ", ", &number(&1["offered"]))
 
   defp ended(point) do
     seconds = number(point["trace_ended"])
@@ -143,10 +147,8 @@ defmodule GpuSched.Load.Table do
   defp limited([]), do: []
 
   defp limited(points) do
-    loads = Enum.map_join(points, ", ", &number(&1["offered"]))
-
     [
-      "\nat #{loads} the generator decided",
+      "\nat #{loads(points)} the generator decided",
       if(length(points) > 1, do: ", at the last of them because", else: ":"),
       [" ", List.last(points)["limited"], "\n"]
     ]
