@@ -240,7 +240,7 @@ static int embed_chunk(libsched_program_rank *rank, libsched_error *err)
     const uint64_t left = rank->data.n - first;
     const uint32_t n = left < CHUNK ? (uint32_t)left : CHUNK;
     float *out = rank->embeddings + first * rank->width;
-    struct embedder_text texts[CHUNK];
+    struct embedder_text texts[CHUNK] = {0};
     uint32_t which;
     int status;
 
