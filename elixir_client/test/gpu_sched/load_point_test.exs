@@ -91,6 +91,15 @@ defmodule GpuSched.LoadPointTest do
       assert row_of(point) =~ ">1.0"
     end
 
+    test "have their knee where the wall begins" do
+      # It answers 500 a second.
+      rates = [100, 200, 300, 400, 480, 600, 800]
+      assert Knee.find(for rate <- rates, do: loaded(rate)) == 480
+      # There is none where nothing bends, and none of two points.
+      assert Knee.find(for rate <- [100, 200, 300, 400], do: loaded(rate)) == nil
+      assert Knee.find(for rate <- [100, 800], do: loaded(rate)) == nil
+    end
+
     test "leave out of the knee what mostly failed" do
       served = for rate <- [100, 200, 300, 400], do: loaded(rate)
       refused = point(queue(900, 10, @ms, &(rem(&1, 2) == 0)), 10, rate: 900)

@@ -242,6 +242,21 @@ defmodule GpuSched.MetricsTest do
     Enum.find(devices, &(&1["name"] == "cpu:0"))["model"]
   end
 
+  test "the documentation has all of them, and no others" do
+    {:docs_v1, _, _, _, %{"en" => text}, _, _} = Code.fetch_docs(GpuSched.Metrics)
+    told = for [name] <- Regex.scan(~r/(?:nv|gpu_sched)_[a-z_]+/, text), uniq: true, do: name
+
+    # Written out in the source, wherever they come from.
+    source = File.read!("lib/gpu_sched/metrics.ex") |> String.split(~s(  """\n)) |> Enum.drop(2)
+
+    written =
+      for [_, name] <- Regex.scan(~r/"((?:nv|gpu_sched)_[a-z_]+)"/, Enum.join(source)),
+          uniq: true,
+          do: name
+
+    assert Enum.sort(told -- ["gpu_sched_"]) == Enum.sort(written)
+  end
+
   test "a scheduler that is not there is an error" do
     assert {:error, %GpuSched.Error{reason: :unavailable}} = Metrics.text(:nobody)
     assert {:error, %GpuSched.Error{reason: :unavailable}} = Snapshot.take(:nobody)

@@ -226,5 +226,20 @@ defmodule GpuSched.OptionalTest do
       assert_receive {:telemetry, [:gpu_sched, :job, :state], %{count: 1},
                       %{job: ^job, state: "ended", error: %{reason: :engine_failed}}}
     end
+
+    test "the documentation has every event" do
+      {:docs_v1, _, _, _, %{"en" => text}, _, _} = Code.fetch_docs(GpuSched.Telemetry)
+      event = ~r/\[:gpu_sched, :[a-z_]+, :[a-z_]+\]/
+      told = for [event] <- Regex.scan(event, text), uniq: true, do: event
+
+      emitted =
+        for path <- Path.wildcard("lib/**/*.ex"),
+            source = path |> File.read!() |> String.replace(~r/@moduledoc \"\"\".*?\"\"\"/s, ""),
+            [event] <- Regex.scan(event, source),
+            uniq: true,
+            do: event
+
+      assert Enum.sort(told) == Enum.sort(emitted)
+    end
   end
 end

@@ -108,6 +108,65 @@ defmodule GpuSched.UnrestTest do
     assert {:message_queue_len, 0} = Process.info(self(), :message_queue_len)
   end
 
+  if reason = RealPort.minilm_missing(), do: @tag(skip: reason)
+
+  test "what makes no sense is refused in words, and everybody else is answered" do
+    {server, _pid} = RealPort.start(models: [[name: "minilm", path: RealPort.minilm()]])
+    {:ok, _} = GpuSched.await_ready(server)
+    {_peer, client} = TestNode.client()
+    infer = fn inputs -> GpuSched.infer(server, "minilm", inputs, timeout: 60_000) end
+    ids = fn tensor -> %{"input_ids" => Map.merge(%{"datatype" => "INT64"}, tensor)} end
+
+    for {inputs, part} <- [
+          {%{}, ~s(either "text" or "input_ids", got neither)},
+          {["a"], "a list where a map from names to tensors belongs"},
+          {%{"text" => nil}, "inputs.text: nil"},
+          {%{"text" => ["a", 1]}, "inputs.text[1]: an integer"},
+          {%{"text" => [["a"], ["b"]]}, "has shape [2, 1]"},
+          {%{"text" => [<<255>>]}, "not UTF-8 at byte 0"},
+          {%{"text" => ["a"], "input_ids" => [[1]]}, "got both"},
+          {%{"input_ids" => [[1, 2], [3]]}, "1 elements, the rows before have 2"},
+          {%{"input_ids" => [[-5]]}, "id -5 in row 0, column 0"},
+          {ids.(%{"shape" => [2, 3], "data" => <<0::64>>}), "its shape takes 48"},
+          {ids.(%{"shape" => [-2, 3], "data" => ""}), "not a list of sizes"},
+          {ids.(%{"shape" => [1_000_000_000_000_000_000_000], "data" => ""}),
+           "not a list of sizes"},
+          {ids.(%{"shape" => [4_294_967_296, 4_294_967_296], "data" => ""}), "too many elements"},
+          {ids.(%{"datatype" => "FLOAT", "shape" => [1], "data" => "a"}), ~s("FLOAT" is none)},
+          {%{"text" => self()}, "inputs.text: this cannot be sent: a pid"},
+          {%{"txet" => ["a"]}, "takes no such input"}
+        ] do
+      assert {:error, %Error{reason: :invalid_argument, message: text}} = infer.(inputs)
+      assert text =~ part
+      # The same from elsewhere.
+      args = [{server, node()}, "minilm", inputs, [timeout: 60_000]]
+      there = :erpc.call(client, GpuSched, :infer, args)
+      assert {:error, %Error{reason: :invalid_argument, message: ^text}} = there
+    end
+
+    for model <- ["minilmm", "модель\n", "\e[2J"] do
+      assert {:error, %Error{reason: :unknown_model}} = GpuSched.infer(server, model, %{})
+    end
+
+    for model <- ["", String.duplicate("x", 100_000)] do
+      assert {:error, %Error{message: text}} = GpuSched.infer(server, model, %{})
+      assert text =~ "1 to 63 are possible"
+    end
+
+    for timeout <- [-5, 1.5, nil, :never, 10_000_000_000_000_000_000_000] do
+      assert_raise ArgumentError, ~r/:timeout takes milliseconds/, fn ->
+        GpuSched.infer(server, "minilm", %{}, timeout: timeout)
+      end
+    end
+
+    # What looks odd and is none of that.
+    odd = ["", "日本語 👩‍👩‍👧‍👦 \0 é", String.duplicate("a ", 500_000)]
+    assert {:ok, %{"outputs" => outputs}} = infer.(%{"text" => odd})
+    assert outputs["embedding"]["shape"] == [3, 384]
+    assert {:ok, %{"outputs" => outputs}} = infer.(%{"text" => []})
+    assert outputs["embedding"]["shape"] == [0, 384]
+  end
+
   if reason = RealPort.missing(), do: @tag(skip: reason)
 
   test "ten thousand processes on a laptop are answered or refused, each of them" do
