@@ -3,7 +3,7 @@ defmodule GpuSched.ConnectTest do
   # bin/gpu_sched, run as a laptop that has nothing but Elixir runs it.
   use ExUnit.Case, async: false
 
-  alias GpuSched.{ConnectScript, DnsServer, FakePort, HostNode, ToolsPath}
+  alias GpuSched.{ConnectScript, DnsServer, FakePort, HostNode, TestNode, ToolsPath}
 
   if reason = ConnectScript.missing() || FakePort.missing(), do: @moduletag(skip: reason)
   @moduletag capture_log: true, tmp_dir: true, timeout: 120_000
@@ -434,6 +434,37 @@ defmodule GpuSched.ConnectTest do
     assert output =~ "GpuSched on #{host.node} is up"
     assert output =~ ~r/round trip \d+\.\d\d ms/
     assert output =~ ~r/bandwidth \d+\.\d MB/
+  end
+
+  unless File.exists?("/usr/bin/python3"),
+    do: @tag(skip: "no /usr/bin/python3 to make a terminal")
+
+  test "its terminal is closed, and nothing goes on or is left", %{tmp_dir: tmp} do
+    host = host()
+    file = HostNode.cookie_file(host, tmp)
+    home = Path.join(tmp, "home")
+    File.mkdir_p!(home)
+
+    # Waits for the prompt, and then ends, and the terminal with it.
+    terminal = """
+    import os, pty, sys
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp(sys.argv[1], sys.argv[1:])
+    seen = b""
+    while b"iex(" not in seen:
+        seen += os.read(terminal, 65536)
+    children = open(f"/proc/{pid}/task/{pid}/children").read()
+    print(pid, children)
+    """
+
+    command = [ConnectScript.shell(), ConnectScript.path(), "connect", "--cookie-file", file]
+    options = [env: [{"TERM", "xterm"} | ConnectScript.env(home)], cd: home]
+    args = ["-c", terminal | command] ++ ["#{host.node}"]
+    {output, 0} = System.cmd("/usr/bin/python3", args, options)
+    assert [_script, _iex] = pids = output |> String.split() |> Enum.map(&String.to_integer/1)
+    for pid <- pids, do: FakePort.until(fn -> TestNode.gone?(pid) end)
+    assert Path.wildcard(Path.join(home, "gpu_sched.*")) == []
   end
 
   test "works through a link, and says where it belongs when it was copied", %{tmp_dir: tmp} do

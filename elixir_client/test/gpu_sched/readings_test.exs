@@ -103,7 +103,7 @@ defmodule GpuSched.ReadingsTest do
   test "are drawn in a terminal", %{tmp_dir: folder} do
     {server, _pid} = FakeGpus.start(folder, @shown)
     {:ok, now} = Snapshot.take(server)
-    text = now |> Top.frame(now, 140) |> IO.iodata_to_binary()
+    text = now |> Top.frame(now, {140, 80}) |> IO.iodata_to_binary()
     assert text =~ ~r/^GPU +COMPUTES +MEMORY GiB +TEMP +POWER W +NVLINKS +ERRORS/m
 
     assert text =~
@@ -117,7 +117,7 @@ defmodule GpuSched.ReadingsTest do
     gpu = Map.put(gpu, "state", "down")
     now = Map.put(now, "devices", [cpu, Map.put(gpu, "readings", gone)])
 
-    assert now |> Top.frame(now, 140) |> IO.iodata_to_binary() =~
+    assert now |> Top.frame(now, {140, 80}) |> IO.iodata_to_binary() =~
              ~r/^gpu:0 +2 \(Xid 79\) +no driver$/m
   end
 
@@ -127,7 +127,7 @@ defmodule GpuSched.ReadingsTest do
 
     # Where there are, their plugin is not.
     {:ok, now} = Snapshot.take(server)
-    refute now |> Top.frame(now, 140) |> IO.iodata_to_binary() =~ "NVLINKS"
+    refute now |> Top.frame(now, {140, 80}) |> IO.iodata_to_binary() =~ "NVLINKS"
     {:ok, text} = Metrics.text(server)
     refute IO.iodata_to_binary(text) =~ "nv_gpu_utilization{"
   end

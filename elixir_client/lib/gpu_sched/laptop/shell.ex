@@ -49,7 +49,7 @@ defmodule GpuSched.Laptop.Shell do
     end
   end
 
-  # The cookie's file is not needed any more.
+  # Nothing of the folder is needed any more: iex has read its own file, which is where this is called.
   defp read(folder) do
     [_proto, node, address, own] = folder |> Path.join("found") |> File.read!() |> String.split()
     {:ok, address} = Address.parse(address)
@@ -61,7 +61,7 @@ defmodule GpuSched.Laptop.Shell do
         {:error, _posix} -> nil
       end
 
-    _ = File.rm(path)
+    _ = File.rm_rf(folder)
     %{node: node, address: address, own: own, cookie: cookie}
   end
 
