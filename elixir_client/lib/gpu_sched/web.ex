@@ -29,9 +29,9 @@ defmodule GpuSched.Web do
     * `:server` - the scheduler, as the first argument of `GpuSched.infer/4`; required;
     * `:port` - 9464; 0 takes one that is free, see `port/1`;
     * `:ip` - the address to listen on, as a tuple; `{127, 0, 0, 1}`;
-    * `:fresh_ms` - whoever asks for the page's numbers again so soon gets the last ones; 500.
-    * `:idle` - a connection on which nothing was asked for so many seconds is closed; 30. There are 64
-      at most;
+    * `:fresh_ms` - whoever asks for the page's numbers again so soon gets the last ones; 500;
+    * `:idle` - a connection on which nothing was asked, or what was asked for was not read, for so many
+      seconds is closed; 30. There are 64 at most;
     * `:hosts` - names by which it may be called, as strings, beside `localhost` and addresses; `[]`.
       A page on the web can have a name of its own point to this server, and would then read all that
       it shows (DNS rebinding); so a request for any other name is refused. A Prometheus that scrapes
