@@ -53,7 +53,14 @@ defmodule GpuSched.LoadToolTest do
   defp near?(a, b, share, more), do: abs(a - b) <= max(share * b, more)
 
   defp ours(port) do
-    options = [concurrency: @callers, duration: 2_000, warmup: 200, payload: [%{}], progress: false]
+    options = [
+      concurrency: @callers,
+      duration: 2_000,
+      warmup: 200,
+      payload: [%{}],
+      progress: false
+    ]
+
     [point] = Load.run(HttpTarget.ask(port), options).points
     assert point["failed"] == 0
     measured = for {percent, _ms} <- @levels, do: {percent, Load.percentile_ms(point, percent)}
