@@ -100,8 +100,7 @@ int cuda_upload(libsched_device *base, libsched_device_buffer *buffer, uint64_t 
     if (status == LIBSCHED_OK)
         status = check_rows(buffer, first_row, rows, err);
     if (status == LIBSCHED_OK && rows > 0)
-        status = cuda_stage_upload(device, &buffer->span, first_row * row, rows * row,
-                                   cuda_fill_copy, source, err);
+        status = cuda_copy_in(device, &buffer->span, first_row * row, rows * row, source, err);
     return status;
 }
 
@@ -115,7 +114,7 @@ int cuda_download(libsched_device *base, const libsched_device_buffer *buffer, u
     if (status == LIBSCHED_OK)
         status = check_rows(buffer, first_row, rows, err);
     if (status == LIBSCHED_OK && rows > 0)
-        status = cuda_stage_download(device, cuda_span_of_buffer(buffer), first_row * row,
-                                     rows * row, target, err);
+        status = cuda_copy_out(device, cuda_span_of_buffer(buffer), first_row * row, rows * row,
+                               target, err);
     return status;
 }

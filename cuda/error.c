@@ -3,6 +3,7 @@
  * What an error of CUDA means to the scheduler: whether the request, the device or the whole
  * machine is at fault, and whether the process has to end.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -137,6 +138,19 @@ int cuda_give_up(struct cuda_device *device, const char *why, libsched_error *er
         snprintf(device->lost_by, sizeof(device->lost_by), "%s", why);
     }
     return lost(device, err);
+}
+
+void cuda_note(const struct cuda_device *device, const char *format, ...)
+{
+    char text[LIBSCHED_MESSAGE_SIZE];
+    va_list args;
+
+    if (device->note == NULL)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    device->note(device->note_context, text);
 }
 
 int cuda_enter(struct cuda_device *device, libsched_error *err)

@@ -35,6 +35,8 @@ struct cuda_lane {
     uint64_t waited[CUDA_STREAMS]; /* what it has waited for on the others */
     cudaEvent_t mark;              /* for the others to wait for */
     cudaEvent_t end;               /* for the host to wait for */
+    uint64_t direct;               /* of the last copy that goes straight from or to the caller's
+                                    * memory */
 };
 
 /* A piece of pinned memory that a copy uses. */
@@ -72,6 +74,18 @@ struct cuda_dropped {
     libsched_error why;
 };
 
+/* Memory of the host that was told of (pinned.c). */
+struct cuda_range {
+    struct cuda_range *next;
+    unsigned char *memory;
+    uint64_t size;
+    bool read_only;
+    bool refused;          /* no more of it is pinned */
+    unsigned char *pinned; /* for each chunk of CUDA_PINNED_CHUNK, whether it is */
+};
+
+#define CUDA_PINNED_CHUNK (UINT64_C(16) << 20)
+
 struct cuda_plan;
 
 /* NVML's, of the thread that reads it (readings.c). */
@@ -93,6 +107,11 @@ struct cuda_device {
     cudaMemPool_t pool;
     struct cuda_lane lanes[CUDA_STREAMS];
     struct cuda_ring uploads, downloads;
+    struct cuda_range *ranges;
+    uint64_t pinned_bytes, pinned_limit; /* of ranges, and the most that may be */
+    bool said_limit, said_refused;
+    void (*note)(void *context, const char *text); /* NULL: nobody listens */
+    void *note_context;
     struct cuda_mark marks[CUDA_MARKS]; /* mark n is marks[n % CUDA_MARKS] */
     uint64_t last_mark, reached;        /* the last that was made, and that is known to be over */
     struct cuda_dropped dropped;
@@ -169,6 +188,9 @@ int cuda_give_up(struct cuda_device *device, const char *why, libsched_error *er
 /* Whether the process has to end after this error. */
 bool cuda_is_sticky(int code);
 
+/* Tells people. */
+void cuda_note(const struct cuda_device *device, const char *format, ...) LIBSCHED_PRINTF(2, 3);
+
 /* ------------------------------------------------------------------------------------- order.c */
 
 #define CUDA_WORK_SPANS 8u
@@ -241,11 +263,28 @@ void cuda_stage_finish_until(struct cuda_device *device, uint64_t uploads, uint6
 /* All copies have ended: delivers what was downloaded, or with `drop` forgets it. */
 void cuda_stage_finish(struct cuda_device *device, bool drop);
 
+/* ------------------------------------------------------------------------------------ pinned.c */
+
+void cuda_pinned_open(struct cuda_device *device);
+void cuda_pinned_close(struct cuda_device *device);
+int cuda_host_register(libsched_device *device, const libsched_device_host_args *args,
+                       libsched_error *err);
+void cuda_host_unregister(libsched_device *device, const void *memory);
+/* Copies from and to memory of the caller's: straight, as far as it is pinned, else through the
+ * rings. */
+int cuda_copy_in(struct cuda_device *device, struct cuda_span *span, uint64_t offset, uint64_t size,
+                 const void *source, libsched_error *err);
+int cuda_copy_out(struct cuda_device *device, struct cuda_span *span, uint64_t offset,
+                  uint64_t size, void *target, libsched_error *err);
+
 /* -------------------------------------------------------------------------------------- wait.c */
 
 /* Waits on the host for an event, of whose stream this is. */
 int cuda_wait(struct cuda_device *device, cudaEvent_t event, libsched_error *err);
 int cuda_synchronize(libsched_device *device, libsched_error *err);
+/* After a failure to wait: what goes straight to the caller's memory is over when it returns, or
+ * the device is lost. */
+int cuda_settle(struct cuda_device *device, libsched_error *err);
 uint64_t cuda_now(void);
 
 /* -------------------------------------------------------------------------------------- mark.c */

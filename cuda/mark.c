@@ -131,8 +131,15 @@ int cuda_reached(libsched_device *base, uint64_t number, bool wait, libsched_err
         first = device->failure;
         device->failure.status = LIBSCHED_OK;
     }
-    if (first.status != LIBSCHED_OK)
+    if (first.status != LIBSCHED_OK) {
+        if (cuda_settle(device, &other) != LIBSCHED_OK) {
+            cuda_stage_finish(device, true);
+            if (err != NULL)
+                *err = other;
+            return other.status;
+        }
         cuda_marks_drop(device, number, &first);
+    }
     device->reached = number;
     cuda_stage_finish_until(device, mark->uploads, mark->downloads, first.status != LIBSCHED_OK);
     if (first.status != LIBSCHED_OK && err != NULL)

@@ -130,6 +130,7 @@ void cuda_close(libsched_device *base)
     cuda_products_close(device);
     if (usable && device->lanes[CUDA_COMPUTE].stream != NULL)
         (void)cuda_synchronize(base, NULL);
+    cuda_pinned_close(device);
     cuda_ring_close(device, &device->uploads);
     cuda_ring_close(device, &device->downloads);
     cuda_marks_close(device);
@@ -180,6 +181,12 @@ int cuda_open(libsched_device **out, const libsched_device_open_args *args, libs
     device->base.driver = libsched_device_entry(LIBSCHED_DEVICE_ABI);
     device->threads = args->threads;
     device->ordinal = -1;
+    if (args->struct_size >=
+        offsetof(libsched_device_open_args, note_context) + sizeof(args->note_context)) {
+        device->note = args->note;
+        device->note_context = args->note_context;
+    }
+    cuda_pinned_open(device);
     status = open_parts(device, args, err);
     if (status != LIBSCHED_OK) {
         cuda_close(&device->base);

@@ -41,6 +41,8 @@ const libsched_device_driver *libsched_device_entry(uint32_t abi)
         .reached = cuda_reached,
         .communicator_calls = cuda_communicator_calls,
         .weight_share = cuda_weight_share,
+        .host_register = cuda_host_register,
+        .host_unregister = cuda_host_unregister,
     };
 
     return abi == LIBSCHED_DEVICE_ABI ? &driver : NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Copies between the host's memory and the device's, through rings of pinned memory: a copy from
- * or to pageable memory would hold the caller up until all before it has ended.
+ * or to pageable memory would hold the caller up until all before it has ended. What lies in pinned
+ * memory already needs no ring (pinned.c).
  */
 #include <string.h>
 

@@ -106,6 +106,30 @@ int cuda_wait(struct cuda_device *device, cudaEvent_t event, libsched_error *err
     return cuda_check(device, code, "cudaEventQuery", err);
 }
 
+int cuda_settle(struct cuda_device *device, libsched_error *err)
+{
+    struct cuda_lane *lane = &device->lanes[CUDA_DOWNLOAD];
+    const uint64_t begin = cuda_now();
+    uint32_t failures = 0;
+
+    while (lane->direct > lane->ended) {
+        const cudaError_t code = cudaStreamQuery(lane->stream);
+
+        if (code == cudaSuccess) {
+            lane->ended = lane->ticket;
+        } else if (code == cudaErrorNotReady && cuda_now() - begin < ABORTED_NS) {
+            nap(NAP_MIN_NS);
+        } else if (code == cudaErrorNotReady) {
+            return cuda_give_up(device, "a copy to the host's memory does not end", err);
+        } else if (cuda_check(device, code, "cudaStreamQuery", err) == LIBSCHED_EDEVICELOST) {
+            return LIBSCHED_EDEVICELOST;
+        } else if (++failures > 1) {
+            return cuda_give_up(device, "a copy to the host's memory can't be waited for", err);
+        }
+    }
+    return LIBSCHED_OK;
+}
+
 static int finish_lane(struct cuda_device *device, struct cuda_lane *lane, libsched_error *err)
 {
     const uint64_t ticket = lane->ticket;
@@ -148,8 +172,15 @@ int cuda_synchronize(libsched_device *base, libsched_error *err)
         if (status != LIBSCHED_OK && first.status == LIBSCHED_OK)
             first = other;
     }
-    if (first.status != LIBSCHED_OK)
+    if (first.status != LIBSCHED_OK) {
+        if (cuda_settle(device, &other) != LIBSCHED_OK) {
+            cuda_stage_finish(device, true);
+            if (err != NULL)
+                *err = other;
+            return other.status;
+        }
         cuda_marks_drop(device, device->last_mark, &first);
+    }
     device->reached = device->last_mark;
     cuda_stage_finish(device, first.status != LIBSCHED_OK);
     if (first.status != LIBSCHED_OK && err != NULL)

@@ -46,6 +46,13 @@ bool device_has_readings(const libsched_device_driver *driver)
            driver->readings != NULL;
 }
 
+bool device_has_host_memory(const libsched_device_driver *driver)
+{
+    return driver->struct_size >= offsetof(libsched_device_driver, host_unregister) +
+                                      sizeof(driver->host_unregister) &&
+           driver->host_register != NULL && driver->host_unregister != NULL;
+}
+
 /* The plugin's table, once it is known to be one that we can use. */
 static int check_driver(const libsched_device_driver *driver, const char *name, const char *path,
                         libsched_error *err)

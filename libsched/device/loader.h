@@ -30,6 +30,9 @@ uint64_t device_communicator_calls(const libsched_device_driver *driver,
 /* Whether the instruments of its devices can be read. */
 bool device_has_readings(const libsched_device_driver *driver);
 
+/* Whether it wants to know of memory that will be copied from and to. */
+bool device_has_host_memory(const libsched_device_driver *driver);
+
 #ifdef __cplusplus
 }
 #endif

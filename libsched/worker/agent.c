@@ -92,6 +92,14 @@ static void wait_for_command(struct agent *agent)
 
 /* ------------------------------------------------------------------------------------- commands */
 
+/* What a device has to say. */
+static void note(void *context, const char *text)
+{
+    struct agent *agent = context;
+
+    agent_log(agent, "%s: %s", agent->name, text);
+}
+
 static int open_device(struct agent *agent, const char *driver, uint32_t ordinal,
                        const char *pci_bus_id)
 {
@@ -101,6 +109,8 @@ static int open_device(struct agent *agent, const char *driver, uint32_t ordinal
         .ordinal = ordinal,
         .threads = agent->threads,
         .pci_bus_id = pci_bus_id != NULL && pci_bus_id[0] != '\0' ? pci_bus_id : NULL,
+        .note = note,
+        .note_context = agent,
     };
     libsched_error err = {0};
     int status = device_find_driver(&found, driver, agent->plugin_path, &err);
@@ -112,6 +122,27 @@ static int open_device(struct agent *agent, const char *driver, uint32_t ordinal
         libsched_error_set(&err, status, "driver \"%s\" can't open device %" PRIu32, driver,
                            ordinal);
     return agent_fail(agent, status, "%s", err.message);
+}
+
+int agent_tell_memory(struct agent *agent, void *memory, uint64_t size, bool writable)
+{
+    const libsched_device_host_args args = {
+        .struct_size = sizeof(args),
+        .flags = writable ? 0 : LIBSCHED_HOST_READ_ONLY,
+        .memory = memory,
+        .size = size,
+    };
+    libsched_error err = {0};
+
+    if (agent->device == NULL || !device_has_host_memory(agent->device->driver))
+        return LIBSCHED_OK;
+    int status = agent->device->driver->host_register(agent->device, &args, &err);
+    if (status == LIBSCHED_EDEVICELOST)
+        return agent_fail(agent, status, "%s", err.message);
+    /* It is slower without. */
+    if (status != LIBSCHED_OK)
+        agent_log(agent, "%s: %s", agent->name, err.message);
+    return LIBSCHED_OK;
 }
 
 static int set_up(struct agent *agent, struct wire_reader *reader)
@@ -137,6 +168,9 @@ static int set_up(struct agent *agent, struct wire_reader *reader)
         agent_log(agent, "%s runs on any core: %s", agent->name, err.message);
     if (driver != NULL) {
         int status = open_device(agent, driver, ordinal, pci_bus_id);
+        if (status == LIBSCHED_OK)
+            status =
+                agent_tell_memory(agent, agent->results, agent->channel.header->result_bytes, true);
         if (status < 0)
             return status;
     }

@@ -144,6 +144,9 @@ struct agent {
 /* The agent's own end: leaves last words, and answers `status`. */
 int agent_fail(struct agent *agent, int status, const char *format, ...) LIBSCHED_PRINTF(3, 4);
 
+/* Tells the device of memory that requests' inputs or results will lie in for long. */
+int agent_tell_memory(struct agent *agent, void *memory, uint64_t size, bool writable);
+
 uint64_t agent_now(void);
 bool agent_must_stop(const struct agent *agent);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "device/loader.h"
 #include "worker/agent_gang.h"
 
 #include <inttypes.h>
@@ -66,6 +67,10 @@ static int read_input(struct agent *agent, struct wire_reader *reader, libsched_
                           " of %" PRIu64,
                           input->name, input->size, offset, (*segment)->size);
     input->data = (*segment)->data + offset;
+    if ((*segment)->lasting && !(*segment)->told) {
+        (*segment)->told = true;
+        return agent_tell_memory(agent, (*segment)->data, (*segment)->size, false);
+    }
     return LIBSCHED_OK;
 }
 
@@ -166,6 +171,8 @@ static void forget_segment(struct agent *agent, struct control_segment *segment)
 {
     if (agent->last_segment == segment)
         agent->last_segment = NULL;
+    if (segment->told && agent->device != NULL && device_has_host_memory(agent->device->driver))
+        agent->device->driver->host_unregister(agent->device, segment->data);
     control_forget(agent->control, segment);
 }
 

@@ -45,6 +45,7 @@ static struct control_segment *map(const struct protocol_segment *message, int f
     segment->id = message->id;
     segment->size = message->size;
     segment->writable = (message->flags & PROTOCOL_WRITABLE) != 0;
+    segment->lasting = (message->flags & PROTOCOL_LASTING) != 0;
     struct stat st;
     void *data;
     if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= message->size &&

@@ -25,12 +25,14 @@ struct control;
 struct control_segment {
     uint32_t id;
     bool writable;
+    bool lasting;        /* there as long as the host */
     unsigned char *data; /* NULL: it could not be mapped */
     uint64_t size;
     /* The worker's thread alone uses these: tensors that lie in it, and whether it goes with the
      * last of them. */
     uint32_t users;
     bool dropped;
+    bool told; /* the device knows of it */
 };
 
 /* Called by the thread when the host cancels a job, or a load with others. */

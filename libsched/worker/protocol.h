@@ -134,6 +134,7 @@ enum protocol_segment_flags {
     PROTOCOL_WRITABLE = 1u << 0,    /* the worker may write to it */
     PROTOCOL_CANCEL = 1u << 1,      /* no segment */
     PROTOCOL_CANCEL_LOAD = 1u << 2, /* no segment either; the size is the load's id */
+    PROTOCOL_LASTING = 1u << 3,     /* it stays as long as the host, which has sealed it */
 };
 
 #define PROTOCOL_MAX_SEGMENTS 64u

@@ -18,7 +18,7 @@ struct segment {
     int fd;
     void *data;
     uint64_t size;
-    bool shared;
+    bool shared, own;
 };
 
 static uint32_t next_id(void)
@@ -72,7 +72,10 @@ static int create(struct segment **out, const char *name, uint64_t size, unsigne
 int segment_create(struct segment **out, const char *name, uint64_t size, libsched_error *err)
 {
     /* Ours is the last writable mapping: it was made before the seal that forbids them. */
-    return create(out, name, size, F_SEAL_FUTURE_WRITE, err);
+    int status = create(out, name, size, F_SEAL_FUTURE_WRITE, err);
+    if (status == LIBSCHED_OK)
+        (*out)->own = true;
+    return status;
 }
 
 int segment_create_shared(struct segment **out, const char *name, uint64_t size,
@@ -159,4 +162,9 @@ uint32_t segment_id(const struct segment *segment)
 bool segment_is_shared(const struct segment *segment)
 {
     return segment->shared;
+}
+
+bool segment_is_own(const struct segment *segment)
+{
+    return segment->own;
 }

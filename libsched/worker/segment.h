@@ -37,6 +37,8 @@ uint64_t segment_size(const struct segment *segment);
 int segment_fd(const struct segment *segment);
 /* Whether workers may write to it. */
 bool segment_is_shared(const struct segment *segment);
+/* Made by segment_create(): the host's own, and sealed by it. */
+bool segment_is_own(const struct segment *segment);
 /* Unlike any other segment's in this process. */
 uint32_t segment_id(const struct segment *segment);
 

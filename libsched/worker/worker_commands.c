@@ -268,7 +268,9 @@ static int add_to_parcel(struct worker *worker, struct parcel *parcel,
     parcel->ids[parcel->n] = id;
     parcel->messages[parcel->n] =
         (struct protocol_segment){.id = worker->next_passing++,
-                                  .flags = segment_is_shared(segment) ? PROTOCOL_WRITABLE : 0,
+                                  .flags = segment_is_shared(segment) ? PROTOCOL_WRITABLE
+                                           : segment_is_own(segment)  ? PROTOCOL_LASTING
+                                                                      : 0,
                                   .size = segment_size(segment)};
     parcel->n++;
     return parcel->n == PROTOCOL_MAX_SEGMENTS ? send_parcel(worker, parcel, err) : LIBSCHED_OK;

@@ -45,6 +45,11 @@ SAME(cudaStreamNonBlocking, 1);
 SAME(cudaEventBlockingSync, 1);
 SAME(cudaEventDisableTiming, 2);
 SAME(cudaHostAllocDefault, 0);
+SAME(cudaHostRegisterDefault, 0);
+SAME(cudaHostRegisterReadOnly, 8);
+SAME(cudaErrorHostMemoryAlreadyRegistered, 712);
+SAME(cudaErrorHostMemoryNotRegistered, 713);
+SAME(cudaDevAttrHostRegisterReadOnlySupported, 113);
 
 SAME(CUBLAS_STATUS_SUCCESS, 0);
 SAME(CUBLAS_STATUS_ALLOC_FAILED, 3);

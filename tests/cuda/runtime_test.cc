@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A scheduler on a machine with two GPUs, as a user has it: real workers, the CUDA plugin, over the
 // fake of CUDA. hwloc is told of the machine by a file.
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -132,6 +133,37 @@ TEST_F(OnGpus, ModelsAreServed)
     ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
     EXPECT_EQ(done.outputs.at("embedding").floats().size(), bert.hidden);
     EXPECT_GE(device(s, "gpu:0").batches, 1u);
+}
+
+// What the device has to say comes to who reads the log: once, and requests are served all the
+// same.
+TEST_F(OnGpus, MemoryThatCannotBePinnedIsToldOfOnce)
+{
+    gpu_sched_test::tiny_bert bert;
+    bert.write();
+    for (bool fails : {true, false}) {
+        std::vector<std::string> lines;
+        if (fails)
+            setenv("FAKE_CUDA_FAIL", "cudaHostRegister:0:801", 1);
+        Scheduler s(Workers::process, [&](libsched_options &options) {
+            emulated(options);
+            options.log = [](void *payload, int, const char *line) {
+                static_cast<std::vector<std::string> *>(payload)->push_back(line);
+            };
+            options.log_payload = &lines;
+        });
+        load(s, bert.folder, "gpu:0");
+        for (int i = 0; i < 3; i++) {
+            const Done &done = embed(s, "a b c");
+            ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
+        }
+        unsetenv("FAKE_CUDA_FAIL");
+        EXPECT_EQ(std::count_if(lines.begin(), lines.end(),
+                                [](const std::string &line) {
+                                    return line.find("can't be pinned") != std::string::npos;
+                                }),
+                  fails ? 1 : 0);
+    }
 }
 
 // An illegal address in a kernel ends the worker; the request is run again, and nobody sees it.

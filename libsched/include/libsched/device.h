@@ -9,7 +9,8 @@
  * Order: operations and copies take effect in the order they were called, as if each had ended
  * before the next began. They may be carried out later: a call that returns LIBSCHED_OK has only
  * been accepted, and what goes wrong afterwards is answered by synchronize(). So
- *   - host memory given to upload() and sequences_set() is copied before the call returns;
+ *   - host memory given to upload() and sequences_set() is copied before the call returns, unless
+ * it is memory that host_register() told of;
  *   - host memory given to download() is filled when synchronize() has returned;
  *   - device objects may be destroyed at any time: a driver keeps what its queue still needs.
  *
@@ -56,6 +57,11 @@ typedef struct libsched_device_open_args {
     /* Where it is in the machine ("0000:3b:00.0"), which goes before the ordinal: a driver's
      * numbers need not be in the order of the bus. NULL: not known. Came later. */
     const char *pci_bus_id;
+    /* Called with what people should know and nobody has to do anything about: that a faster way
+     * can't be gone. Each thing is said once, from within any call, by its thread. NULL: nobody
+     * listens. Came later. */
+    void (*note)(void *context, const char *text);
+    void *note_context;
 } libsched_device_open_args;
 
 enum libsched_device_flags {
@@ -72,6 +78,18 @@ typedef struct libsched_device_properties {
     uint64_t memory_free;             /* bytes; 0 where it is not known */
     char text[LIBSCHED_MESSAGE_SIZE]; /* one line for people: "oneDNN 2.6.3, AVX-512, 2 threads" */
 } libsched_device_properties;
+
+enum libsched_device_host_flags {
+    LIBSCHED_HOST_READ_ONLY = 1u << 0 /* it is mapped so that it can't be written to */
+};
+
+/* Memory of the host, at a page's begin. Nobody can make it shorter while it is mapped. */
+typedef struct libsched_device_host_args {
+    uint32_t struct_size;
+    uint32_t flags; /* libsched_device_host_flags */
+    void *memory;
+    uint64_t size;
+} libsched_device_host_args;
 
 typedef enum libsched_device_weight_kind {
     LIBSCHED_WEIGHT_LINEAR = 1, /* [outputs, inputs], as PyTorch keeps a Linear's: of linear() */
@@ -338,6 +356,19 @@ typedef struct libsched_device_driver {
     int (*weight_share)(libsched_device *device, libsched_device_communicator *communicator,
                         uint32_t root, libsched_device_weight **out,
                         const libsched_device_weight_args *args, libsched_error *err);
+
+    /* -------------------------------------------------------------------------- host memory */
+    /* Came later too; both, or NULL: a copy is the same whatever it is from and to. */
+
+    /* Tells of memory that will be copied from and to for a long time, so that the device can reach
+     * it itself. A hint, and LIBSCHED_OK also where nothing comes of it (note() says so). From then
+     * on what upload() is given of it has to stay as it is until synchronize() has returned or a
+     * mark behind it is reached, and download() may write to what it is given at any time until
+     * then. It has to stay mapped until host_unregister() or close(). */
+    int (*host_register)(libsched_device *device, const libsched_device_host_args *args,
+                         libsched_error *err);
+    /* Waits for what is copied from and to it. What was never told of is ignored. */
+    void (*host_unregister)(libsched_device *device, const void *memory);
 } libsched_device_driver;
 
 /*

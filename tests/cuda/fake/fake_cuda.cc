@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <map>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <random>
@@ -64,6 +64,9 @@ struct machine {
     std::vector<device_state> devices;
     std::map<void *, std::pair<int, uint64_t>> memory; /* device, size */
     std::map<void *, uint64_t> pinned;
+    std::map<void *, std::pair<uint64_t, bool>> registered; /* size, read-only */
+    uint64_t straight = 0;                                  /* copies from and to it */
+    bool read_only = true;                                  /* can be registered */
     std::vector<std::weak_ptr<stream_core>> streams;
     std::vector<rule> rules;
     uint64_t calls = 0, memory_size = UINT64_C(1) << 30;
@@ -185,6 +188,22 @@ void stray()
             advance();
 }
 
+/* Whether all of it is mapped, and may be written to where that is wanted. */
+bool is_mapped(const void *memory, size_t size, bool writable)
+{
+    auto at = (uintptr_t)memory;
+    const uintptr_t until = at + size;
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; at < until && std::getline(maps, line);) {
+        uintptr_t begin = 0, end = 0;
+        char mode[8] = "";
+        if (sscanf(line.c_str(), "%lx-%lx %7s", &begin, &end, mode) == 3 && at >= begin &&
+            at < end && mode[0] == 'r' && (mode[1] == 'w' || !writable))
+            at = end;
+    }
+    return at >= until;
+}
+
 void rest()
 {
     const timespec time = {0, 50000};
@@ -300,6 +319,9 @@ void fake_cuda_reset()
         free(entry.first);
     m.memory.clear();
     m.pinned.clear();
+    m.registered.clear();
+    m.straight = 0;
+    m.read_only = true;
     m.live = 0;
     for (device_state &d : m.devices) {
         d.used = d.kept = d.held = 0;
@@ -310,7 +332,8 @@ void fake_cuda_reset()
 uint64_t fake_cuda_live()
 {
     lock guard(the().mutex);
-    return (uint64_t)the().live + the().memory.size() + the().pinned.size();
+    return (uint64_t)the().live + the().memory.size() + the().pinned.size() +
+           the().registered.size();
 }
 
 void fake_cuda_memory(uint64_t bytes)
@@ -338,6 +361,36 @@ bool fake_hold(int device, int64_t bytes)
         return false;
     d.held += (uint64_t)bytes;
     return true;
+}
+
+uint64_t fake_cuda_registered()
+{
+    lock guard(the().mutex);
+    uint64_t size = 0;
+    for (const auto &entry : the().registered)
+        size += entry.second.first;
+    return size;
+}
+
+bool fake_cuda_registered_read_only(const void *at)
+{
+    lock guard(the().mutex);
+    for (const auto &[begin, what] : the().registered)
+        if (at >= begin && at < static_cast<const char *>(begin) + what.first)
+            return what.second;
+    return false;
+}
+
+uint64_t fake_cuda_straight_copies()
+{
+    lock guard(the().mutex);
+    return the().straight;
+}
+
+void fake_cuda_read_only(bool supported)
+{
+    lock guard(the().mutex);
+    the().read_only = supported;
 }
 
 /* ----------------------------------------------------------------------------- errors, devices */
@@ -405,9 +458,10 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr which, int de
     ENTER(void) device;
     const char *capability = getenv("FAKE_CUDA_CAPABILITY");
     int number = capability != nullptr ? atoi(capability) : 90;
-    *value = which == cudaDevAttrComputeCapabilityMajor   ? number / 10
-             : which == cudaDevAttrComputeCapabilityMinor ? number % 10
-                                                          : 1;
+    *value = which == cudaDevAttrComputeCapabilityMajor          ? number / 10
+             : which == cudaDevAttrComputeCapabilityMinor        ? number % 10
+             : which == cudaDevAttrHostRegisterReadOnlySupported ? the().read_only
+                                                                 : 1;
     return cudaSuccess;
 }
 
@@ -548,6 +602,28 @@ cudaError_t cudaFreeHost(void *memory)
     return cudaSuccess;
 }
 
+cudaError_t cudaHostRegister(void *memory, size_t size, unsigned int flags)
+{
+    ENTER
+    const bool read_only = (flags & cudaHostRegisterReadOnly) != 0;
+    auto *begin = static_cast<unsigned char *>(memory), *end = begin + size;
+    for (const auto &[other, what] : the().registered)
+        if (begin < static_cast<unsigned char *>(other) + what.first && other < end)
+            return answer(cudaErrorHostMemoryAlreadyRegistered);
+    if (size == 0 || !is_mapped(memory, size, !read_only) || (read_only && !the().read_only))
+        return answer(cudaErrorInvalidValue);
+    the().registered[memory] = {size, read_only};
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostUnregister(void *memory)
+{
+    ENTER
+    if (the().registered.erase(memory) == 0)
+        return answer(cudaErrorHostMemoryNotRegistered);
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 {
     ENTER
@@ -664,6 +740,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMe
     for (const auto &entry : the().pinned)
         pinned |= host >= entry.first &&
                   host + size <= static_cast<const unsigned char *>(entry.first) + entry.second;
+    /* Within what was registered by one call; and what can only be read is not written to. */
+    for (const auto &[begin, what] : the().registered)
+        if (host >= begin &&
+            host + size <= static_cast<const unsigned char *>(begin) + what.first &&
+            !(what.second && kind == cudaMemcpyDeviceToHost)) {
+            pinned = true;
+            the().straight++;
+        }
     if (!pinned)
         return answer(cudaErrorInvalidValue);
     return fake_push(stream, [=] {

@@ -35,6 +35,13 @@ extern "C" uint64_t fake_cuda_live();
 /* Bytes of each device from now on; and those in use. */
 extern "C" void fake_cuda_memory(uint64_t bytes);
 extern "C" uint64_t fake_cuda_used(int device);
+/* Of memory of the host: how much is registered, whether it is for reading alone where that is
+ * `at`, and how many copies were from or to such. */
+extern "C" uint64_t fake_cuda_registered();
+extern "C" bool fake_cuda_registered_read_only(const void *at);
+extern "C" uint64_t fake_cuda_straight_copies();
+/* Whether the driver can register what is only to be read. */
+extern "C" void fake_cuda_read_only(bool supported);
 /* cuBLASLt: 0 does everything, 1 no epilogues, 2 nothing, 3 says that it does, and then does not.
  */
 extern "C" void fake_cublas_refuses(int what);
