@@ -4,8 +4,12 @@
  *
  *   sequences_per_s   the encoder's step on batches of so many tokens, through the engine and the
  *                     CUDA plugin; baseline: the bare matrix products of the same shapes
- *   gemm_gflop_per_s  products through the plugin; baseline: a bare loop of cuBLASLt
- *   upload_, download_gb_per_s  copies through the plugin; baseline: bare copies of pinned memory
+ *   graph_batch_us    a batch of so many tokens as the encoder gives it, from the first call until
+ * the vectors are there; baseline: operation by operation, without CUDA graphs gemm_gflop_per_s
+ * products through the plugin; baseline: a bare loop of cuBLASLt upload_, download_gb_per_s  copies
+ * through the plugin; baseline: bare copies of pinned memory direct_upload_,
+ * direct_download_gb_per_s  the same of memory that the plugin was told of, as of a worker's
+ * requests and results
  *
  * The weights are MiniLM's in shape and random. Where there is no GPU it says why, and that it
  * skips. Bare loops are there where it was built with the toolkit (gpu_bare.c).
@@ -13,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include <libsched/device.h>
@@ -48,6 +53,13 @@ static double now(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* That graphs or pinned memory are not to be had explains the numbers. */
+static void note(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "bench-gpu: %s\n", text);
 }
 
 static void wait_for_device(void)
@@ -100,6 +112,7 @@ static struct {
     libsched_device_weight *products[PRODUCTS], *biases[PRODUCTS];
     libsched_device_buffer *states, *half, *qkv, *context, *middle, *pooled;
     libsched_device_sequences *sequences;
+    libsched_device_section *section;
 } model;
 
 static void make_model(void)
@@ -107,6 +120,7 @@ static void make_model(void)
     static const uint32_t shapes[PRODUCTS][2] = {
         {3 * HIDDEN, HIDDEN}, {HIDDEN, HIDDEN}, {MIDDLE, HIDDEN}, {HIDDEN, MIDDLE}};
     libsched_error err;
+    uint64_t bytes;
 
     model.words = make_weight(LIBSCHED_WEIGHT_TABLE, VOCABULARY, HIDDEN, 1);
     model.positions = make_weight(LIBSCHED_WEIGHT_TABLE, POSITIONS, HIDDEN, 1);
@@ -124,10 +138,13 @@ static void make_model(void)
     model.pooled = make_buffer(LIBSCHED_FP32, CHUNK_TOKENS, HIDDEN);
     check(driver->sequences_create(device, &model.sequences, CHUNK_TOKENS, CHUNK_TOKENS, &err),
           &err, "a batch");
+    check(driver->section_create(device, &model.section, model.sequences, &bytes, &err), &err,
+          "a section");
 }
 
 static void free_model(void)
 {
+    driver->section_destroy(device, model.section);
     libsched_device_buffer *buffers[] = {model.states,  model.half,   model.qkv,
                                          model.context, model.middle, model.pooled};
 
@@ -180,9 +197,8 @@ static void norm(uint64_t rows)
 }
 
 /* A batch from token ids to embeddings on the host, in the operations of the encoder. */
-static void run_batch(uint32_t n, const uint32_t *starts, const int32_t *ids, float *embeddings)
+static void run_operations(uint64_t tokens)
 {
-    const uint64_t tokens = starts[n];
     const libsched_device_embed_args embed = {
         .struct_size = sizeof(embed),
         .sequences = model.sequences,
@@ -213,7 +229,6 @@ static void run_batch(uint32_t n, const uint32_t *starts, const int32_t *ids, fl
     };
     libsched_error err;
 
-    check(driver->sequences_set(device, model.sequences, n, starts, ids, &err), &err, "a batch");
     check(driver->embed(device, &embed, &err), &err, "embed");
     for (uint32_t i = 0; i < LAYERS; i++) {
         product(QKV, tokens, model.half, LIBSCHED_ACTIVATION_NONE, false, model.qkv);
@@ -225,6 +240,26 @@ static void run_batch(uint32_t n, const uint32_t *starts, const int32_t *ids, fl
         norm(tokens);
     }
     check(driver->pool(device, &pool, &err), &err, "pool");
+}
+
+/* As the encoder does it; or without graphs. */
+static void run_batch(uint32_t n, const uint32_t *starts, const int32_t *ids, float *embeddings,
+                      bool graphs)
+{
+    bool given = false, again = graphs;
+    libsched_error err;
+
+    check(driver->sequences_set(device, model.sequences, n, starts, ids, &err), &err, "a batch");
+    while (again && !given) {
+        check(driver->section_begin(device, model.section, 0, &given, &err), &err, "a section");
+        if (given)
+            break;
+        run_operations(starts[n]);
+        check(driver->section_end(device, model.section, LIBSCHED_OK, &again, &err), &err,
+              "a section");
+    }
+    if (!graphs)
+        run_operations(starts[n]);
     check(driver->download(device, model.pooled, 0, n, embeddings, &err), &err, "download");
     wait_for_device();
 }
@@ -256,10 +291,10 @@ static void measure_encoder(struct report *report, struct gpu_bare *bare, uint32
         starts[i + 1] = starts[i] + length;
     for (uint32_t t = 0; t < starts[batch]; t++)
         ids[t] = (int32_t)(t * 7919u % VOCABULARY);
-    run_batch(batch, starts, ids, embeddings);
+    run_batch(batch, starts, ids, embeddings, true);
     begin = now();
     do {
-        run_batch(batch, starts, ids, embeddings);
+        run_batch(batch, starts, ids, embeddings, true);
         runs++;
         seconds = now() - begin;
     } while (seconds < MIN_SECONDS);
@@ -272,6 +307,34 @@ static void measure_encoder(struct report *report, struct gpu_bare *bare, uint32
     free(starts);
     free(ids);
     free(embeddings);
+}
+
+/* One text of so many tokens, again and again. */
+static void measure_graphs(struct report *report, uint32_t length)
+{
+    const uint32_t starts[] = {0, length};
+    int32_t ids[POSITIONS] = {0};
+    float embedding[HIDDEN];
+    double us[2];
+
+    for (int graphs = 0; graphs < 2; graphs++) {
+        uint64_t runs = 0;
+        double begin, seconds;
+
+        /* Until it is recorded. */
+        for (int i = 0; i < 3; i++)
+            run_batch(1, starts, ids, embedding, graphs);
+        begin = now();
+        do {
+            run_batch(1, starts, ids, embedding, graphs);
+            runs++;
+            seconds = now() - begin;
+        } while (seconds < MIN_SECONDS);
+        us[graphs] = seconds / (double)runs * 1e6;
+    }
+    report_add(report, "graph_batch_us",
+               json_pack("{s:i, s:i, s:s}", "length", (int)length, "batch", 1, "precision", "bf16"),
+               us[1], "us", us[0]);
 }
 
 /* ----------------------------------------------------------------------------- products, copies */
@@ -311,14 +374,29 @@ static void measure_gemm(struct report *report, struct gpu_bare *bare, uint64_t 
     driver->buffer_destroy(device, output);
 }
 
-static void measure_copies(struct report *report, struct gpu_bare *bare, uint64_t bytes)
+static void measure_copies(struct report *report, struct gpu_bare *bare, uint64_t bytes,
+                           bool direct)
 {
     libsched_device_buffer *buffer = make_buffer(LIBSCHED_FP32, bytes / 4096, 1024);
-    void *host = calloc(1, bytes);
+    /* As workers have it. */
+    void *host =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    const libsched_device_host_args memory = {
+        .struct_size = sizeof(memory), .memory = host, .size = bytes};
+    const char *const names[2][2] = {
+        {"download_gb_per_s", "upload_gb_per_s"},
+        {"direct_download_gb_per_s", "direct_upload_gb_per_s"},
+    };
     libsched_error err;
 
-    if (host == NULL)
+    if (host == MAP_FAILED)
         exit(1);
+    if (direct) {
+        check(driver->host_register(device, &memory, &err), &err, "memory");
+        /* Until it is pinned. */
+        check(driver->upload(device, buffer, 0, bytes / 4096, host, &err), &err, "upload");
+        wait_for_device();
+    }
     for (int up = 0; up < 2; up++) {
         uint64_t runs = 0;
         double seconds, begin = now();
@@ -332,13 +410,13 @@ static void measure_copies(struct report *report, struct gpu_bare *bare, uint64_
             runs++;
             seconds = now() - begin;
         } while (seconds < MIN_SECONDS);
-        report_add(report, up ? "upload_gb_per_s" : "download_gb_per_s",
-                   json_pack("{s:i}", "mib", (int)(bytes >> 20)),
+        report_add(report, names[direct][up], json_pack("{s:i}", "mib", (int)(bytes >> 20)),
                    (double)bytes * (double)runs / seconds * 1e-9, "GB/s",
                    bare != NULL ? gpu_bare_copy(bare, bytes, up != 0) * 1e-9 : 0);
     }
+    driver->host_unregister(device, host);
     driver->buffer_destroy(device, buffer);
-    free(host);
+    munmap(host, bytes);
 }
 
 /* ---------------------------------------------------------------------------------------- main */
@@ -347,7 +425,8 @@ int main(int argc, char **argv)
 {
     static const uint32_t lengths[] = {16, 128, 512};
     const char *plugins = getenv("GPU_SCHED_PLUGINS");
-    const libsched_device_open_args args = {.struct_size = sizeof(args), .threads = 1};
+    const libsched_device_open_args args = {
+        .struct_size = sizeof(args), .threads = 1, .note = note};
     libsched_device_properties info = {.struct_size = sizeof(info)};
     libsched_error err = {0};
     struct report *report;
@@ -376,6 +455,8 @@ int main(int argc, char **argv)
     report = report_open("gpu", json);
     report_machine(report, "device", info.text);
     make_model();
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+        measure_graphs(report, lengths[i]);
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         measure_encoder(report, bare, lengths[i], 1);
         measure_encoder(report, bare, lengths[i], CHUNK_TOKENS / lengths[i]);
@@ -383,8 +464,10 @@ int main(int argc, char **argv)
     free_model();
     measure_gemm(report, bare, 1024);
     measure_gemm(report, bare, 4096);
-    measure_copies(report, bare, UINT64_C(1) << 20);
-    measure_copies(report, bare, UINT64_C(64) << 20);
+    for (int direct = 0; direct < 2; direct++) {
+        measure_copies(report, bare, UINT64_C(1) << 20, direct);
+        measure_copies(report, bare, UINT64_C(64) << 20, direct);
+    }
     report_close(report);
     gpu_bare_close(bare);
     driver->close(device);

@@ -27,7 +27,7 @@ int cuda_attention(libsched_device *base, const libsched_device_attention_args *
 {
     struct cuda_device *device = cuda_device_of(base);
     struct cuda_work work = {.device = device, .stream = CUDA_COMPUTE};
-    int status = cuda_enter(device, err);
+    int status = cuda_enter_operation(device, err);
     cudaError_t code;
 
     if (status == LIBSCHED_OK)
@@ -35,7 +35,7 @@ int cuda_attention(libsched_device *base, const libsched_device_attention_args *
     if (status != LIBSCHED_OK || args->sequences->tokens == 0)
         return status;
     const struct kernel_attention_args kernel = {
-        .sequences = cuda_sequences_view(args->sequences),
+        .sequences = cuda_sequences_view(device, args->sequences),
         .qkv = args->qkv->span.data,
         .output = args->output->span.data,
         .heads = args->heads,

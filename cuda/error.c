@@ -75,7 +75,8 @@ static bool stays(struct cuda_device *device, cudaError_t code)
 
     if (cuda_is_sticky((int)code))
         return true;
-    if (device->lanes[CUDA_COMPUTE].stream == NULL)
+    /* One that records must not be asked: that would spoil it. It is asked when it has ended. */
+    if (device->lanes[CUDA_COMPUTE].stream == NULL || device->recording != NULL)
         return false;
     (void)cudaGetLastError();
     again = cudaStreamQuery(device->lanes[CUDA_COMPUTE].stream);
@@ -154,6 +155,13 @@ void cuda_note(const struct cuda_device *device, const char *format, ...)
 }
 
 int cuda_enter(struct cuda_device *device, libsched_error *err)
+{
+    if (device->recording != NULL)
+        cuda_recording_drop(device);
+    return cuda_enter_operation(device, err);
+}
+
+int cuda_enter_operation(struct cuda_device *device, libsched_error *err)
 {
     /* CUDA keeps the device for each thread. */
     static _Thread_local int current = -1;

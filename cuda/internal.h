@@ -127,6 +127,16 @@ struct cuda_device {
     libsched_device_communicator *collective;
     /* Of a collective that failed while something else waited: told by the next synchronize(). */
     libsched_error failure;
+
+    bool records;                /* sections */
+    uint32_t recording_failures; /* so far */
+    libsched_device_section
+        *recording; /* what the compute stream does not do, but records; or NULL */
+};
+
+/* Of sequences. */
+struct cuda_counts {
+    uint32_t n, tokens, n_blocks;
 };
 
 struct libsched_device_buffer {
@@ -146,6 +156,9 @@ struct libsched_device_sequences {
     uint32_t max_sequences, n;
     uint64_t max_tokens;
     uint32_t tokens, longest, n_blocks;
+    /* With empty sequences, tokens of no sequence and empty blocks at their ends: as a recording
+     * has them. All 0 where there are too many for one. */
+    struct cuda_counts padded;
     uint64_t ids_offset, positions_offset, blocks_offset; /* in the span; starts are at 0 */
     struct cuda_span span;
     unsigned char *staged; /* on the host, as it is uploaded */
@@ -183,6 +196,8 @@ int cuda_check_blas(struct cuda_device *device, cublasStatus_t code, const char 
                     libsched_error *err);
 /* At the beginning of each call: whether the device can be used still; makes it the thread's. */
 int cuda_enter(struct cuda_device *device, libsched_error *err);
+/* The same for an operation, which may be recorded: all others end a recording. */
+int cuda_enter_operation(struct cuda_device *device, libsched_error *err);
 /* The device can't be used any more, for a reason that is no CUDA error. */
 int cuda_give_up(struct cuda_device *device, const char *why, libsched_error *err);
 /* Whether the process has to end after this error. */
@@ -203,9 +218,16 @@ struct cuda_work {
     uint32_t n;
 };
 
+/* Lets a stream wait for what others do with this memory; and after it was given something that
+ * touches it. */
+int cuda_spans_wait(struct cuda_device *device, enum cuda_stream stream,
+                    struct cuda_span *const *spans, uint32_t n, libsched_error *err);
+void cuda_spans_touched(struct cuda_device *device, enum cuda_stream stream,
+                        struct cuda_span *const *spans, uint32_t n);
 /* A NULL span is none. */
 void cuda_work_add(struct cuda_work *work, struct cuda_span *span);
-/* Lets the stream wait for what others do with the same memory. */
+/* Lets the stream wait for what others do with the same memory. While a section is recorded that is
+ * remembered for the time when it is given. */
 int cuda_work_begin(struct cuda_work *work, libsched_error *err);
 /* After it was given to the stream. */
 void cuda_work_end(struct cuda_work *work);
@@ -317,8 +339,38 @@ int cuda_sequences_create(libsched_device *device, libsched_device_sequences **o
 void cuda_sequences_destroy(libsched_device *device, libsched_device_sequences *sequences);
 int cuda_sequences_set(libsched_device *device, libsched_device_sequences *sequences, uint32_t n,
                        const uint32_t *starts, const int32_t *ids, libsched_error *err);
-/* As kernels take it. */
-struct kernel_sequences cuda_sequences_view(const libsched_device_sequences *sequences);
+/* As kernels take it: padded, where they are recorded. */
+struct kernel_sequences cuda_sequences_view(struct cuda_device *device,
+                                            const libsched_device_sequences *sequences);
+
+/* ----------------------------------------------------------------------------------- section.c */
+
+/* The most tokens of a batch that is recorded: what takes longer to compute than to be given gains
+ * nothing. */
+#define CUDA_RECORDED_TOKENS 4096u
+
+void cuda_sections_open(struct cuda_device *device);
+int cuda_section_create(libsched_device *device, libsched_device_section **out,
+                        const libsched_device_sequences *sequences, uint64_t *bytes,
+                        libsched_error *err);
+void cuda_section_destroy(libsched_device *device, libsched_device_section *section);
+int cuda_section_begin(libsched_device *device, libsched_device_section *section, uint32_t variant,
+                       bool *given, libsched_error *err);
+int cuda_section_end(libsched_device *device, libsched_device_section *section, int status,
+                     bool *again, libsched_error *err);
+/* Ends the recording under way, of which nothing comes. */
+void cuda_recording_drop(struct cuda_device *device);
+/* Nothing comes of it, once it has ended. */
+void cuda_recording_spoil(struct cuda_device *device);
+/* Adds what it touches. */
+void cuda_recording_touches(struct cuda_device *device, struct cuda_span *const *spans, uint32_t n);
+/* Its sequences may be no longer. */
+void cuda_recording_positions(struct cuda_device *device, uint64_t n);
+/* The sequences of the recording under way; NULL: there is none. */
+const libsched_device_sequences *cuda_recorded_sequences(const struct cuda_device *device);
+/* How many rows an operation on `rows` of them computes: as many as the padded sequences have
+ * tokens, where it is recorded. */
+uint64_t cuda_rows(struct cuda_device *device, uint64_t rows);
 
 /* ------------------------------------------------------- linear.c, products.c, rows.c, attention.c
  */

@@ -42,7 +42,7 @@ static int finish(struct cuda_device *device, const libsched_device_linear_args 
     const struct kernel_finish_args kernel = {
         .values = args->output->span.data,
         .bias = args->bias != NULL ? args->bias->span.data : NULL,
-        .rows = args->rows,
+        .rows = cuda_rows(device, args->rows),
         .columns = args->weight->rows,
         .bf16 = args->output->datatype == LIBSCHED_BF16,
         .activation = (enum kernel_activation)args->activation,
@@ -60,7 +60,7 @@ static int own_product(struct cuda_device *device, const libsched_device_linear_
         .weight = args->weight->span.data,
         .bias = args->bias != NULL ? args->bias->span.data : NULL,
         .output = args->output->span.data,
-        .rows = args->rows,
+        .rows = cuda_rows(device, args->rows),
         .inputs = args->weight->columns,
         .outputs = args->weight->rows,
         .bf16 = args->weight->datatype == LIBSCHED_BF16,
@@ -79,7 +79,7 @@ static int try_product(struct cuda_device *device, const libsched_device_linear_
 {
     const libsched_device_weight *bias = fused ? args->bias : NULL;
     const struct cuda_product product = {
-        .rows = cuda_rung(args->rows),
+        .rows = cuda_rung(cuda_rows(device, args->rows)),
         .inputs = args->weight->columns,
         .outputs = args->weight->rows,
         .datatype = args->weight->datatype,
@@ -125,7 +125,7 @@ int cuda_linear(libsched_device *base, const libsched_device_linear_args *args, 
 {
     struct cuda_device *device = cuda_device_of(base);
     struct cuda_work work = {.device = device, .stream = CUDA_COMPUTE};
-    int status = cuda_enter(device, err);
+    int status = cuda_enter_operation(device, err);
 
     if (status == LIBSCHED_OK)
         status = check(args, err);

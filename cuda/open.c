@@ -187,6 +187,7 @@ int cuda_open(libsched_device **out, const libsched_device_open_args *args, libs
         device->note_context = args->note_context;
     }
     cuda_pinned_open(device);
+    cuda_sections_open(device);
     status = open_parts(device, args, err);
     if (status != LIBSCHED_OK) {
         cuda_close(&device->base);

@@ -9,13 +9,13 @@ void cuda_work_add(struct cuda_work *work, struct cuda_span *span)
 }
 
 /* The last work on `other` that one of the spans was touched by. */
-static uint64_t latest(const struct cuda_work *work, enum cuda_stream other)
+static uint64_t latest(struct cuda_span *const *spans, uint32_t n, enum cuda_stream other)
 {
     uint64_t ticket = 0;
 
-    for (uint32_t i = 0; i < work->n; i++)
-        if (work->spans[i]->tickets[other] > ticket)
-            ticket = work->spans[i]->tickets[other];
+    for (uint32_t i = 0; i < n; i++)
+        if (spans[i]->tickets[other] > ticket)
+            ticket = spans[i]->tickets[other];
     return ticket;
 }
 
@@ -35,26 +35,42 @@ static int wait_for(struct cuda_device *device, enum cuda_stream stream, enum cu
     return status;
 }
 
-int cuda_work_begin(struct cuda_work *work, libsched_error *err)
+int cuda_spans_wait(struct cuda_device *device, enum cuda_stream stream,
+                    struct cuda_span *const *spans, uint32_t n, libsched_error *err)
 {
-    struct cuda_device *device = work->device;
     int status = LIBSCHED_OK;
 
     for (int other = 0; status == LIBSCHED_OK && other < CUDA_STREAMS; other++) {
-        const uint64_t ticket = latest(work, (enum cuda_stream)other);
+        const uint64_t ticket = latest(spans, n, (enum cuda_stream)other);
 
-        if (other == (int)work->stream || ticket <= device->lanes[other].ended ||
-            ticket <= device->lanes[work->stream].waited[other])
+        if (other == (int)stream || ticket <= device->lanes[other].ended ||
+            ticket <= device->lanes[stream].waited[other])
             continue;
-        status = wait_for(device, work->stream, (enum cuda_stream)other, err);
+        status = wait_for(device, stream, (enum cuda_stream)other, err);
     }
     return status;
 }
 
+void cuda_spans_touched(struct cuda_device *device, enum cuda_stream stream,
+                        struct cuda_span *const *spans, uint32_t n)
+{
+    const uint64_t ticket = ++device->lanes[stream].ticket;
+
+    for (uint32_t i = 0; i < n; i++)
+        spans[i]->tickets[stream] = ticket;
+}
+
+int cuda_work_begin(struct cuda_work *work, libsched_error *err)
+{
+    if (work->device->recording != NULL) {
+        cuda_recording_touches(work->device, work->spans, work->n);
+        return LIBSCHED_OK;
+    }
+    return cuda_spans_wait(work->device, work->stream, work->spans, work->n, err);
+}
+
 void cuda_work_end(struct cuda_work *work)
 {
-    const uint64_t ticket = ++work->device->lanes[work->stream].ticket;
-
-    for (uint32_t i = 0; i < work->n; i++)
-        work->spans[i]->tickets[work->stream] = ticket;
+    if (work->device->recording == NULL)
+        cuda_spans_touched(work->device, work->stream, work->spans, work->n);
 }

@@ -43,6 +43,10 @@ const libsched_device_driver *libsched_device_entry(uint32_t abi)
         .weight_share = cuda_weight_share,
         .host_register = cuda_host_register,
         .host_unregister = cuda_host_unregister,
+        .section_create = cuda_section_create,
+        .section_destroy = cuda_section_destroy,
+        .section_begin = cuda_section_begin,
+        .section_end = cuda_section_end,
     };
 
     return abi == LIBSCHED_DEVICE_ABI ? &driver : NULL;

@@ -80,14 +80,15 @@ int cuda_embed(libsched_device *base, const libsched_device_embed_args *args, li
 {
     struct cuda_device *device = cuda_device_of(base);
     struct cuda_work work = {.device = device, .stream = CUDA_COMPUTE};
-    int status = cuda_enter(device, err);
+    int status = cuda_enter_operation(device, err);
 
     if (status == LIBSCHED_OK)
         status = check_embed(args, err);
     if (status != LIBSCHED_OK || args->sequences->tokens == 0)
         return status;
+    cuda_recording_positions(device, args->positions->rows);
     const struct kernel_embed_args kernel = {
-        .sequences = cuda_sequences_view(args->sequences),
+        .sequences = cuda_sequences_view(device, args->sequences),
         .words = table_of(args->words),
         .positions = table_of(args->positions),
         .types = table_of(args->types),
@@ -135,7 +136,7 @@ int cuda_norm(libsched_device *base, const libsched_device_norm_args *args, libs
 {
     struct cuda_device *device = cuda_device_of(base);
     struct cuda_work work = {.device = device, .stream = CUDA_COMPUTE};
-    int status = cuda_enter(device, err);
+    int status = cuda_enter_operation(device, err);
 
     if (status == LIBSCHED_OK)
         status = check_norm_args(args, err);
@@ -144,7 +145,7 @@ int cuda_norm(libsched_device *base, const libsched_device_norm_args *args, libs
     const struct kernel_residual_args kernel = {
         .input = args->input->span.data,
         .residual = args->residual != NULL ? args->residual->span.data : NULL,
-        .rows = args->rows,
+        .rows = cuda_rows(device, args->rows),
         .norm = norm_args(args->gain, args->shift, args->epsilon, args->output, args->output_bf16),
     };
     cuda_work_add(&work, cuda_span_of_buffer(args->input));
@@ -184,14 +185,18 @@ int cuda_pool(libsched_device *base, const libsched_device_pool_args *args, libs
 {
     struct cuda_device *device = cuda_device_of(base);
     struct cuda_work work = {.device = device, .stream = CUDA_COMPUTE};
-    int status = cuda_enter(device, err);
+    int status = cuda_enter_operation(device, err);
 
     if (status == LIBSCHED_OK)
         status = check_pool(args, err);
     if (status != LIBSCHED_OK || args->sequences->n == 0)
         return status;
+    /* There has to be room for a recording's empty sequences. */
+    if (cuda_recorded_sequences(device) != NULL &&
+        args->sequences->padded.n > cuda_rung(args->output->rows))
+        cuda_recording_spoil(device);
     const struct kernel_pool_args kernel = {
-        .sequences = cuda_sequences_view(args->sequences),
+        .sequences = cuda_sequences_view(device, args->sequences),
         .input = args->input->span.data,
         .output = args->output->span.data,
         .columns = (uint32_t)args->input->columns,

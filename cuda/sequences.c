@@ -19,6 +19,29 @@ static uint64_t max_blocks(uint64_t sequences, uint64_t tokens)
     return sequences + tokens / KERNEL_BLOCK_QUERIES;
 }
 
+/* A power of two, at least n. */
+static uint64_t raised(uint64_t n)
+{
+    uint64_t power = 1;
+
+    while (power < n)
+        power *= 2;
+    return power;
+}
+
+/* How many there are at most of what a recording has that these fit into. */
+static struct cuda_counts pad(const struct cuda_device *device, uint32_t n, uint32_t tokens)
+{
+    struct cuda_counts padded = {0};
+
+    if (!device->records || tokens == 0 || tokens > CUDA_RECORDED_TOKENS)
+        return padded;
+    padded.n = (uint32_t)raised(n);
+    padded.tokens = (uint32_t)cuda_rung(tokens);
+    padded.n_blocks = (uint32_t)max_blocks(padded.n, padded.tokens);
+    return padded;
+}
+
 int cuda_sequences_create(libsched_device *base, libsched_device_sequences **out,
                           uint32_t max_sequences, uint64_t max_tokens, libsched_error *err)
 {
@@ -37,9 +60,11 @@ int cuda_sequences_create(libsched_device *base, libsched_device_sequences **out
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a batch");
     s->max_sequences = max_sequences;
     s->max_tokens = max_tokens;
-    size = aligned(((uint64_t)max_sequences + 1) * sizeof(uint32_t)) +
-           2 * aligned(max_tokens * sizeof(uint32_t)) +
-           max_blocks(max_sequences, max_tokens) * sizeof(struct kernel_block) + ALIGN;
+    /* And what pads them. */
+    size = aligned((raised(max_sequences) + 1) * sizeof(uint32_t)) +
+           2 * aligned(cuda_rung(max_tokens) * sizeof(uint32_t)) +
+           max_blocks(raised(max_sequences), cuda_rung(max_tokens)) * sizeof(struct kernel_block) +
+           ALIGN;
     s->staged = malloc(size);
     if (s->staged == NULL)
         status = libsched_error_set(err, LIBSCHED_ENOMEM,
@@ -93,6 +118,23 @@ static int compare_blocks(const void *left, const void *right)
     return (a->first > b->first) - (a->first < b->first);
 }
 
+/* What a recording has beyond them: it computes nothing that anybody reads. */
+static void describe_padding(libsched_device_sequences *s)
+{
+    uint32_t *starts = (uint32_t *)(void *)s->staged;
+    const size_t tokens = s->padded.tokens - s->tokens;
+
+    if (s->padded.tokens == 0)
+        return;
+    for (uint32_t i = s->n + 1; i <= s->padded.n; i++)
+        starts[i] = s->tokens;
+    memset(s->staged + s->ids_offset + s->tokens * sizeof(int32_t), 0, tokens * sizeof(int32_t));
+    memset(s->staged + s->positions_offset + s->tokens * sizeof(uint32_t), 0,
+           tokens * sizeof(uint32_t));
+    memset(s->staged + s->blocks_offset + s->n_blocks * sizeof(struct kernel_block), 0,
+           (s->padded.n_blocks - s->n_blocks) * sizeof(struct kernel_block));
+}
+
 static void describe(libsched_device_sequences *s, const uint32_t *starts, const int32_t *ids)
 {
     uint32_t *positions = (uint32_t *)(void *)(s->staged + s->positions_offset);
@@ -117,6 +159,7 @@ static void describe(libsched_device_sequences *s, const uint32_t *starts, const
     }
     if (!sorted)
         qsort(blocks, s->n_blocks, sizeof(*blocks), compare_blocks);
+    describe_padding(s);
 }
 
 int cuda_sequences_set(libsched_device *base, libsched_device_sequences *s, uint32_t n,
@@ -131,30 +174,45 @@ int cuda_sequences_set(libsched_device *base, libsched_device_sequences *s, uint
         return status;
     s->n = n;
     s->tokens = starts[n];
-    s->ids_offset = aligned(((uint64_t)n + 1) * sizeof(uint32_t));
-    s->positions_offset = s->ids_offset + aligned(s->tokens * sizeof(int32_t));
-    s->blocks_offset = s->positions_offset + aligned(s->tokens * sizeof(uint32_t));
+    s->padded = pad(device, n, s->tokens);
+    const bool is_padded = s->padded.tokens > 0;
+    const uint64_t all = is_padded ? s->padded.n : n,
+                   tokens = is_padded ? s->padded.tokens : s->tokens;
+    s->ids_offset = aligned((all + 1) * sizeof(uint32_t));
+    s->positions_offset = s->ids_offset + aligned(tokens * sizeof(int32_t));
+    s->blocks_offset = s->positions_offset + aligned(tokens * sizeof(uint32_t));
     describe(s, starts, ids);
     status = cuda_stage_upload(device, &s->span, 0,
-                               s->blocks_offset + s->n_blocks * sizeof(struct kernel_block),
+                               s->blocks_offset + (is_padded ? s->padded.n_blocks : s->n_blocks) *
+                                                      sizeof(struct kernel_block),
                                cuda_fill_copy, s->staged, err);
     /* Nothing is to be computed on what is only half there. */
-    if (status != LIBSCHED_OK)
+    if (status != LIBSCHED_OK) {
         s->n = s->tokens = s->n_blocks = s->longest = 0;
+        s->padded = (struct cuda_counts){0};
+    }
     return status;
 }
 
-struct kernel_sequences cuda_sequences_view(const libsched_device_sequences *s)
+struct kernel_sequences cuda_sequences_view(struct cuda_device *device,
+                                            const libsched_device_sequences *s)
 {
+    const libsched_device_sequences *recorded = cuda_recorded_sequences(device);
     const unsigned char *data = s->span.data;
+    struct cuda_counts counts = {s->n, s->tokens, s->n_blocks};
+
+    if (recorded == s)
+        counts = s->padded;
+    else if (recorded != NULL)
+        cuda_recording_spoil(device);
 
     return (struct kernel_sequences){
         .starts = (const uint32_t *)(const void *)data,
         .ids = (const int32_t *)(const void *)(data + s->ids_offset),
         .positions = (const uint32_t *)(const void *)(data + s->positions_offset),
         .blocks = (const struct kernel_block *)(const void *)(data + s->blocks_offset),
-        .n = s->n,
-        .tokens = s->tokens,
-        .n_blocks = s->n_blocks,
+        .n = counts.n,
+        .tokens = counts.tokens,
+        .n_blocks = counts.n_blocks,
     };
 }

@@ -147,6 +147,8 @@ template <int D, bool EIGHTS> KERNEL void attention(kernel_attention_args a)
     SHARED_MEMORY(uint16_t, shared);
     constexpr int SIZE = TILE * (D + PAD);
     const kernel_block block = a.sequences.blocks[blockIdx.x];
+    if (block.length == 0) // a recording's, see section.c
+        return;
     const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const uint32_t first = threadIdx.x / 32 * 16; // of the warp's queries, in the block
     const uint32_t n_queries = block.length - block.first;

@@ -23,6 +23,14 @@ static bool has_marks(const libsched_device_driver *driver)
            driver->mark != NULL && driver->reached != NULL;
 }
 
+/* Whether it may record what it is given again and again. */
+static bool has_sections(const libsched_device_driver *driver)
+{
+    return driver->struct_size >=
+               offsetof(libsched_device_driver, section_end) + sizeof(driver->section_end) &&
+           driver->section_create != NULL;
+}
+
 static int create_chunk(struct encoder_chunk *out, libsched_device *device, uint64_t max_tokens,
                         uint64_t hidden, bool head, libsched_error *err)
 {
@@ -73,6 +81,15 @@ int encoder_scratch_create(struct encoder_scratch *out, libsched_device *device,
     for (uint32_t i = 0; status == LIBSCHED_OK && i < out->n_chunks; i++)
         status = create_chunk(&out->chunks[i], device, max_tokens, hidden, head, err);
     out->bytes = out->n_chunks * max_tokens * hidden * sizeof(float);
+    /* Where ranks have to meet nothing can be given that was recorded. */
+    for (uint32_t i = 0; i < out->n_chunks && n_ranks == 1 && has_sections(device->driver); i++) {
+        uint64_t bytes = 0;
+
+        if (status == LIBSCHED_OK)
+            status = device->driver->section_create(device, &out->chunks[i].section,
+                                                    out->chunks[i].sequences, &bytes, err);
+        out->bytes += bytes;
+    }
     for (size_t i = 0; status == LIBSCHED_OK && i < n; i++) {
         status = device->driver->buffer_create(device, wanted[i].buffer, wanted[i].datatype,
                                                max_tokens, wanted[i].columns, err);
@@ -88,6 +105,8 @@ void encoder_scratch_free(struct encoder_scratch *scratch, libsched_device *devi
     const libsched_device_driver *driver = device->driver;
 
     for (uint32_t i = 0; i < ENCODER_CHUNKS; i++) {
+        if (scratch->chunks[i].section != NULL)
+            driver->section_destroy(device, scratch->chunks[i].section);
         driver->sequences_destroy(device, scratch->chunks[i].sequences);
         driver->buffer_destroy(device, scratch->chunks[i].pooled);
         free(scratch->chunks[i].head_input);
@@ -254,6 +273,37 @@ static int run_layer(const struct pass *pass, const struct encoder_layer *layer)
     return status;
 }
 
+/* All that is computed once the sequences are there. */
+static int run_model(const struct pass *pass, bool pool)
+{
+    const struct encoder_weights *weights = &pass->model->weights;
+    int status = embed(pass);
+
+    for (uint32_t i = 0; status == LIBSCHED_OK && i < weights->n_layers; i++)
+        status = run_layer(pass, &weights->layers[i]);
+    if (status == LIBSCHED_OK && pool)
+        status = pool_states(pass);
+    return status;
+}
+
+/* The same, with the device's help. */
+static int run_section(const struct pass *pass, bool pool)
+{
+    const libsched_device_driver *driver = pass->device->driver;
+    libsched_device_section *section = pass->chunk->section;
+    bool given = false, again = false;
+    int status, ran;
+
+    do {
+        status = driver->section_begin(pass->device, section, pool, &given, pass->err);
+        if (status != LIBSCHED_OK || given)
+            return status;
+        ran = run_model(pass, pool);
+        status = driver->section_end(pass->device, section, ran, &again, pass->err);
+    } while (status == LIBSCHED_OK && again);
+    return status == LIBSCHED_OK ? ran : status;
+}
+
 int encoder_forward(libsched_engine_model *model, struct encoder_chunk *chunk, uint32_t n,
                     bool pool, libsched_error *err)
 {
@@ -263,10 +313,6 @@ int encoder_forward(libsched_engine_model *model, struct encoder_chunk *chunk, u
                                                       s->ids, err);
 
     if (status == LIBSCHED_OK)
-        status = embed(&pass);
-    for (uint32_t i = 0; status == LIBSCHED_OK && i < model->weights.n_layers; i++)
-        status = run_layer(&pass, &model->weights.layers[i]);
-    if (status == LIBSCHED_OK && pool)
-        status = pool_states(&pass);
+        status = chunk->section != NULL ? run_section(&pass, pool) : run_model(&pass, pool);
     return status;
 }

@@ -86,7 +86,8 @@ struct encoder_piece;
 /* What of a chunk has to stay until it is done. */
 struct encoder_chunk {
     libsched_device_sequences *sequences;
-    libsched_device_buffer *pooled; /* [sequences, hidden] FP32 */
+    libsched_device_section *section; /* the model on them; NULL: the device has none */
+    libsched_device_buffer *pooled;   /* [sequences, hidden] FP32 */
     float *head_input;              /* the embeddings, on the host; with a head */
     uint64_t mark;                  /* behind it, in the device's order */
     struct encoder_step *step;      /* NULL: it is free */

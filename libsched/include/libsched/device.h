@@ -49,6 +49,8 @@ typedef struct libsched_device_buffer libsched_device_buffer;
 typedef struct libsched_device_weight libsched_device_weight;
 /* A batch of packed token sequences. */
 typedef struct libsched_device_sequences libsched_device_sequences;
+/* Operations that are given again and again. */
+typedef struct libsched_device_section libsched_device_section;
 
 typedef struct libsched_device_open_args {
     uint32_t struct_size;
@@ -369,6 +371,33 @@ typedef struct libsched_device_driver {
                          libsched_error *err);
     /* Waits for what is copied from and to it. What was never told of is ignored. */
     void (*host_unregister)(libsched_device *device, const void *memory);
+
+    /* ----------------------------------------------------------------------------- sections */
+    /* Came later too; all four, or NULL: nothing would be gained. */
+
+    /* A section is a row of embed, linear, norm, attention and pool, on certain sequences, that is
+     * called again and again: always the same operations on the same objects, with as many rows as
+     * the sequences have tokens, and what it computes from it computes itself or gets by
+     * sequences_set(). So a device can record it, and give it to itself at once the next time,
+     * which takes less time than to be called for each where batches are small. It computes the
+     * same.
+     *
+     * `bytes`: of device memory that its recordings may come to take, about. It has to be destroyed
+     * before the objects that its operations use. */
+    int (*section_create)(libsched_device *device, libsched_device_section **out,
+                          const libsched_device_sequences *sequences, uint64_t *bytes,
+                          libsched_error *err);
+    void (*section_destroy)(libsched_device *device, libsched_device_section *section);
+    /* Begins it, for what the sequences hold now. `variant` tells rows of operations apart that
+     * differ otherwise. With *given, all of it has been given, and nothing is to be called. Else
+     * its operations are to be called now, nothing else meanwhile, and then section_end(). */
+    int (*section_begin)(libsched_device *device, libsched_device_section *section,
+                         uint32_t variant, bool *given, libsched_error *err);
+    /* `status`: LIBSCHED_OK, or what the first of them that failed has answered. With *again
+     * nothing of it has happened, nor has that failure: it has to be called once more from
+     * section_begin() on. */
+    int (*section_end)(libsched_device *device, libsched_device_section *section, int status,
+                       bool *again, libsched_error *err);
 } libsched_device_driver;
 
 /*

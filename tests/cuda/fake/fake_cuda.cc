@@ -24,6 +24,9 @@ struct stream_core {
     uint64_t number;
     std::deque<std::function<bool()>> tasks;
     uint64_t given = 0, done = 0;
+    /* While it captures: what gives it one thing after the other, later. */
+    bool capturing = false, invalid = false;
+    std::vector<std::function<cudaError_t(cudaStream_t)>> captured;
 };
 
 struct CUstream_st {
@@ -37,6 +40,15 @@ struct CUevent_st {
     {
         return core == nullptr || core->done >= at;
     }
+};
+
+struct CUgraph_st {
+    std::vector<std::function<cudaError_t(cudaStream_t)>> nodes;
+};
+
+struct CUgraphExec_st {
+    std::vector<std::function<cudaError_t(cudaStream_t)>> nodes;
+    int device;
 };
 
 struct CUmemPoolHandle_st {
@@ -69,7 +81,7 @@ struct machine {
     bool read_only = true;                                  /* can be registered */
     std::vector<std::weak_ptr<stream_core>> streams;
     std::vector<rule> rules;
-    uint64_t calls = 0, memory_size = UINT64_C(1) << 30;
+    uint64_t calls = 0, memory_size = UINT64_C(1) << 30, graphs = 0;
     int64_t live = 0;
     int sticky = 0;
     int policy = FAKE_RANDOM;
@@ -109,6 +121,10 @@ machine &the()
 
 thread_local int current_device;
 thread_local int last_error;
+/* The stream that captures in this thread. */
+thread_local std::shared_ptr<stream_core> capturing;
+
+constexpr uint64_t graph_size = UINT64_C(64) << 10;
 
 bool is_sticky(int code)
 {
@@ -146,9 +162,23 @@ cudaError_t answer(int code)
     return (cudaError_t)code;
 }
 
+/* What a capture does not mind; the driver is less strict. All else spoils it. */
+cudaError_t spoil(const char *function)
+{
+    for (const char *harmless : {"cudaStreamEndCapture", "cudaSetDevice", "cudaDeviceGetAttribute"})
+        if (strcmp(function, harmless) == 0)
+            return cudaSuccess;
+    if (capturing == nullptr)
+        return cudaSuccess;
+    capturing->invalid = true;
+    return cudaErrorStreamCaptureUnsupported;
+}
+
 #define ENTER                             \
     lock guard(the().mutex);              \
     if (int code = fake_called(__func__)) \
+        return answer(code);              \
+    if (int code = spoil(__func__))       \
         return answer(code);
 
 /* ------------------------------------------------------------------------------------- streams */
@@ -242,17 +272,21 @@ void fake_live(int change)
 cudaError_t fake_push(cudaStream_t stream, std::function<bool()> task)
 {
     lock guard(the().mutex);
+    if (stream->core->capturing) {
+        stream->core->captured.push_back([task](cudaStream_t to) { return fake_push(to, task); });
+        return answer(the().sticky);
+    }
     stream->core->tasks.push_back(std::move(task));
     stream->core->given++;
     stray();
     return answer(the().sticky);
 }
 
-cudaError_t fake_launch(cudaStream_t stream, std::function<void()> kernel)
+namespace
 {
-    lock guard(the().mutex);
-    if (int code = fake_called("cudaLaunchKernel"))
-        return answer(code);
+
+cudaError_t push_kernel(cudaStream_t stream, const std::function<void()> &kernel)
+{
     auto failure = std::make_shared<int>(0);
     auto begun = std::make_shared<bool>(false);
     return fake_push(stream, [=] {
@@ -270,6 +304,21 @@ cudaError_t fake_launch(cudaStream_t stream, std::function<void()> kernel)
             kernel();
         return true;
     });
+}
+
+} // namespace
+
+cudaError_t fake_launch(cudaStream_t stream, std::function<void()> kernel)
+{
+    lock guard(the().mutex);
+    if (int code = fake_called("cudaLaunchKernel"))
+        return answer(code);
+    if (stream->core->capturing) {
+        stream->core->captured.push_back(
+            [kernel](cudaStream_t to) { return push_kernel(to, kernel); });
+        return answer(the().sticky);
+    }
+    return push_kernel(stream, kernel);
 }
 
 /* --------------------------------------------------------------------------------- for the tests
@@ -313,6 +362,8 @@ void fake_cuda_reset()
         if (auto core = weak.lock())
             core->tasks.clear();
     m.streams.clear();
+    capturing = nullptr;
+    m.graphs = 0;
     for (auto &entry : m.memory)
         free(entry.first);
     for (auto &entry : m.pinned)
@@ -334,6 +385,12 @@ uint64_t fake_cuda_live()
     lock guard(the().mutex);
     return (uint64_t)the().live + the().memory.size() + the().pinned.size() +
            the().registered.size();
+}
+
+uint64_t fake_cuda_graphs()
+{
+    lock guard(the().mutex);
+    return the().graphs;
 }
 
 void fake_cuda_memory(uint64_t bytes)
@@ -579,6 +636,80 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
         if (!progress)
             rest();
     }
+}
+
+/* -------------------------------------------------------------------------------------- graphs */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+{
+    ENTER
+    if (mode != cudaStreamCaptureModeThreadLocal || stream->core->capturing)
+        return answer(cudaErrorInvalidValue);
+    capturing = stream->core;
+    capturing->capturing = true;
+    capturing->invalid = false;
+    capturing->captured.clear();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
+{
+    lock guard(the().mutex);
+    const int failure = fake_called(__func__);
+    /* However it ends, it has. */
+    *out = nullptr;
+    if (!stream->core->capturing)
+        return answer(failure != 0 ? failure : (int)cudaErrorInvalidValue);
+    stream->core->capturing = false;
+    capturing = nullptr;
+    if (failure != 0)
+        return answer(failure);
+    if (stream->core->invalid)
+        return answer(cudaErrorStreamCaptureInvalidated);
+    *out = fake_make<CUgraph_st>(std::move(stream->core->captured));
+    the().live++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    ENTER
+    delete graph;
+    the().live--;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+    ENTER(void) flags;
+    device_state &d = the().devices[(size_t)current_device];
+    if (d.used + d.kept + graph_size > the().memory_size)
+        return answer(cudaErrorMemoryAllocation);
+    d.used += graph_size;
+    *out = fake_make<CUgraphExec_st>(graph->nodes, current_device);
+    the().live++;
+    the().graphs++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+    ENTER
+    the().devices[(size_t)graph->device].used -= graph_size;
+    /* What was given of it still runs. */
+    delete graph;
+    the().live--;
+    the().graphs--;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
+{
+    ENTER
+    for (const auto &node : graph->nodes)
+        if (cudaError_t code = node(stream))
+            return code;
+    return cudaSuccess;
 }
 
 /* -------------------------------------------------------------------------------------- memory */

@@ -32,6 +32,8 @@ extern "C" void fake_cuda_trace(std::vector<std::string> *list);
 extern "C" void fake_cuda_reset();
 /* What is there and was not destroyed: memory, streams, events, handles. */
 extern "C" uint64_t fake_cuda_live();
+/* Graphs that are there; each takes 64 KiB of its device. */
+extern "C" uint64_t fake_cuda_graphs();
 /* Bytes of each device from now on; and those in use. */
 extern "C" void fake_cuda_memory(uint64_t bytes);
 extern "C" uint64_t fake_cuda_used(int device);
@@ -46,7 +48,8 @@ extern "C" void fake_cuda_read_only(bool supported);
  */
 extern "C" void fake_cublas_refuses(int what);
 
-/* For the other fakes. A task is asked again until it says that it is done. */
+/* For the other fakes. A task is asked again until it says that it is done; one that is captured is
+ * copied for each time that it is given. */
 cudaError_t fake_push(cudaStream_t stream, std::function<bool()> task);
 /* Counts a call, and answers what it shall fail with. */
 int fake_called(const char *function);
