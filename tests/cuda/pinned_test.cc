@@ -299,7 +299,9 @@ TEST_F(pinned, memory_is_the_devices_until_it_was_waited_for)
             ASSERT_EQ(LIBSCHED_OK, download(m.data, 4));
             ASSERT_EQ(LIBSCHED_OK, driver->mark(device, &mark, &err));
             EXPECT_EQ(0.0f, m.data[0]) << "nobody has waited";
-            fake_cuda_fail(function, 0, 1);
+            /* For each of the streams. */
+            for (int i = 0; i < 3; i++)
+                fake_cuda_fail(function, 0, 1);
             const int status = marks ? driver->reached(device, mark, true, &err) : wait();
             if (status != LIBSCHED_OK) {
                 std::fill_n(m.data, 4 * columns, -5.0f);
