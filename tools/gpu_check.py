@@ -36,7 +36,8 @@ LIBRARIES = ["libsched/libsched-device-cuda.so", "libsched/libsched.so.0"]
 # What is done to a GPU on purpose: in a folder of its own, since it is for nobody else.
 FAULTS = ["gpu/libsched-engine-breaker.so", "program/libsched-program-breaker.so"]
 # On the GPU alone, of the tests that run on every device.
-ON_GPU = "gpu.*:*operations*/gpu:*collectives*/gpu*:*processes*/gpu:*creation*/gpu:devices/ranks*/gpu"
+ON_GPU = ("gpu.*:*operations*/gpu:*sections*/gpu:*host_memory*/gpu:*collectives*/gpu*:*processes*/gpu:"
+          "*creation*/gpu:devices/ranks*/gpu")
 
 
 class Report:
@@ -133,7 +134,7 @@ def check_sanitizer(runner, report):
     for check in ["memcheck", "racecheck"]:
         code, output = runner.run(
             [tool, "--tool", check, "--error-exitcode", "9", runner.program(PROGRAMS[0]),
-             "--gtest_filter=gpu.*:*operations*/gpu"], 300)
+             "--gtest_filter=gpu.*:*operations*/gpu:*sections*/gpu:*host_memory*/gpu"], 300)
         judge_tests(f"sanitizer {check}", code, output, report)
 
 

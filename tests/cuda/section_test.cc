@@ -427,6 +427,7 @@ TEST_F(section, that_is_too_large_is_not_recorded)
     driver->section_destroy(device, it);
     driver->sequences_destroy(device, sequences);
     driver->buffer_destroy(device, states);
+    driver->buffer_destroy(device, pooled);
     ASSERT_EQ(LIBSCHED_OK,
               driver->buffer_create(device, &states, LIBSCHED_FP32, 8192, columns, &err));
     ASSERT_EQ(LIBSCHED_OK,

@@ -2,6 +2,7 @@
 #include "device/device_case.h"
 
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -63,6 +64,7 @@ int open_device(const device_case &which, uint32_t ordinal, const libsched_devic
     args.struct_size = sizeof(args);
     args.threads = which.threads;
     args.ordinal = ordinal;
+    args.note = [](void *, const char *text) { fprintf(stderr, "the device: %s\n", text); };
     int status = device_find_driver(driver, which.driver.c_str(), which.plugins.c_str(), err);
     return status == LIBSCHED_OK ? (*driver)->open(device, &args, err) : status;
 }
