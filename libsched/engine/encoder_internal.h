@@ -88,10 +88,10 @@ struct encoder_chunk {
     libsched_device_sequences *sequences;
     libsched_device_section *section; /* the model on them; NULL: the device has none */
     libsched_device_buffer *pooled;   /* [sequences, hidden] FP32 */
-    float *head_input;              /* the embeddings, on the host; with a head */
-    uint64_t mark;                  /* behind it, in the device's order */
-    struct encoder_step *step;      /* NULL: it is free */
-    struct encoder_piece *pieces;   /* what belongs to which item */
+    float *head_input;                /* the embeddings, on the host; with a head */
+    uint64_t mark;                    /* behind it, in the device's order */
+    struct encoder_step *step;        /* NULL: it is free */
+    struct encoder_piece *pieces;     /* what belongs to which item */
     uint32_t n_pieces;
     uint32_t n_sequences;
     uint64_t n_tokens;

@@ -683,7 +683,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
 {
     ENTER(void) flags;
     device_state &d = the().devices[(size_t)current_device];
-    if (d.used + d.kept + graph_size > the().memory_size)
+    if (d.used + d.kept + d.held + graph_size > the().memory_size)
         return answer(cudaErrorMemoryAllocation);
     d.used += graph_size;
     *out = fake_make<CUgraphExec_st>(graph->nodes, current_device);
