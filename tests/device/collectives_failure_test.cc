@@ -176,8 +176,9 @@ TEST_P(ranks, that_all_wait_hear_of_one_timeout)
     std::atomic<int> failures{0};
     for (uint32_t r = 0; r < 3; r++)
         threads.emplace_back([&, r] {
-            /* Rank 1 would wait for long. */
-            rank own(GetParam(), shared, r, 3, r == 0 ? 100000000 : never);
+            /* Rank 1 would wait for long. They have as long to find each other, on a busy machine.
+             */
+            rank own(GetParam(), shared, r, 3, r == 0 ? UINT64_C(2000000000) : never);
             ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
             if (r == 2)
                 return;
@@ -246,7 +247,7 @@ TEST_P(creation, takes_memory_of_its_own)
 TEST_P(memory, that_another_scribbles_over_harms_nobody)
 {
     /* Beside the fake of CUDA each takes a second. */
-    for (unsigned seed = 0; seed < (GetParam().driver == "cpu" ? 30 : 3); seed++) {
+    for (unsigned seed = 0; seed < (GetParam().driver == "cpu" ? 10 : 3); seed++) {
         shared_memory shared(2);
         std::atomic<bool> stop{false};
         std::atomic<int> created{0};
@@ -263,9 +264,10 @@ TEST_P(memory, that_another_scribbles_over_harms_nobody)
         std::vector<std::thread> threads;
         for (uint32_t r = 0; r < 2; r++)
             threads.emplace_back([&, r] {
-                /* To open one that is emulated takes its time. */
+                /* To find each other takes its time on a busy machine, and to open one that is
+                 * emulated as well. */
                 rank own(GetParam(), shared, r, 2,
-                         GetParam().driver == "cpu" ? 100000000 : UINT64_C(5000000000));
+                         GetParam().driver == "cpu" ? 1000000000 : UINT64_C(5000000000));
                 created++;
                 ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
                 auto *buffer = own.buffer(std::vector<float>(600000, 1));
