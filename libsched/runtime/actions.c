@@ -58,6 +58,7 @@ static void give_step(libsched *s, const struct core_action *action, bool begins
     step.leaves = leaves;
 
     libsched_error err = {0};
+    runtime_load_beside(s, device, false);
     if (worker_run(device->worker, &step, &err) < 0)
         runtime_worker_kill(s, device, err.message);
 }

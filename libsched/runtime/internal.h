@@ -337,6 +337,8 @@ struct runtime_together {
     uint32_t ranks[CORE_MAX_DEVICES];  /* devices */
     uint64_t epochs[CORE_MAX_DEVICES]; /* of their workers */
     uint64_t left;                     /* bits: ranks that have not answered */
+    bool told;                         /* the others have what rank 0 made */
+    bool given_up;                     /* each that is not done loads it by itself */
     struct segment *shared;            /* by which they find each other */
 };
 
@@ -611,6 +613,8 @@ void runtime_load_plan(libsched *s, const struct core_action *action);
 bool runtime_loads_send(libsched *s);
 /* What those who load a model together find each other by. */
 void runtime_load_id(libsched *s, struct runtime_device *device, const struct worker_event *event);
+/* A device is about to be given something else to do; `with_others`: as one of several. */
+void runtime_load_beside(libsched *s, const struct runtime_device *device, bool with_others);
 /* A worker has answered its load, or has ended. */
 void runtime_load_over(libsched *s, const struct runtime_device *device, bool ended);
 void runtime_together_free(libsched *s);

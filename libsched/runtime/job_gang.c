@@ -76,6 +76,8 @@ static void start_rank(libsched *s, struct runtime_job *job, uint32_t i)
     libsched_error err = {0};
     if (device->worker == NULL || !device->in_core_up)
         return; /* the core knows */
+    if (job->n_ranks > 1)
+        runtime_load_beside(s, device, true);
     int rc = worker_rank_start(device->worker, &rank, &err);
     /* Of one that is ending the core hears soon. */
     if (rc == LIBSCHED_OK || rc == LIBSCHED_EDEVICELOST || rc == LIBSCHED_EBUSY) {

@@ -5,6 +5,9 @@
  * from its GPU, where each would else read, hold in memory and copy the whole of them. What comes
  * of it is each worker's own affair: one that does not get them reads them itself, and so does one
  * that is started again later.
+ *
+ * A worker that waits for the others serves nobody meanwhile. So only those take part that have
+ * nothing else to do, and they give it up where one of them would keep the others waiting.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -47,15 +50,36 @@ static const char *place_of(const struct runtime_device *device)
     return device->topology != NULL ? device->topology->pci_bus_id : "";
 }
 
+/* Whether its worker does nothing, so that it begins with a model as soon as it is asked to. */
+static bool is_idle(const libsched *s, const struct runtime_device *device, uint32_t model)
+{
+    if (device->worker == NULL || device->job != 0 || !list_empty(&device->running))
+        return false;
+    /* What is still to be sent comes behind. */
+    for (uint32_t i = 0; i < CORE_MAX_MODELS; i++)
+        if (i != model && s->by_index[i] != NULL &&
+            s->by_index[i]->loads[device->index] == RUNTIME_LOADING &&
+            (s->load_wanted[i] >> device->index & 1) == 0)
+            return false;
+    return true;
+}
+
+/* Whether two are on GPUs of their own, of one make. */
+static bool can_meet(const struct runtime_device *a, const struct runtime_device *b)
+{
+    return strcmp(a->driver, b->driver) == 0 && strcmp(place_of(a), place_of(b)) != 0;
+}
+
 /* One device of each GPU. */
 static void choose(const libsched *s, uint64_t wanted, struct runtime_together *out)
 {
     out->n_ranks = 0;
     for (uint32_t i = 0; i < s->n_listed; i++) {
-        bool fits = (wanted >> i & 1) != 0 && place_of(&s->devices[i])[0] != '\0';
+        const struct runtime_device *device = &s->devices[i];
+        bool fits =
+            (wanted >> i & 1) != 0 && place_of(device)[0] != '\0' && is_idle(s, device, out->model);
         for (uint32_t r = 0; r < out->n_ranks; r++)
-            fits =
-                fits && strcmp(place_of(&s->devices[out->ranks[r]]), place_of(&s->devices[i])) != 0;
+            fits = fits && can_meet(&s->devices[out->ranks[r]], device);
         if (fits)
             out->ranks[out->n_ranks++] = i;
     }
@@ -104,14 +128,17 @@ static void tell_id(libsched *s, int status, const unsigned char *id)
 
 void runtime_load_id(libsched *s, struct runtime_device *device, const struct worker_event *event)
 {
-    if (s->together.id != 0 && event->key == s->together.model && rank_of(s, device) == 0)
-        tell_id(s, event->status, event->rank_id);
+    if (s->together.id == 0 || event->key != s->together.model || rank_of(s, device) != 0)
+        return;
+    s->together.told = true;
+    tell_id(s, event->status, event->rank_id);
 }
 
-/* Nobody waits for one that has ended. */
+/* Nobody waits for anybody any more. */
 static void interrupt(libsched *s)
 {
     static const unsigned char nothing[LIBSCHED_COMMUNICATOR_ID_SIZE];
+    s->together.given_up = true;
     for (uint32_t r = 0; r < s->together.n_ranks; r++) {
         struct runtime_device *device = &s->devices[s->together.ranks[r]];
         if ((s->together.left >> r & 1) != 0 && device->worker != NULL)
@@ -134,6 +161,18 @@ void runtime_load_over(libsched *s, const struct runtime_device *device, bool en
     runtime_together_free(s);
 }
 
+/* What waits for other devices might wait for one that waits for this one here. What does not is
+ * done first where the id has not come yet, however long it takes. */
+void runtime_load_beside(libsched *s, const struct runtime_device *device, bool with_others)
+{
+    uint32_t rank = rank_of(s, device);
+    if (s->together.id == 0 || s->together.given_up || rank == s->together.n_ranks ||
+        (s->together.left >> rank & 1) == 0)
+        return;
+    if (with_others || (rank != 0 && !s->together.told))
+        interrupt(s);
+}
+
 void runtime_together_free(libsched *s)
 {
     segment_free(s->together.shared);
@@ -144,7 +183,8 @@ void runtime_together_free(libsched *s)
 
 static void send(libsched *s, struct runtime_model *model, struct runtime_device *device)
 {
-    const bool together = s->together.id != 0 && s->together.model == model->index;
+    const bool together =
+        s->together.id != 0 && s->together.model == model->index && !s->together.given_up;
     const uint32_t rank = together ? rank_of(s, device) : 0;
     const struct worker_share share = {
         .id = s->together.id,

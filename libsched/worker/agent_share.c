@@ -203,8 +203,9 @@ int agent_share_id(struct agent *agent, struct wire_reader *reader)
     libsched_error err = {0};
     share->waits = false;
     memset(&share->load, 0, sizeof(share->load));
+    /* Whatever befell that one's device, nothing is wrong with this one. */
     if (status < 0)
-        libsched_error_set(&err, status, "who was to read it can't: %s",
+        libsched_error_set(&err, LIBSCHED_ECANCELED, "who was to read it can't: %s",
                            libsched_status_name(status));
     return load(agent, &what, status < 0 ? NULL : id, &err);
 }

@@ -217,8 +217,11 @@ void worker_stop(struct worker *worker)
     worker->stopped = true;
     __atomic_store_n(&worker->incarnation->channel.header->stop, 1, __ATOMIC_SEQ_CST);
     worker_ring_bell(worker);
-    /* A rank may be waiting for others, who will not come any more. */
+    /* A rank may be waiting for others, who will not come any more; so may one who loads a model.
+     */
     worker_rank_interrupt(worker, NULL);
+    if (worker->share != 0)
+        worker_load_interrupt(worker, worker->share, NULL);
 }
 
 void worker_kill(struct worker *worker)

@@ -89,6 +89,8 @@ int worker_load(struct worker *worker, const struct worker_model *model, libsche
     wire_put_parameters(out, model->parameters, model->n_parameters);
     wire_put(out, &share, sizeof(share));
     status = worker_send_command(worker, COMMAND_LOAD, err);
+    if (status == LIBSCHED_OK && share.n_ranks > 1)
+        worker->share = share.id;
     if (status == LIBSCHED_OK && share.n_ranks > 1 && share.rank == 0) {
         worker->makes_id = true;
         worker->makes_id_for = model->key;

@@ -25,11 +25,16 @@ static void convict(struct worker *worker, const char *what)
 
 /* -------------------------------------------------------------------------------- single events */
 
+static bool is_status(int status)
+{
+    return status <= 0 && strcmp(libsched_status_name(status), "unknown") != 0;
+}
+
 bool worker_read_status(struct wire_reader *reader, struct worker_event *event)
 {
     int status = (int)wire_get_u32(reader);
     const char *message = wire_get_string(reader);
-    if (reader->failed || status > 0 || strcmp(libsched_status_name(status), "unknown") == 0)
+    if (reader->failed || !is_status(status))
         return false;
     event->status = status;
     if (status < 0 || message != NULL)
@@ -133,7 +138,7 @@ static bool read_event(struct worker *worker, uint32_t type, struct wire_reader 
         event->status = (int)wire_get_u32(reader);
         wire_get(reader, event->rank_id, sizeof(event->rank_id));
         libsched_error_set(err, LIBSCHED_EPROTOCOL, "what others should load by, unasked");
-        if (!worker->makes_id || worker->makes_id_for != event->key)
+        if (!worker->makes_id || worker->makes_id_for != event->key || !is_status(event->status))
             return false;
         worker->makes_id = false;
         return true;

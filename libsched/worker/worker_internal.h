@@ -74,7 +74,8 @@ struct worker {
     struct id_map segments; /* id to the number under which it was passed */
     uint32_t next_passing;
     struct worker_rank_state rank;
-    bool makes_id; /* for those with whom it loads a model */
+    uint64_t share; /* the last load with others that it was told of; 0: none */
+    bool makes_id;  /* for those with whom it loads a model */
     uint32_t makes_id_for;
     struct id_map checks; /* jobs whose parameters it is checking */
 

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include <sys/wait.h>
+
 #include "../api/scheduler.h"
 #include "../engine/tiny_bert.h"
 #include "../support/folder.h"
@@ -298,6 +300,7 @@ class TogetherOnGpus : public OnGpus
 {
   protected:
     gpu_sched_test::tiny_bert bert;
+    std::string log;
     const std::string communicators = folder.path() + "/communicators",
                       uploads = folder.path() + "/uploads";
 
@@ -312,10 +315,14 @@ class TogetherOnGpus : public OnGpus
         for (const char *name : {"FAKE_NCCL_COUNT", "FAKE_CUDA_UPLOADS", "GPU_SCHED_NCCL"})
             unsetenv(name);
     }
-    static std::unique_ptr<Scheduler> open(uint64_t least, uint32_t devices_per_gpu = 1)
+    std::unique_ptr<Scheduler> open(uint64_t least, uint32_t devices_per_gpu = 1)
     {
         auto s = std::make_unique<Scheduler>(Workers::process, [&](libsched_options &options) {
             emulated(options);
+            options.log = [](void *to, int, const char *line) {
+                static_cast<std::string *>(to)->append(line).append("\n");
+            };
+            options.log_payload = &log;
             options.share_weights_bytes = least;
             options.devices_per_gpu = devices_per_gpu;
         });
@@ -327,6 +334,7 @@ class TogetherOnGpus : public OnGpus
     static void await_both(Scheduler &s)
     {
         std::string first;
+        s.run_until([&] { return __builtin_popcountll(s.model("bert").devices) == 2; });
         auto served = [&] {
             return device(s, "gpu:0").batches > 0 && device(s, "gpu:1").batches > 0;
         };
@@ -435,6 +443,61 @@ TEST_F(TogetherOnGpus, TheFirstReadsItWhereAnotherHasEnded)
     await_both(*s);
     EXPECT_EQ(lines(communicators), 1u);
     EXPECT_EQ(s->stats().worker_deaths, 1u);
+}
+
+// That the first has ended is found out when it is to be told: before the others are.
+TEST_F(TogetherOnGpus, TheOthersReadItWhereTheFirstCantBeTold)
+{
+    auto s = open(1);
+    const int32_t pid = device(*s, "gpu:0").pid;
+    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    // Once it is a zombie its end of the socket is closed.
+    siginfo_t info;
+    ASSERT_EQ(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    await_both(*s);
+    EXPECT_EQ(lines(communicators), 0u) << "nobody waited for anybody";
+    EXPECT_EQ(s->stats().worker_deaths, 1u);
+}
+
+// One that is busy would keep the other waiting.
+TEST_F(TogetherOnGpus, OneThatHasSomethingElseToDoTakesNoPart)
+{
+    auto s = open(1);
+    const int32_t pid = stop(*s, "gpu:1");
+    Job job("gemm");
+    job.devices = {"gpu:1"};
+    job.parameters.integer("m", 64).integer("n", 64).integer("k", 64).integer("steps", 1);
+    const uint64_t id = s->submit(job);
+    s->await_job(id, LIBSCHED_JOB_STARTING);
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    s->run_until([&] { return s->model("bert").state == LIBSCHED_MODEL_READY; });
+    EXPECT_EQ(kill(pid, SIGCONT), 0);
+    await_both(*s);
+    EXPECT_EQ(s->end_of_job(id).status(), LIBSCHED_OK) << s->end_of_job(id).message;
+    EXPECT_EQ(lines(communicators), 0u);
+    EXPECT_EQ(s->stats().worker_deaths, 0u);
+}
+
+// Ranks that wait for each other while their workers wait for each other would wait for ever.
+TEST_F(TogetherOnGpus, TheyGiveItUpForAJobOnTheSameGpus)
+{
+    auto s = open(1);
+    const int32_t pid = stop(*s, "gpu:1");
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    for (int i = 0; lines(communicators) == 0 && i < 100000; i++)
+        s->turn(1);
+    ASSERT_EQ(lines(communicators), 1u);
+    Job job("allreduce", 2);
+    job.devices = {"gpu:0", "gpu:1"};
+    job.parameters.integer("min_bytes", 1024).integer("max_bytes", 4096);
+    const uint64_t id = s->submit(job);
+    s->run_until([&] { return log.find("gpu:0 loads \"bert\" by itself") != log.npos; });
+    EXPECT_EQ(kill(pid, SIGCONT), 0);
+    EXPECT_EQ(s->end_of_job(id).status(), LIBSCHED_OK) << s->end_of_job(id).message;
+    await_both(*s);
+    EXPECT_EQ(lines(communicators), 3u) << "the one that was given up, and the job's two";
+    EXPECT_EQ(s->stats().worker_deaths, 0u);
 }
 
 TEST_F(TogetherOnGpus, AModelCanBeUnloadedMeanwhile)
