@@ -3,15 +3,13 @@
  * An engine, "breaker", that computes something small on its device and answers how much of the
  * device's memory is free; and does to the device what a request asks for:
  *
- *   fault  "illegal", "endless" (weapon.h), "memory": asks for more than there is
- *   mark   a file that it makes when the request begins; with "fault" it strikes only where the
- * file was not there yet us     so long it takes
+ * - "fault": "illegal", "endless" (weapon.h); "memory": it asks for more than there is; "stays":
+ * the batch is never done;
+ * - "mark": a file that it makes when the request begins: it strikes only where there was none yet.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <libsched/device.h>
@@ -117,17 +115,6 @@ static const char *text(const libsched_item *item, const char *name)
     return p != NULL && p->type == LIBSCHED_PARAMETER_STRING ? p->value.string : NULL;
 }
 
-static void take_time(const libsched_item *item)
-{
-    const libsched_parameter *p =
-        libsched_parameter_find(item->parameters, item->n_parameters, "us");
-    const int64_t us = p != NULL && p->type == LIBSCHED_PARAMETER_INT ? p->value.integer : 0;
-    struct timespec left = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
-
-    while (us > 0 && nanosleep(&left, &left) != 0 && errno == EINTR)
-        ;
-}
-
 /* Whether it is not there yet. */
 static bool make_mark(const char *path)
 {
@@ -148,6 +135,9 @@ static int strike(libsched_engine_model *m, const char *fault, libsched_error *e
         weapon_illegal();
     else if (strcmp(fault, "endless") == 0)
         weapon_endless();
+    else if (strcmp(fault, "stays") == 0)
+        for (;;)
+            pause();
     else if (strcmp(fault, "memory") == 0)
         /* 256 TiB. */
         status = m->device->driver->buffer_create(m->device, &large, LIBSCHED_FP32,
@@ -206,7 +196,6 @@ static int breaker_step(libsched_engine_model *m, libsched_engine_batch *batch,
 
         if (fault != NULL && first)
             status = strike(m, fault, err);
-        take_time(batch->items[i]);
     }
     if (status == LIBSCHED_OK)
         status = compute(m, &free_bytes, err);

@@ -3,8 +3,9 @@
  * A program, "breaker", whose ranks add up a buffer in each of their "steps"; but in the second one
  * the last rank does what "fault" says:
  *
- *   "die"     its process ends in the middle of it: what it called is with its device, or the
- * others are in it "absent"  it does not come
+ * - "die": its process ends in the middle of it: what it called is with its device, or the others
+ *   are in it;
+ * - "absent": it does not come.
  */
 #include <signal.h>
 #include <stdlib.h>
