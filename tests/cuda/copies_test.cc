@@ -118,15 +118,19 @@ TEST_F(model_copies, do_not_come_from_one_who_has_gone)
 TEST_F(model_copies, are_not_waited_for_beyond_the_limit)
 {
     shared_memory shared(2);
-    std::atomic<bool> over{false};
+    std::atomic<bool> there{false}, over{false};
     std::thread other([&] {
+        there = true;
         rank own(emulated_case, shared, 0, 2);
         EXPECT_EQ(LIBSCHED_OK, own.status) << own.err.message;
         while (!over)
             sched_yield();
     });
+    while (!there)
+        sched_yield();
     {
-        rank own(emulated_case, shared, 1, 2, 1000000000);
+        /* So long may it take to become ranks, on a machine that is busy. */
+        rank own(emulated_case, shared, 1, 2, 5000000000);
         EXPECT_EQ(LIBSCHED_OK, own.status) << own.err.message;
         EXPECT_EQ(LIBSCHED_EDEADLINE, load(own, bert.folder)) << own.err.message;
         EXPECT_NE(nullptr, strstr(own.err.message, "rank 0 did not come")) << own.err.message;

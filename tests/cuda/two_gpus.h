@@ -46,12 +46,14 @@ class two_gpus
         setenv("HWLOC_XMLFILE", file.c_str(), 1);
         setenv("HWLOC_THISSYSTEM", "1", 1);
         setenv("FAKE_CUDA_PCI", gpus, 1);
+        setenv("FAKE_NCCL_FOLDER", folder.c_str(), 1);
     }
     two_gpus(const two_gpus &) = delete;
     two_gpus &operator=(const two_gpus &) = delete;
     ~two_gpus()
     {
-        for (const char *name : {"HWLOC_XMLFILE", "HWLOC_THISSYSTEM", "FAKE_CUDA_PCI"})
+        for (const char *name :
+             {"HWLOC_XMLFILE", "HWLOC_THISSYSTEM", "FAKE_CUDA_PCI", "FAKE_NCCL_FOLDER"})
             unsetenv(name);
     }
 };

@@ -212,7 +212,9 @@ const char *ncclGetErrorString(int result)
 int ncclGetUniqueId(fake_id *id)
 {
     CALLED
-    const char *folder = getenv("TMPDIR");
+    /* One that is killed leaves its file behind: a folder that goes with the test takes it along.
+     */
+    const char *own = getenv("FAKE_NCCL_FOLDER"), *folder = own != nullptr ? own : getenv("TMPDIR");
     std::string path = std::string(folder != nullptr ? folder : "/tmp") + "/fake-nccl-XXXXXX";
     if (path.size() >= sizeof(id->bytes))
         return SYSTEM_ERROR;
