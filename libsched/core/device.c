@@ -107,7 +107,10 @@ static uint64_t step_limit(const struct core *core, const struct core_session *s
 void core_device_begin(const struct core *core, struct core_device_state *d,
                        const struct core_session *s)
 {
-    d->limits[(d->first_limit + d->in_flight) % CORE_MAX_DEPTH] = step_limit(core, s);
+    const uint32_t last = (d->first_limit + d->in_flight) % CORE_MAX_DEPTH;
+
+    d->limits[last] = step_limit(core, s);
+    d->loads_before[last] = d->loads;
     if (d->in_flight++ == 0) {
         d->busy_since = core->now;
         d->overdue_since = 0;
@@ -127,6 +130,16 @@ void core_device_end(const struct core *core, struct core_device_state *d,
     d->bound -= s->step_bound;
     d->expected -= s->step_expected;
     d->n_unknown -= s->step_expected == 0;
+}
+
+void core_device_loaded(const struct core *core, struct core_device_state *d)
+{
+    d->loads--;
+    d->loaded_at = core->now;
+    for (uint32_t i = 0; i < d->in_flight; i++) {
+        uint32_t *before = &d->loads_before[(d->first_limit + i) % CORE_MAX_DEPTH];
+        *before -= *before > 0;
+    }
 }
 
 static uint64_t lead_due(const struct core_device_state *d)
@@ -149,14 +162,15 @@ void core_device_await_lead(struct core *core, uint32_t device)
         core->leads |= core_bit(device);
 }
 
-/* When the step that runs has taken too long. */
+/* When the step that runs has taken too long. A worker does one thing after the other: while it
+ * loads a model, no step runs that was given after that. */
 static uint64_t overrun_due(const struct core_device_state *d)
 {
     uint64_t limit = d->in_flight > 0 && d->up && !d->dying ? d->limits[d->first_limit] : 0;
-    if (limit == 0)
+    uint64_t since = d->busy_since > d->loaded_at ? d->busy_since : d->loaded_at;
+    if (limit == 0 || d->loads_before[d->first_limit] > 0)
         return CORE_NEVER;
-    return d->overdue_since == 0 ? core_add(d->busy_since, limit)
-                                 : core_add(d->overdue_since, limit / 16);
+    return d->overdue_since == 0 ? core_add(since, limit) : core_add(d->overdue_since, limit / 16);
 }
 
 /* Ends the workers whose step takes too long: a kernel that never ends, an engine that waits for

@@ -326,7 +326,9 @@ struct core_device_state {
     uint64_t busy_since;             /* when the steps under way began, or the last of them ended */
     uint64_t limits[CORE_MAX_DEPTH]; /* of the steps under way, 0: none; in a ring, as they end in
                                       * the order in which they were given */
+    uint32_t loads_before[CORE_MAX_DEPTH]; /* of the same: loads that they wait for */
     uint32_t first_limit;
+    uint64_t loaded_at;     /* when the last load ended */
     uint64_t overdue_since; /* when the step that runs was first seen to have overrun its limit */
     uint64_t overrun;       /* the limit for which its worker is ended, or 0 */
     bool up, ever_up;
@@ -671,6 +673,8 @@ uint64_t core_devices_due(const struct core *core);
 /* A step of that session is given, or is done. */
 void core_device_begin(const struct core *core, struct core_device_state *d,
                        const struct core_session *s);
+/* A load or an eviction has come back: steps that were given after it wait for one less. */
+void core_device_loaded(const struct core *core, struct core_device_state *d);
 void core_device_end(const struct core *core, struct core_device_state *d,
                      const struct core_session *s);
 /* When the steps under way will be done, or rarely later; now where there are none. */

@@ -100,7 +100,7 @@ void core_residency_loaded(struct core *core, uint32_t device, uint32_t model, i
         core_device_kill(core, device);
         return;
     }
-    d->loads--;
+    core_device_loaded(core, d);
     if (p->suspect)
         d->exclusive = false;
     core_device_give(d, p->memory);
@@ -138,7 +138,7 @@ void core_residency_evicted(struct core *core, uint32_t device, uint32_t model)
 
     if (p == NULL || p->state != CORE_EVICTING || core_action_linked(&p->action))
         return;
-    d->loads--;
+    core_device_loaded(core, d);
     core_device_give(d, p->memory);
     p->memory = 0;
     p->state = CORE_ABSENT;

@@ -73,6 +73,49 @@ TEST(Death, AStepThatNeverEndsEndsTheWorker)
         EXPECT_EQ(h.status(id), LIBSCHED_OK);
 }
 
+TEST(Death, AStepBehindALoadHasItsTimeWhenThatHasEnded)
+{
+    Harness h;
+    h.device(0);
+    core_model m = Harness::one_shot();
+    m.step_limit = 5000;
+    h.add(0, m);
+    h.start({0});
+    h.add(1, m);
+    Action load = h.take(CORE_LOAD);
+    const uint64_t begin = h.now;
+    uint64_t id = h.submit();
+    Action batch = h.take(CORE_DISPATCH);
+    h.tick(begin + 90000);
+    h.tick(begin + 180000);
+    EXPECT_FALSE(h.has(CORE_KILL)) << "it waits for the load";
+    h.loaded(load.device, load.model);
+    const uint64_t loaded = h.now;
+    h.tick(loaded + 4999);
+    EXPECT_FALSE(h.has(CORE_KILL));
+    h.tick(loaded + 5000);
+    h.tick(loaded + 5312);
+    EXPECT_EQ(h.take(CORE_KILL).at, 5000u) << "now it is its own";
+    (void)batch;
+    h.down(0);
+    EXPECT_NE(h.status(id), LIBSCHED_OK);
+
+    // One that was given before the load does not wait for it.
+    h.start({0});
+    while (h.has(CORE_DISPATCH))
+        h.finish(h.take(CORE_DISPATCH));
+    h.submit();
+    const uint64_t again = h.now;
+    h.take(CORE_DISPATCH);
+    h.add(2, m);
+    h.take(CORE_LOAD);
+    h.tick(again + 5000);
+    h.tick(again + 5312);
+    EXPECT_TRUE(h.has(CORE_KILL));
+    h.take(CORE_KILL);
+    h.down(0);
+}
+
 TEST(Death, HowLongAStepMayTakeIsLearnt)
 {
     const uint64_t s = 1000000000;
