@@ -45,7 +45,8 @@ defmodule GpuSched.Link do
   @spec begin(node, GenServer.server(), term, term, Options.t(), Local.deadline()) ::
           {:ok, t} | :none | {:error, Error.t()}
   def begin(node, name, model, inputs, opts, deadline) do
-    with {:ok, link, request} <- fetch(node, model, inputs, opts, deadline) do
+    with {:ok, link} <- fetch(node, opts, deadline),
+         {:ok, request} <- encode(model, inputs, opts) do
       handle = new(node, link, opts, deadline)
 
       if request.bytes <= @bulk_above,
@@ -62,23 +63,23 @@ defmodule GpuSched.Link do
   def begin_stream(node, name, model, inputs, {pid, to}, opts) do
     deadline = Local.deadline(opts.timeout)
 
-    with {:ok, link, request} <- fetch(node, model, inputs, opts, deadline),
+    # What is small needs no link, and none is opened for it.
+    with {:ok, request} <- encode(model, inputs, opts),
          true <- request.bytes > @bulk_above || :none,
+         {:ok, link} <- fetch(node, opts, deadline),
          args = Remote.stream_args(name, model, inputs, opts),
          handle = new(node, link, opts, deadline),
          {:ok, handle} <- ask_bulk(handle, {:stream, pid, to}, args, request.bytes),
          do: await(handle)
   end
 
-  defp fetch(node, model, inputs, opts, deadline) do
-    with {:ok, link} <- Near.fetch(node, Local.remaining(deadline)),
-         {:ok, request} <- Encode.request(context(), model, inputs, opts, nil, false) do
-      {:ok, link, request}
-    else
-      :late -> {:error, Local.timed_out(opts.timeout)}
-      other -> other
-    end
+  defp fetch(node, opts, deadline) do
+    with :late <- Near.fetch(node, Local.remaining(deadline)),
+         do: {:error, Local.timed_out(opts.timeout)}
   end
+
+  defp encode(model, inputs, opts),
+    do: Encode.request(context(), model, inputs, opts, nil, false)
 
   defp new(node, link, opts, deadline) do
     ref = :erlang.monitor(:process, link.pid, alias: :explicit_unalias)
