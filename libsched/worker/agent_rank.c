@@ -19,59 +19,21 @@ int agent_rank_open(struct agent *agent, libsched_error *err)
     agent->rank = calloc(1, sizeof(*agent->rank));
     if (agent->rank == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a rank");
-    pthread_mutex_init(&agent->rank->mutex, NULL);
+    agent_reach_open(&agent->rank->reach);
     return LIBSCHED_OK;
 }
 
 /* --------------------------------------------------------------------------------- cancellation */
 
-/* With the mutex held. */
-static void abort_communicator(struct agent *agent)
-{
-    if (agent->rank->communicator != NULL)
-        agent->device->driver->communicator_abort(agent->rank->communicator);
-}
-
 void agent_rank_cancel(struct agent *agent, uint64_t job)
 {
-    struct agent_rank *rank = agent->rank;
-    pthread_mutex_lock(&rank->mutex);
-    rank->any_cancelled = true;
-    rank->cancelled_job = job;
-    if (rank->present && rank->head.job == job) {
-        __atomic_store_n(&rank->cancelled, true, __ATOMIC_RELEASE);
-        abort_communicator(agent);
-    }
-    pthread_mutex_unlock(&rank->mutex);
+    agent_reach_cancel(&agent->rank->reach, agent, job);
 }
 
-/* From here on the ear reaches it. */
-static void enter(struct agent_rank *rank)
-{
-    pthread_mutex_lock(&rank->mutex);
-    rank->present = true;
-    __atomic_store_n(&rank->cancelled, rank->any_cancelled && rank->cancelled_job == rank->head.job,
-                     __ATOMIC_RELEASE);
-    pthread_mutex_unlock(&rank->mutex);
-}
-
-static void set_communicator(struct agent *agent, libsched_device_communicator *communicator)
-{
-    struct agent_rank *rank = agent->rank;
-    pthread_mutex_lock(&rank->mutex);
-    rank->communicator = communicator;
-    if (rank->cancelled)
-        abort_communicator(agent);
-    pthread_mutex_unlock(&rank->mutex);
-}
-
-/* What has failed here lets the others fail where they wait for it. */
 static void give_up(struct agent *agent)
 {
     agent->rank->gave_up = true;
-    pthread_mutex_lock(&agent->rank->mutex);
-    abort_communicator(agent);
-    pthread_mutex_unlock(&agent->rank->mutex);
+    agent_reach_abort(&agent->rank->reach, agent);
 }
 
 /* -------------------------------------------------------------------------------------- leaving */
@@ -90,35 +52,22 @@ static bool keep_communicator(struct agent *agent, libsched_device_communicator 
     };
     libsched_error ignored;
     return rank->finished && !rank->gave_up && rank->segment != NULL &&
-           !__atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE) &&
+           !agent_reach_is_cancelled(&rank->reach) &&
            agent->device->driver->synchronize(agent->device, &ignored) == LIBSCHED_OK &&
            agent_gang_keep(agent, &gang);
-}
-
-/* The ear does not reach it any more. */
-static libsched_device_communicator *take_communicator(struct agent *agent)
-{
-    struct agent_rank *rank = agent->rank;
-    pthread_mutex_lock(&rank->mutex);
-    libsched_device_communicator *communicator = rank->communicator;
-    rank->communicator = NULL;
-    pthread_mutex_unlock(&rank->mutex);
-    return communicator;
 }
 
 void agent_rank_end(struct agent *agent)
 {
     struct agent_rank *rank = agent->rank;
-    if (!rank->present)
+    if (!rank->reach.present)
         return;
     if (rank->rank != NULL)
         rank->program->close(rank->rank);
     rank->rank = NULL;
 
-    pthread_mutex_lock(&rank->mutex);
-    rank->present = false;
-    pthread_mutex_unlock(&rank->mutex);
-    libsched_device_communicator *communicator = take_communicator(agent);
+    agent_reach_leave(&rank->reach);
+    libsched_device_communicator *communicator = agent_reach_take(&rank->reach);
 
     if (communicator != NULL && keep_communicator(agent, communicator))
         rank->segment = NULL; /* it is kept as well */
@@ -139,7 +88,7 @@ void agent_rank_free(struct agent *agent)
 {
     if (agent->rank == NULL)
         return;
-    pthread_mutex_destroy(&agent->rank->mutex);
+    agent_reach_free(&agent->rank->reach);
     free(agent->rank);
 }
 
@@ -281,7 +230,7 @@ static int create_communicator(struct agent *agent, libsched_error *err)
         .shared = rank->segment != NULL ? rank->segment->data : NULL,
         .shared_size = rank->segment != NULL ? rank->segment->size : 0,
         .id = driver->communicator_id != NULL ? rank->id : NULL,
-        .cancelled = &rank->cancelled,
+        .cancelled = &rank->reach.cancelled,
     };
     uint64_t before = free_memory(agent);
     status = driver->communicator_create(device, &communicator, &args, err);
@@ -289,7 +238,7 @@ static int create_communicator(struct agent *agent, libsched_error *err)
         return status;
     uint64_t after = free_memory(agent);
     rank->communicator_bytes = before > after ? before - after : 0;
-    set_communicator(agent, communicator);
+    agent_reach_set(&rank->reach, agent, communicator);
     return LIBSCHED_OK;
 }
 
@@ -298,9 +247,9 @@ static int start_program(struct agent *agent, libsched_error *err)
     struct agent_rank *rank = agent->rank;
     int status =
         program_resolve(&rank->program, rank->program_name, rank->library, agent->plugin_path, err);
-    if (status == LIBSCHED_OK && __atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE))
+    if (status == LIBSCHED_OK && agent_reach_is_cancelled(&rank->reach))
         status = libsched_error_set(err, LIBSCHED_ECANCELED, "cancelled before it was started");
-    if (status == LIBSCHED_OK && rank->head.n_ranks > 1 && rank->communicator == NULL)
+    if (status == LIBSCHED_OK && rank->head.n_ranks > 1 && rank->reach.communicator == NULL)
         status = agent_known_status(create_communicator(agent, err), "device's driver", err);
     if (status < 0)
         return status;
@@ -313,7 +262,7 @@ static int start_program(struct agent *agent, libsched_error *err)
         .rank = rank->head.rank,
         .threads = agent->threads,
         .device = agent->device,
-        .communicator = rank->communicator,
+        .communicator = rank->reach.communicator,
     };
     status = rank->program->start(&rank->rank, &args, &agent_program_host, agent, err);
     /* Where there are others, they may have begun already to do something together. */
@@ -374,7 +323,7 @@ static int tell_kept(struct agent *agent)
         agent_gang_take(agent, &gang, rank->segment, rank->head.rank, rank->head.n_ranks)) {
         rank->communicator_bytes = gang.bytes;
         calls = device_communicator_calls(agent->device->driver, gang.communicator);
-        set_communicator(agent, gang.communicator);
+        agent_reach_set(&rank->reach, agent, gang.communicator);
     }
     rank->waits_to_go = true;
     wire_reset(&agent->out);
@@ -389,7 +338,7 @@ static int tell_kept(struct agent *agent)
 static void renew(struct agent *agent, uint32_t segment)
 {
     struct agent_rank *rank = agent->rank;
-    libsched_device_communicator *communicator = take_communicator(agent);
+    libsched_device_communicator *communicator = agent_reach_take(&rank->reach);
     if (communicator != NULL) {
         /* The others may lack it: nothing is to be waited for. */
         agent->device->driver->communicator_abort(communicator);
@@ -409,9 +358,9 @@ int agent_rank_go(struct agent *agent, struct wire_reader *reader)
     uint32_t kept = wire_get_u32(reader), segment = wire_get_u32(reader);
     if (!wire_ends(reader))
         return unreadable(agent);
-    if (!rank->present || rank->head.job != job || !rank->waits_to_go)
+    if (!rank->reach.present || rank->head.job != job || !rank->waits_to_go)
         return LIBSCHED_OK;
-    if (kept != 0 && rank->communicator == NULL)
+    if (kept != 0 && rank->reach.communicator == NULL)
         return agent_fail(agent, LIBSCHED_EPROTOCOL,
                           "the host wants a communicator that was said not to be there");
     rank->waits_to_go = false;
@@ -427,7 +376,7 @@ int agent_rank_start(struct agent *agent, struct wire_reader *reader)
     int status = read_asked(agent, reader, &asked);
     if (status < 0)
         return status;
-    if (rank->present) {
+    if (rank->reach.present) {
         free(asked.parameters);
         return agent_fail(agent, LIBSCHED_EPROTOCOL, "the host starts a second rank");
     }
@@ -442,7 +391,7 @@ int agent_rank_start(struct agent *agent, struct wire_reader *reader)
     rank->next_at = 0;
     rank->finished = rank->gave_up = rank->waits_to_go = false;
     rank->communicator_bytes = 0;
-    enter(rank);
+    agent_reach_enter(&rank->reach, rank->head.job);
 
     libsched_error err;
     if (agent->device == NULL) {
@@ -468,7 +417,7 @@ int agent_rank_id(struct agent *agent, struct wire_reader *reader)
     wire_get(reader, id, sizeof(id));
     if (!wire_ends(reader))
         return unreadable(agent);
-    if (!rank->present || rank->head.job != job || !rank->waits_for_id)
+    if (!rank->reach.present || rank->head.job != job || !rank->waits_for_id)
         return LIBSCHED_OK;
     memcpy(rank->id, id, sizeof(id));
     rank->waits_for_id = false;
@@ -481,10 +430,10 @@ static int run_step(struct agent *agent, uint64_t job, uint64_t step, bool *fini
                     libsched_error *err)
 {
     struct agent_rank *rank = agent->rank;
-    if (!rank->present || rank->head.job != job || rank->rank == NULL)
+    if (!rank->reach.present || rank->head.job != job || rank->rank == NULL)
         return libsched_error_set(err, LIBSCHED_ENOENT, "there is no rank of this job in %s",
                                   agent->name);
-    if (__atomic_load_n(&rank->cancelled, __ATOMIC_ACQUIRE))
+    if (agent_reach_is_cancelled(&rank->reach))
         return libsched_error_set(err, LIBSCHED_ECANCELED, "cancelled");
     int status = rank->program->step(rank->rank, step, finished, &agent_program_host, agent, err);
     rank->finished = status == LIBSCHED_OK && *finished;
@@ -527,7 +476,7 @@ int agent_rank_close(struct agent *agent, struct wire_reader *reader)
     uint64_t job = wire_get_u64(reader);
     if (!wire_ends(reader))
         return unreadable(agent);
-    if (rank->present && rank->head.job == job) {
+    if (rank->reach.present && rank->head.job == job) {
         if (rank->waits_for_id || rank->waits_to_go) {
             libsched_error err;
             rank->waits_for_id = rank->waits_to_go = false;

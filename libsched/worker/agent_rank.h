@@ -3,10 +3,9 @@
 #ifndef WORKER_AGENT_RANK_H
 #define WORKER_AGENT_RANK_H
 
-#include <pthread.h>
-
 #include "worker/agent.h"
 #include "worker/agent_gang.h"
+#include "worker/agent_reach.h"
 #include "worker/ledger.h"
 
 #ifdef __cplusplus
@@ -14,15 +13,9 @@ extern "C" {
 #endif
 
 struct agent_rank {
-    /* What the ear reaches, in the middle of a step: guarded by the mutex. */
-    pthread_mutex_t mutex;
-    libsched_device_communicator *communicator;
-    bool any_cancelled;
-    uint64_t cancelled_job; /* the last one: it may be heard of before its start is */
-    bool cancelled;         /* the job under way; read atomically, without the mutex too */
+    struct agent_reach reach; /* of its job, in the middle of a step */
 
     /* The rest is the worker's thread's. */
-    bool present;
     bool waits_for_id, waits_to_go;
     uint64_t communicator_bytes; /* of device memory, as far as that was seen */
     struct protocol_rank head;

@@ -64,7 +64,7 @@ static int host_result(void *host, const libsched_parameter *value)
 static bool host_cancelled(void *host)
 {
     struct agent *agent = host;
-    return __atomic_load_n(&agent->rank->cancelled, __ATOMIC_ACQUIRE) || agent_must_stop(agent);
+    return agent_reach_is_cancelled(&agent->rank->reach) || agent_must_stop(agent);
 }
 
 static void host_log(void *host, const char *message)

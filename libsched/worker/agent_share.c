@@ -12,7 +12,7 @@ int agent_share_open(struct agent *agent, libsched_error *err)
     agent->share = calloc(1, sizeof(*agent->share));
     if (agent->share == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a load");
-    pthread_mutex_init(&agent->share->mutex, NULL);
+    agent_reach_open(&agent->share->reach);
     return LIBSCHED_OK;
 }
 
@@ -22,66 +22,28 @@ void agent_share_free(struct agent *agent)
         return;
     free(agent->share->load.parameters);
     free(agent->share->load.record);
-    pthread_mutex_destroy(&agent->share->mutex);
+    agent_reach_free(&agent->share->reach);
     free(agent->share);
-}
-
-/* ----------------------------------------------------------------------------------- the ear */
-
-/* With the mutex held. */
-static void abort_communicator(struct agent *agent)
-{
-    if (agent->share->communicator != NULL)
-        agent->device->driver->communicator_abort(agent->share->communicator);
 }
 
 void agent_share_cancel(struct agent *agent, uint64_t id)
 {
-    struct agent_share *share = agent->share;
-    pthread_mutex_lock(&share->mutex);
-    share->cancelled_id = id;
-    if (share->present && share->id == id) {
-        __atomic_store_n(&share->cancelled, true, __ATOMIC_RELEASE);
-        abort_communicator(agent);
-    }
-    pthread_mutex_unlock(&share->mutex);
+    agent_reach_cancel(&agent->share->reach, agent, id);
 }
 
-static void enter(struct agent_share *share, uint64_t id)
-{
-    pthread_mutex_lock(&share->mutex);
-    share->present = true;
-    share->id = id;
-    __atomic_store_n(&share->cancelled, share->cancelled_id == id, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(&share->mutex);
-}
-
-static void set_communicator(struct agent *agent, libsched_device_communicator *communicator)
-{
-    struct agent_share *share = agent->share;
-    pthread_mutex_lock(&share->mutex);
-    share->communicator = communicator;
-    if (share->cancelled)
-        abort_communicator(agent);
-    pthread_mutex_unlock(&share->mutex);
-}
+/* -------------------------------------------------------------------------------- the loading */
 
 /* What goes wrong here lets the others go on by themselves. */
 static void leave(struct agent *agent, bool well)
 {
-    struct agent_share *share = agent->share;
-    pthread_mutex_lock(&share->mutex);
-    libsched_device_communicator *communicator = share->communicator;
+    struct agent_reach *reach = &agent->share->reach;
     if (!well)
-        abort_communicator(agent);
-    share->communicator = NULL;
-    share->present = false;
-    pthread_mutex_unlock(&share->mutex);
+        agent_reach_abort(reach, agent);
+    agent_reach_leave(reach);
+    libsched_device_communicator *communicator = agent_reach_take(reach);
     if (communicator != NULL)
         agent->device->driver->communicator_destroy(agent->device, communicator);
 }
-
-/* -------------------------------------------------------------------------------- the loading */
 
 static bool can_share(const libsched_device_driver *driver)
 {
@@ -102,13 +64,13 @@ static int join(struct agent *agent, const struct protocol_share *how, const uns
         .shared = segment->data,
         .shared_size = segment->size,
         .id = id,
-        .cancelled = &agent->share->cancelled,
+        .cancelled = &agent->share->reach.cancelled,
     };
     libsched_device_communicator *communicator;
     int status =
         agent->device->driver->communicator_create(agent->device, &communicator, &args, err);
     if (status == LIBSCHED_OK)
-        set_communicator(agent, communicator);
+        agent_reach_set(&agent->share->reach, agent, communicator);
     return status;
 }
 
@@ -125,7 +87,7 @@ static struct agent_model *load_together(struct agent *agent, const struct agent
         libsched_error_set(err, LIBSCHED_EPROTOCOL,
                            "the memory of the loaders can't be written to");
     else if (join(agent, &load->share, id, segment, err) == LIBSCHED_OK)
-        model = agent_model_open(agent, load, agent->share->communicator, err);
+        model = agent_model_open(agent, load, agent->share->reach.communicator, err);
     leave(agent, model != NULL);
     agent_release_segment(agent, segment);
     return model;
@@ -170,7 +132,7 @@ int agent_share_load(struct agent *agent, struct agent_load *what)
         free(what->parameters);
         return agent_fail(agent, LIBSCHED_EPROTOCOL, "the host begins a second load with others");
     }
-    enter(share, what->share.id);
+    agent_reach_enter(&share->reach, what->share.id);
     if (driver == NULL || !can_share(driver))
         status = libsched_error_set(&err, LIBSCHED_ENOTSUP, "its device can't share weights");
     if (what->share.rank == 0) {

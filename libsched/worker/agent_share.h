@@ -7,9 +7,8 @@
 #ifndef WORKER_AGENT_SHARE_H
 #define WORKER_AGENT_SHARE_H
 
-#include <pthread.h>
-
 #include "worker/agent.h"
+#include "worker/agent_reach.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,12 +26,7 @@ struct agent_load {
 };
 
 struct agent_share {
-    /* What the ear reaches: guarded by the mutex. */
-    pthread_mutex_t mutex;
-    libsched_device_communicator *communicator;
-    bool cancelled; /* the load under way; read atomically, without the mutex too */
-    bool present;
-    uint64_t id, cancelled_id; /* the load under way; the last that was cancelled, 0: none */
+    struct agent_reach reach; /* of the load under way */
 
     /* The rest is the worker's thread's. */
     bool waits; /* for what rank 0 makes */
