@@ -36,6 +36,15 @@ static int check_buffer(const libsched_device_buffer *buffer, const char *operat
     return LIBSCHED_OK;
 }
 
+static int check_root(const libsched_device_communicator *c, uint32_t root, libsched_error *err)
+{
+    if (root < c->meeting.n_ranks)
+        return LIBSCHED_OK;
+    return libsched_error_set(err, LIBSCHED_EINVAL,
+                              "%s: rank %" PRIu32 " is the root, there are %" PRIu32,
+                              meeting_operation_name(MEETING_BROADCAST), root, c->meeting.n_ranks);
+}
+
 static int check(const libsched_device_communicator *c, enum meeting_operation operation,
                  const libsched_device_collective_args *args, uint64_t input_parts,
                  uint64_t output_parts, libsched_error *err)
@@ -50,10 +59,11 @@ static int check(const libsched_device_communicator *c, enum meeting_operation o
     if (reduces && args->reduction != LIBSCHED_REDUCE_SUM && args->reduction != LIBSCHED_REDUCE_MAX)
         return libsched_error_set(err, LIBSCHED_EINVAL, "%s: unknown reduction %" PRIu32, name,
                                   args->reduction);
-    if (operation == MEETING_BROADCAST && args->root >= c->meeting.n_ranks)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "%s: rank %" PRIu32 " is the root, there are %" PRIu32, name,
-                                  args->root, c->meeting.n_ranks);
+    if (operation == MEETING_BROADCAST) {
+        status = check_root(c, args->root, err);
+        if (status != LIBSCHED_OK)
+            return status;
+    }
     if (args->count > UINT64_MAX / MEETING_MAX_RANKS)
         return libsched_error_set(err, LIBSCHED_EINVAL, "%s: %" PRIu64 " elements", name,
                                   args->count);
@@ -66,6 +76,19 @@ static int check(const libsched_device_communicator *c, enum meeting_operation o
         status = check_buffer(args->input, name, "input", args->output->datatype,
                               input_parts * args->count, err);
     return status;
+}
+
+/* Tells the others, and lets the stream wait for the memory that is used; `input` may be NULL. */
+static int meet(struct run *run, const struct meeting_call *call, struct cuda_span *input,
+                struct cuda_span *output, libsched_error *err)
+{
+    int status = cuda_communicator_announce(run->c, call, err);
+
+    if (status != LIBSCHED_OK)
+        return status;
+    cuda_work_add(&run->work, input);
+    cuda_work_add(&run->work, output);
+    return cuda_work_begin(&run->work, err);
 }
 
 /* Checks the arguments, tells the others, and lets the stream wait for what it has to. */
@@ -99,13 +122,8 @@ static int begin(struct run *run, libsched_device *base, libsched_device_communi
         .input = has_input ? args->input->span.data : args->output->span.data,
         .output = args->output->span.data,
     };
-    status = cuda_communicator_announce(c, &call, err);
-    if (status != LIBSCHED_OK)
-        return status;
-    if (has_input)
-        cuda_work_add(&run->work, cuda_span_of_buffer(args->input));
-    cuda_work_add(&run->work, cuda_span_of_buffer(args->output));
-    return cuda_work_begin(&run->work, err);
+    return meet(run, &call, has_input ? cuda_span_of_buffer(args->input) : NULL,
+                cuda_span_of_buffer(args->output), err);
 }
 
 /* After NCCL was called. */
@@ -206,17 +224,10 @@ int cuda_communicator_spread(libsched_device_communicator *c, uint32_t root, str
                                       .datatype = LIBSCHED_UINT8,
                                       .root = root,
                                       .count = span->size};
-    int status;
+    int status = check_root(c, root, err);
 
-    if (root >= c->meeting.n_ranks)
-        return libsched_error_set(err, LIBSCHED_EINVAL,
-                                  "%s: rank %" PRIu32 " is the root, there are %" PRIu32, run.name,
-                                  root, c->meeting.n_ranks);
-    status = cuda_communicator_announce(c, &call, err);
-    if (status != LIBSCHED_OK)
-        return status;
-    cuda_work_add(&run.work, span);
-    status = cuda_work_begin(&run.work, err);
+    if (status == LIBSCHED_OK)
+        status = meet(&run, &call, NULL, span, err);
     if (status != LIBSCHED_OK)
         return status;
     return end(&run,
