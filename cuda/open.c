@@ -20,8 +20,7 @@
 static int find_ordinal(struct cuda_device *device, const libsched_device_open_args *args,
                         libsched_error *err)
 {
-    const bool has_place = args->struct_size >= offsetof(libsched_device_open_args, pci_bus_id) +
-                                                    sizeof(args->pci_bus_id) &&
+    const bool has_place = LIBSCHED_HAS(libsched_device_open_args, args, pci_bus_id) &&
                            args->pci_bus_id != NULL && args->pci_bus_id[0] != '\0';
     int count = 0;
     int status;
@@ -181,8 +180,7 @@ int cuda_open(libsched_device **out, const libsched_device_open_args *args, libs
     device->base.driver = libsched_device_entry(LIBSCHED_DEVICE_ABI);
     device->threads = args->threads;
     device->ordinal = -1;
-    if (args->struct_size >=
-        offsetof(libsched_device_open_args, note_context) + sizeof(args->note_context)) {
+    if (LIBSCHED_HAS(libsched_device_open_args, args, note_context)) {
         device->note = args->note;
         device->note_context = args->note_context;
     }

@@ -20,21 +20,20 @@ static bool valid_name(const char *name)
 
 /* Collectives came later than the rest. */
 #define SIZE_WITHOUT_COLLECTIVES offsetof(libsched_device_driver, communicator_id)
-#define SIZE_WITH_COLLECTIVES offsetof(libsched_device_driver, readings)
 
 bool device_has_collectives(const libsched_device_driver *driver)
 {
-    return driver->struct_size >= SIZE_WITH_COLLECTIVES && driver->communicator_create != NULL &&
-           driver->communicator_destroy != NULL && driver->communicator_abort != NULL &&
-           driver->all_reduce != NULL && driver->broadcast != NULL && driver->all_gather != NULL &&
+    return LIBSCHED_HAS(libsched_device_driver, driver, barrier) &&
+           driver->communicator_create != NULL && driver->communicator_destroy != NULL &&
+           driver->communicator_abort != NULL && driver->all_reduce != NULL &&
+           driver->broadcast != NULL && driver->all_gather != NULL &&
            driver->reduce_scatter != NULL && driver->barrier != NULL;
 }
 
 uint64_t device_communicator_calls(const libsched_device_driver *driver,
                                    const libsched_device_communicator *communicator)
 {
-    if (driver->struct_size < offsetof(libsched_device_driver, communicator_calls) +
-                                  sizeof(driver->communicator_calls) ||
+    if (!LIBSCHED_HAS(libsched_device_driver, driver, communicator_calls) ||
         driver->communicator_calls == NULL)
         return 0;
     return driver->communicator_calls(communicator);
@@ -42,14 +41,12 @@ uint64_t device_communicator_calls(const libsched_device_driver *driver,
 
 bool device_has_readings(const libsched_device_driver *driver)
 {
-    return driver->struct_size >= SIZE_WITH_COLLECTIVES + sizeof(driver->readings) &&
-           driver->readings != NULL;
+    return LIBSCHED_HAS(libsched_device_driver, driver, readings) && driver->readings != NULL;
 }
 
 bool device_has_host_memory(const libsched_device_driver *driver)
 {
-    return driver->struct_size >= offsetof(libsched_device_driver, host_unregister) +
-                                      sizeof(driver->host_unregister) &&
+    return LIBSCHED_HAS(libsched_device_driver, driver, host_unregister) &&
            driver->host_register != NULL && driver->host_unregister != NULL;
 }
 

@@ -4,7 +4,6 @@
  * that is another one on another host, would give a model that is nobody's; and where one rank has
  * no such file, that rank is to say so.
  */
-#include <stddef.h>
 #include <sys/stat.h>
 
 #include "engine/encoder_internal.h"
@@ -16,8 +15,7 @@
 
 static bool can_share(const libsched_device_driver *driver)
 {
-    return driver->struct_size >=
-               offsetof(libsched_device_driver, weight_share) + sizeof(driver->weight_share) &&
+    return LIBSCHED_HAS(libsched_device_driver, driver, weight_share) &&
            driver->weight_share != NULL;
 }
 

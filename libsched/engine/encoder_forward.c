@@ -9,7 +9,6 @@
  * sum over all ranks is the new states. So there is no buffer for it, and nothing is added twice.
  */
 #include <math.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,16 +17,14 @@
 /* Whether the device can tell when a part of what it was given is done. */
 static bool has_marks(const libsched_device_driver *driver)
 {
-    return driver->struct_size >=
-               offsetof(libsched_device_driver, reached) + sizeof(driver->reached) &&
-           driver->mark != NULL && driver->reached != NULL;
+    return LIBSCHED_HAS(libsched_device_driver, driver, reached) && driver->mark != NULL &&
+           driver->reached != NULL;
 }
 
 /* Whether it may record what it is given again and again. */
 static bool has_sections(const libsched_device_driver *driver)
 {
-    return driver->struct_size >=
-               offsetof(libsched_device_driver, section_end) + sizeof(driver->section_end) &&
+    return LIBSCHED_HAS(libsched_device_driver, driver, section_end) &&
            driver->section_create != NULL;
 }
 

@@ -30,8 +30,8 @@ const libsched_engine *engine_find_builtin(const char *name)
 
 bool engine_has_begin(const libsched_engine *engine)
 {
-    return engine->struct_size >= offsetof(libsched_engine, finish) + sizeof(engine->finish) &&
-           engine->begin != NULL && engine->finish != NULL;
+    return LIBSCHED_HAS(libsched_engine, engine, finish) && engine->begin != NULL &&
+           engine->finish != NULL;
 }
 
 /* What every engine of this ABI has to have. */

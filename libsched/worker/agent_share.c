@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/agent_share.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,8 +47,7 @@ static void leave(struct agent *agent, bool well)
 static bool can_share(const libsched_device_driver *driver)
 {
     return device_has_collectives(driver) && driver->communicator_id != NULL &&
-           driver->struct_size >=
-               offsetof(libsched_device_driver, weight_share) + sizeof(driver->weight_share) &&
+           LIBSCHED_HAS(libsched_device_driver, driver, weight_share) &&
            driver->weight_share != NULL;
 }
 

@@ -9,6 +9,8 @@
 #ifndef LIBSCHED_STATUS_H
 #define LIBSCHED_STATUS_H
 
+#include <stddef.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -20,6 +22,11 @@ extern "C" {
 #define LIBSCHED_API
 #define LIBSCHED_PRINTF(fmt, args)
 #endif
+
+/* Whether a struct that has its own size in struct_size is long enough for a member, which was
+ * added to its end later. */
+#define LIBSCHED_HAS(type, object, member) \
+    ((object)->struct_size >= offsetof(type, member) + sizeof((object)->member))
 
 enum libsched_status {
     LIBSCHED_OK = 0,
