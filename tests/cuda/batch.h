@@ -27,16 +27,8 @@ class Batch
         for (const auto &sequences : requests) {
             Item &item = items.emplace_back();
             item.inputs = prepared_request(sequences).inputs;
-            for (const auto &[name, t] : item.inputs) {
-                libsched_tensor tensor = {};
-                tensor.name = name.c_str();
-                tensor.datatype = t.datatype;
-                tensor.rank = (uint32_t)t.shape.size();
-                std::copy(t.shape.begin(), t.shape.end(), tensor.shape);
-                tensor.data = t.data.data();
-                tensor.size = t.data.size();
-                item.tensors.push_back(tensor);
-            }
+            for (const auto &[name, t] : item.inputs)
+                item.tensors.push_back(tensor_of(name, t));
             item.raw.id = items.size();
             item.raw.n_inputs = (uint32_t)item.tensors.size();
             item.raw.inputs = item.tensors.data();

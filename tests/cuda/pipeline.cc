@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pipeline.h"
 
+#include "device/arguments.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -66,16 +68,8 @@ struct pipeline {
                 const libsched_device_weight *bias, uint32_t activation, bool accumulate,
                 libsched_device_buffer *output)
     {
-        libsched_device_linear_args args = {};
+        const auto args = linear_args(rows, input, w, bias, activation, accumulate, output);
         libsched_error err = {};
-        args.struct_size = sizeof(args);
-        args.rows = rows;
-        args.input = input;
-        args.weight = w;
-        args.bias = bias;
-        args.activation = activation;
-        args.accumulate = accumulate;
-        args.output = output;
         return out.status == LIBSCHED_OK && ok(driver->linear(device, &args, &err), err);
     }
 
@@ -122,43 +116,13 @@ void pipeline::run(uint32_t precision)
         /* What was given is copied, so it may change now. */
         std::fill(ids.begin(), ids.end(), -1);
 
-        libsched_device_embed_args embed = {};
-        embed.struct_size = sizeof(embed);
-        embed.sequences = batch;
-        embed.words = words;
-        embed.positions = positions;
-        embed.gain = gain;
-        embed.shift = shift;
-        embed.epsilon = 1e-5f;
-        embed.output = states;
-        embed.output_bf16 = half;
+        const auto embed = embed_args(batch, words, positions, gain, shift, states, half);
         if (!ok(driver->embed(device, &embed, &err), err))
             return;
         const auto *input = half != nullptr ? half : states;
-        libsched_device_attention_args attention = {};
-        attention.struct_size = sizeof(attention);
-        attention.sequences = batch;
-        attention.qkv = qkv;
-        attention.heads = heads;
-        attention.head_size = hidden / heads;
-        attention.scale = 0.25f;
-        attention.output = context;
-        libsched_device_norm_args norm = {};
-        norm.struct_size = sizeof(norm);
-        norm.rows = tokens;
-        norm.input = states;
-        norm.gain = gain;
-        norm.shift = shift;
-        norm.epsilon = 1e-5f;
-        norm.output = states;
-        norm.output_bf16 = half;
-        libsched_device_pool_args pool = {};
-        pool.struct_size = sizeof(pool);
-        pool.sequences = batch;
-        pool.input = states;
-        pool.pooling = LIBSCHED_POOLING_MEAN;
-        pool.normalize = true;
-        pool.output = pooled;
+        const auto attention = attention_args(batch, qkv, heads, hidden / heads, 0.25f, context);
+        const auto norm = norm_args(tokens, states, gain, shift, half);
+        const auto pool = pool_args(batch, states, LIBSCHED_POOLING_MEAN, true, pooled);
         if (!linear(tokens, input, qkv_weight, qkv_bias, LIBSCHED_ACTIVATION_NONE, false, qkv) ||
             !ok(driver->attention(device, &attention, &err), err) ||
             !linear(tokens, context, out_weight, gain, LIBSCHED_ACTIVATION_NONE, true, states) ||

@@ -330,6 +330,12 @@ class TogetherOnGpus : public OnGpus
         await(*s, "gpu:1", LIBSCHED_DEVICE_UP);
         return s;
     }
+    // Until the first waits for the other.
+    void await_first(Scheduler &s) const
+    {
+        for (int i = 0; lines(communicators) == 0 && i < 100000; i++)
+            s.turn(1);
+    }
     // Until both answer requests, which have to be the right answers.
     static void await_both(Scheduler &s)
     {
@@ -435,9 +441,7 @@ TEST_F(TogetherOnGpus, TheFirstReadsItWhereAnotherHasEnded)
     auto s = open(1);
     const int32_t pid = stop(*s, "gpu:1");
     begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
-    // It is where it waits for the other.
-    for (int i = 0; lines(communicators) == 0 && i < 100000; i++)
-        s->turn(1);
+    await_first(*s);
     ASSERT_EQ(lines(communicators), 1u);
     ASSERT_EQ(kill(pid, SIGKILL), 0);
     await_both(*s);
@@ -485,8 +489,7 @@ TEST_F(TogetherOnGpus, TheyGiveItUpForAJobOnTheSameGpus)
     auto s = open(1);
     const int32_t pid = stop(*s, "gpu:1");
     begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
-    for (int i = 0; lines(communicators) == 0 && i < 100000; i++)
-        s->turn(1);
+    await_first(*s);
     ASSERT_EQ(lines(communicators), 1u);
     Job job("allreduce", 2);
     job.devices = {"gpu:0", "gpu:1"};

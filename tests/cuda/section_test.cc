@@ -10,6 +10,7 @@
 #include "device/loader.h"
 #include "engine/tiny_bert.h"
 #include "fake_cuda.h"
+#include "device/arguments.h"
 #include "pipeline.h"
 
 using namespace gpu_sched_test;
@@ -305,29 +306,9 @@ struct section : clean {
     }
     int operations(uint64_t norm_rows)
     {
-        libsched_device_embed_args embed = {};
-        embed.struct_size = sizeof(embed);
-        embed.sequences = sequences;
-        embed.words = words;
-        embed.positions = positions;
-        embed.gain = gain;
-        embed.shift = shift;
-        embed.epsilon = 1e-5f;
-        embed.output = states;
-        libsched_device_norm_args norm = {};
-        norm.struct_size = sizeof(norm);
-        norm.rows = norm_rows;
-        norm.input = states;
-        norm.gain = shift;
-        norm.shift = gain;
-        norm.epsilon = 1e-5f;
-        norm.output = states;
-        libsched_device_pool_args pool = {};
-        pool.struct_size = sizeof(pool);
-        pool.sequences = sequences;
-        pool.input = states;
-        pool.pooling = LIBSCHED_POOLING_MAX;
-        pool.output = pooled;
+        const auto embed = embed_args(sequences, words, positions, gain, shift, states);
+        const auto norm = norm_args(norm_rows, states, shift, gain);
+        const auto pool = pool_args(sequences, states, LIBSCHED_POOLING_MAX, false, pooled);
         int status = driver->embed(device, &embed, &err);
         if (status == LIBSCHED_OK)
             status = driver->norm(device, &norm, &err);

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "device/arguments.h"
 #include "device/device_case.h"
 
 using namespace gpu_sched_test;
@@ -58,57 +59,19 @@ struct sections : device_test {
                 const libsched_device_weight *bias, uint32_t activation, bool accumulate,
                 libsched_device_buffer *output)
     {
-        libsched_device_linear_args args = {};
-        args.struct_size = sizeof(args);
-        args.rows = tokens;
-        args.input = input;
-        args.weight = w;
-        args.bias = bias;
-        args.activation = activation;
-        args.accumulate = accumulate;
-        args.output = output;
+        const auto args = linear_args(tokens, input, w, bias, activation, accumulate, output);
         EXPECT_EQ(LIBSCHED_OK, driver->linear(device, &args, &err)) << err.message;
     }
     void norm()
     {
-        libsched_device_norm_args args = {};
-        args.struct_size = sizeof(args);
-        args.rows = tokens;
-        args.input = states;
-        args.gain = gain;
-        args.shift = shift;
-        args.epsilon = 1e-5f;
-        args.output = states;
-        args.output_bf16 = half;
+        const auto args = norm_args(tokens, states, gain, shift, half);
         EXPECT_EQ(LIBSCHED_OK, driver->norm(device, &args, &err)) << err.message;
     }
     void operations()
     {
-        libsched_device_embed_args embed = {};
-        embed.struct_size = sizeof(embed);
-        embed.sequences = batch;
-        embed.words = words;
-        embed.positions = positions;
-        embed.gain = gain;
-        embed.shift = shift;
-        embed.epsilon = 1e-5f;
-        embed.output = states;
-        embed.output_bf16 = half;
-        libsched_device_attention_args attention = {};
-        attention.struct_size = sizeof(attention);
-        attention.sequences = batch;
-        attention.qkv = qkv;
-        attention.heads = heads;
-        attention.head_size = hidden / heads;
-        attention.scale = 0.2f;
-        attention.output = context;
-        libsched_device_pool_args pool = {};
-        pool.struct_size = sizeof(pool);
-        pool.sequences = batch;
-        pool.input = states;
-        pool.pooling = LIBSCHED_POOLING_MEAN;
-        pool.normalize = true;
-        pool.output = pooled;
+        const auto embed = embed_args(batch, words, positions, gain, shift, states, half);
+        const auto attention = attention_args(batch, qkv, heads, hidden / heads, 0.2f, context);
+        const auto pool = pool_args(batch, states, LIBSCHED_POOLING_MEAN, true, pooled);
         const auto *input = half != nullptr ? half : states;
         EXPECT_EQ(LIBSCHED_OK, driver->embed(device, &embed, &err)) << err.message;
         linear(input, to_qkv, nullptr, LIBSCHED_ACTIVATION_NONE, false, qkv);

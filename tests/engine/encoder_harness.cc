@@ -87,6 +87,19 @@ void host_log(void *, const char *)
 
 } // namespace
 
+libsched_tensor tensor_of(const std::string &name, const owned_tensor &t)
+{
+    libsched_tensor tensor = {};
+
+    tensor.name = name.c_str();
+    tensor.datatype = t.datatype;
+    tensor.rank = (uint32_t)t.shape.size();
+    std::copy(t.shape.begin(), t.shape.end(), tensor.shape);
+    tensor.data = t.data.data();
+    tensor.size = t.data.size();
+    return tensor;
+}
+
 owned_tensor bytes_tensor(const std::vector<std::string> &texts)
 {
     owned_tensor t = {LIBSCHED_BYTES, {(int64_t)texts.size()}, {}};
@@ -239,16 +252,8 @@ std::vector<answer> encoder_model::call(bool prepare, const std::vector<request>
 
     for (const request &from : requests) {
         record &r = state.records.emplace_back();
-        for (const auto &[name, t] : from.inputs) {
-            libsched_tensor tensor = {};
-            tensor.name = name.c_str();
-            tensor.datatype = t.datatype;
-            tensor.rank = (uint32_t)t.shape.size();
-            std::copy(t.shape.begin(), t.shape.end(), tensor.shape);
-            tensor.data = t.data.data();
-            tensor.size = t.data.size();
-            r.inputs.push_back(tensor);
-        }
+        for (const auto &[name, t] : from.inputs)
+            r.inputs.push_back(tensor_of(name, t));
         r.item.id = state.records.size();
         r.item.joined = true;
         r.item.cancelled = from.cancelled;

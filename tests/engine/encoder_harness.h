@@ -22,6 +22,9 @@ struct owned_tensor {
     std::vector<unsigned char> data;
 };
 
+/* Of what an item is given, which has to stay. */
+libsched_tensor tensor_of(const std::string &name, const owned_tensor &tensor);
+
 owned_tensor bytes_tensor(const std::vector<std::string> &texts);
 owned_tensor int32_tensor(const std::vector<int64_t> &shape, const std::vector<int32_t> &values);
 owned_tensor int64_tensor(const std::vector<int64_t> &shape, const std::vector<int64_t> &values);
