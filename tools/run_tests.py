@@ -10,6 +10,9 @@ last line is
     tests: N passed, N failed, N skipped
 
 and the exit code is 0 only if something passed and nothing failed.
+
+Programs that only compute (CTest's label "computes") run one after the other beside all others, at
+low priority: what is left of a core while these wait for something is enough for them.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 # Longer than any test program takes under a sanitizer on two cores.
@@ -30,9 +34,14 @@ SUITE_TIMEOUT_S = 2400
 # The exit code by which a test that is no GoogleTest program says that it was skipped.
 SKIPPED_EXIT_CODE = 77
 
+# What runs beside the others gets what they leave of the processor.
+BESIDE = ["nice", "-n", "10"]
+
 
 class Totals:
     def __init__(self):
+        # Held while a program's results are counted and printed.
+        self.lock = threading.Lock()
         self.passed = 0
         self.failures = []
         self.skips = []
@@ -83,7 +92,7 @@ def end_group(process):
         pass
 
 
-def run(command, timeout, env=None, cwd=None):
+def run(command, timeout, env=None, cwd=None, started=lambda process: None):
     """Runs a program in a process group of its own, which is ended with it."""
     start = time.monotonic()
     process = subprocess.Popen(
@@ -96,6 +105,7 @@ def run(command, timeout, env=None, cwd=None):
         start_new_session=True,
     )
     try:
+        started(process)
         output, _ = process.communicate(timeout=timeout)
         code = process.returncode
     except subprocess.TimeoutExpired:
@@ -117,23 +127,28 @@ def print_tail(output, lines=60):
 # ------------------------------------------------------------------------------ C: GoogleTest
 
 
-def ctest_programs(build):
+def native_programs(build, label, env):
     """The tests that CMake knows, each with its command, environment, folder and time limit."""
     answer = subprocess.run(
         ["ctest", "--test-dir", build, "--show-only=json-v1"],
         check=True,
         stdout=subprocess.PIPE,
     )
+    programs = []
     for test in json.loads(answer.stdout)["tests"]:
         properties = {p["name"]: p["value"] for p in test.get("properties", [])}
-        yield {
-            "name": test["name"],
+        own = dict(e.split("=", 1) for e in properties.get("ENVIRONMENT", []))
+        programs.append({
+            "name": f"[{label}] {test['name']}",
+            "report": f"{label}-{test['name']}.json",
             "command": test.get("command"),
-            "env": dict(e.split("=", 1) for e in properties.get("ENVIRONMENT", [])),
+            "env": {**env, **own},
             "cwd": properties.get("WORKING_DIRECTORY", build),
             "timeout": float(properties.get("TIMEOUT", PROGRAM_TIMEOUT_S)),
             "skip_code": int(properties.get("SKIP_RETURN_CODE", SKIPPED_EXIT_CODE)),
-        }
+            "computes": "computes" in properties.get("LABELS", []),
+        })
+    return programs
 
 
 def count_gtest_report(label, report, totals):
@@ -188,36 +203,87 @@ def count_crashed_gtest(label, outcome, totals):
     totals.fail(f"{label}{' ' + running[-1] if running else ''}", outcome.describe())
 
 
-def run_native(build, label, env, scratch, totals):
-    for program in ctest_programs(build):
-        name = f"[{label}] {program['name']}"
-        if program["command"] is None:
-            totals.fail(name, "it was not built")
-            continue
-        report_path = os.path.join(scratch, f"{label}-{program['name']}.json")
-        outcome = run(
-            program["command"],
-            program["timeout"],
-            env={**env, **program["env"], "GTEST_OUTPUT": f"json:{report_path}"},
-            cwd=program["cwd"],
-        )
-        before = totals.count()
-        report = read_json(report_path)
-        if report is not None:
-            add_skip_reasons(report, outcome.output)
-            count_gtest_report(name, report, totals)
-            # A leak or a crash after the report was written.
-            if outcome.code != 0 and len(totals.failures) == before[1]:
-                totals.fail(name, outcome.describe())
-        elif re.search(r"^\[==========\] Running", outcome.output, re.M):
-            count_crashed_gtest(name, outcome, totals)
-        elif outcome.code == 0:
-            totals.passed += 1
-        elif outcome.code == program["skip_code"]:
-            totals.skip(name, outcome.output.strip().splitlines()[-1] if outcome.output else "")
-        else:
+def run_program(program, scratch, totals, before=(), **options):
+    """Runs one, behind the words of the command that are to stand before its own."""
+    if program["command"] is None:
+        with totals.lock:
+            totals.fail(program["name"], "it was not built")
+        return
+    report_path = os.path.join(scratch, program["report"])
+    outcome = run(
+        [*before, *program["command"]],
+        program["timeout"],
+        env={**program["env"], "GTEST_OUTPUT": f"json:{report_path}"},
+        cwd=program["cwd"],
+        **options,
+    )
+    with totals.lock:
+        counts = totals.count()
+        count_program(program, outcome, read_json(report_path), totals)
+        print_counts(program["name"], counts, totals, outcome)
+
+
+def count_program(program, outcome, report, totals):
+    name, n_failed = program["name"], len(totals.failures)
+    if report is not None:
+        add_skip_reasons(report, outcome.output)
+        count_gtest_report(name, report, totals)
+        # A leak or a crash after the report was written.
+        if outcome.code != 0 and len(totals.failures) == n_failed:
             totals.fail(name, outcome.describe())
-        print_counts(name, before, totals, outcome)
+    elif re.search(r"^\[==========\] Running", outcome.output, re.M):
+        count_crashed_gtest(name, outcome, totals)
+    elif outcome.code == 0:
+        totals.passed += 1
+    elif outcome.code == program["skip_code"]:
+        totals.skip(name, outcome.output.strip().splitlines()[-1] if outcome.output else "")
+    else:
+        totals.fail(name, outcome.describe())
+
+
+class Beside:
+    """Runs programs one after the other while the body of its `with` runs, and waits for them at
+    its end. Where that ends by an exception they are ended as well."""
+
+    def __init__(self, programs, scratch, totals):
+        self.programs, self.scratch, self.totals = programs, scratch, totals
+        self.lock = threading.Lock()
+        self.process, self.stopped, self.error = None, False, None
+        self.thread = threading.Thread(target=self.run)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, exception, *_):
+        try:
+            if not exception:
+                self.thread.join()
+        finally:
+            self.stop()
+        if self.error and not exception:
+            raise self.error
+
+    def stop(self):
+        with self.lock:
+            self.stopped = True
+            if self.process and self.process.returncode is None:
+                end_group(self.process)
+        self.thread.join()
+
+    def run(self):
+        try:
+            for program in self.programs:
+                if self.stopped:
+                    break
+                run_program(program, self.scratch, self.totals, BESIDE, started=self.started)
+        except BaseException as error:
+            self.error = error
+
+    def started(self, process):
+        with self.lock:
+            self.process = process
+            if self.stopped:
+                end_group(process)
 
 
 def read_json(path):
@@ -256,17 +322,18 @@ def run_elixir(root, scratch, totals):
         env={"MIX_ENV": "test", "EXUNIT_REPORT": report},
         cwd=folder,
     )
-    before = totals.count()
-    complete = False
-    if os.path.exists(report):
-        with open(report, encoding="utf-8") as lines:
-            for line in lines:
-                complete = count_exunit_event(json.loads(line), totals) or complete
-    if not complete:
-        totals.fail("[elixir]", f"ended without a report, {outcome.describe()}")
-    elif outcome.code != 0 and len(totals.failures) == before[1]:
-        totals.fail("[elixir]", outcome.describe())
-    print_counts("[elixir]", before, totals, outcome)
+    with totals.lock:
+        before = totals.count()
+        complete = False
+        if os.path.exists(report):
+            with open(report, encoding="utf-8") as lines:
+                for line in lines:
+                    complete = count_exunit_event(json.loads(line), totals) or complete
+        if not complete:
+            totals.fail("[elixir]", f"ended without a report, {outcome.describe()}")
+        elif outcome.code != 0 and len(totals.failures) == before[1]:
+            totals.fail("[elixir]", outcome.describe())
+        print_counts("[elixir]", before, totals, outcome)
 
 
 def count_exunit_event(event, totals):
@@ -303,9 +370,10 @@ def run_unittest(label, python, folder, totals):
         PROGRAM_TIMEOUT_S,
         env={"PYTHONDONTWRITEBYTECODE": "1"},
     )
-    before = totals.count()
-    count_unittest(label, outcome, totals)
-    print_counts(label, before, totals, outcome)
+    with totals.lock:
+        before = totals.count()
+        count_unittest(label, outcome, totals)
+        print_counts(label, before, totals, outcome)
 
 
 def run_python(root, totals):
@@ -395,13 +463,18 @@ def main():
     # What runs is in sessions of its own, and ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     totals = Totals()
-    with PrivateEpmd():
-        if "format" in chosen:
-            run_format(options.root, totals)
-        if "native" in chosen:
-            run_native(options.build, "plain", {}, options.scratch, totals)
-        if "sanitized" in chosen:
-            run_native(options.sanitized, "sanitized", sanitizers, options.scratch, totals)
+    programs = []
+    if "native" in chosen:
+        programs += native_programs(options.build, "plain", {})
+    if "sanitized" in chosen:
+        programs += native_programs(options.sanitized, "sanitized", sanitizers)
+    if "format" in chosen:
+        run_format(options.root, totals)
+    computing = [program for program in programs if program["computes"]]
+    with PrivateEpmd(), Beside(computing, options.scratch, totals):
+        for program in programs:
+            if not program["computes"]:
+                run_program(program, options.scratch, totals)
         if "elixir" in chosen:
             run_elixir(options.root, options.scratch, totals)
         if "python" in chosen:

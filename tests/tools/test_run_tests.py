@@ -125,6 +125,52 @@ class Programs(CountingTest):
         self.assertEqual(ended.describe(), "exit code 3")
 
 
+class Beside(CountingTest):
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def programs(self, *scripts):
+        return [{"name": f"[x] {i}", "report": f"x-{i}.json", "command": ["sh", "-c", script],
+                 "env": {"WORD": "passed"}, "cwd": self.folder, "timeout": 60, "skip_code": 77}
+                for i, script in enumerate(scripts)]
+
+    def beside(self, *scripts):
+        return run_tests.Beside(self.programs(*scripts), self.folder, self.totals)
+
+    def test_what_runs_beside_is_waited_for_and_counted(self):
+        with self.beside("test $WORD = passed", "echo why; exit 77", "exit 3"):
+            with self.totals.lock:
+                self.totals.passed += 1
+        self.assert_counts(2, 1, 1)
+
+    def test_an_exception_ends_what_runs_beside_and_what_would_follow(self):
+        started = os.path.join(self.folder, "started")
+        os.mkfifo(started)
+        with self.assertRaises(KeyboardInterrupt):
+            with self.beside(f"echo >{started}; exec sleep 1000", "touch followed"):
+                with open(started) as told:
+                    told.read()
+                raise KeyboardInterrupt
+        self.assert_counts(0, 1, 0)
+        self.assertIn("SIGKILL", self.totals.failures[0][1])
+        self.assertFalse(os.path.exists(os.path.join(self.folder, "followed")))
+
+    def test_what_goes_wrong_beside_goes_wrong_here(self):
+        with self.assertRaises(FileNotFoundError):
+            with run_tests.Beside([{**self.programs("true")[0], "cwd": "/nowhere/at/all"}],
+                                  self.folder, self.totals):
+                pass
+
+    def test_its_priority_is_low(self):
+        niceness = os.nice(0)
+        with self.beside(f"test $(nice) = {min(niceness + 10, 19)}"):
+            pass
+        self.assert_counts(1, 0, 0)
+
+
 class Totals(CountingTest):
     def test_nothing_at_all_is_no_success(self):
         self.assertEqual(self.totals.finish(), 1)
