@@ -131,8 +131,9 @@ defmodule GpuSched.Link.Bulk do
     push(bulk)
   end
 
-  defp push(bulk), do: push(bulk, bulk.pieces)
+  defp push(bulk), do: push(bulk, bulk.flying)
 
+  # `before`: so much was under way when it began, which tells whether the connection took anything.
   defp push(%{pieces: []} = bulk, _before), do: %{bulk | pause: :infinity}
 
   # A limit that is not there is more than every number.
@@ -142,7 +143,7 @@ defmodule GpuSched.Link.Bulk do
 
   defp push(%{pieces: [piece | pieces]} = bulk, before) do
     if busy?(bulk.to, {bulk.tag, {bulk.kind, piece}}) do
-      if bulk.pieces == before and bulk.pause != :infinity,
+      if bulk.flying == before and bulk.pause != :infinity,
         do: %{bulk | pause: min(2 * bulk.pause, @longest_ms)},
         else: %{bulk | pause: @shortest_ms}
     else
