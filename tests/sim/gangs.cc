@@ -54,8 +54,8 @@ class Jobs : public Gangs
           plain(prompt &&
                 !w.scenario.has(with_memory | with_item_memory | with_reports | with_failures |
                                 with_deaths | with_poison | with_steps | with_parts |
-                                with_deadlines | with_noise | with_spells | with_removals |
-                                with_updates | with_prepares | with_change))
+                                with_deadlines | with_noise | with_spells | with_stalls |
+                                with_removals | with_updates | with_prepares | with_change))
     {
         Random own(world.scenario.seed, 61);
         gap_ns = 2 * ms << own.below(9);
