@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <set>
+#include <map>
 #include <vector>
 
 #include "sim/world.h"
@@ -135,7 +136,7 @@ class Worker
     void check_step(const Session &s, const core_action &action);
     void begin_next();
     uint64_t duration(const Session &s);
-    bool stands_still();
+    bool stands_still(uint32_t model);
     void end_items(Session &s, int *status);
     void end_prepared(Session &s);
     bool end_item(Session &s, uint64_t id);
@@ -163,6 +164,7 @@ class Worker
     bool running = false;
     uint64_t began = 0, ends = 0;
     uint64_t expected_end = 0; /* what `ends` would be, had it not stood still */
+    std::map<uint32_t, uint32_t> steps_since_stall; /* of a model */
     uint64_t memory = 0;       /* models and running items */
     std::vector<Held> models;
     uint32_t n_loading = 0;

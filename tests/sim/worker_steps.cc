@@ -8,6 +8,9 @@
 namespace sim
 {
 
+/* After so many, one that stood still is forgotten by what is learnt. */
+constexpr uint32_t few_steps = 16;
+
 Worker::Session *Worker::find(uint64_t batch)
 {
     for (Session &s : sessions)
@@ -189,14 +192,17 @@ uint64_t Worker::duration(const Session &s)
     return std::max<uint64_t>(1, ns);
 }
 
-/* Once in a hundred steps, and not twice in a row: what happens again and again is how long a step
- * takes.
- */
-bool Worker::stands_still()
+/* Once in a hundred steps, and not twice in a few of a model's: what happens again and again is how
+ * long a step takes. */
+bool Worker::stands_still(uint32_t model)
 {
-    bool stood = ends > expected_end;
-    return world.scenario.has(with_stalls) && !world.behaving && world.stalls_random.percent(1) &&
-           !stood;
+    uint32_t &steps = steps_since_stall.try_emplace(model, few_steps).first->second;
+    steps++;
+    if (!world.scenario.has(with_stalls) || world.behaving || !world.stalls_random.percent(1) ||
+        steps <= few_steps)
+        return false;
+    steps = 0;
+    return true;
 }
 
 void Worker::begin_next()
@@ -205,8 +211,9 @@ void Worker::begin_next()
         return;
     running = true;
     began = world.now;
-    ends = expected_end = began + duration(*find(given.front()));
-    if (stands_still())
+    const Session &s = *find(given.front());
+    ends = expected_end = began + duration(s);
+    if (stands_still(s.model))
         ends += (ends - began) * (2 + world.stalls_random.below(40));
     world.queue.add(ends, {Kind::step_end, index, present_epoch, given.front()});
 }
