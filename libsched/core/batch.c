@@ -440,9 +440,11 @@ void core_batch_schedule(struct core *core, uint32_t device)
                 core_id_before(passed.blocked->id, choice.next->id))
                 choice.next = NULL;
             go_on = choice.next == NULL && s != NULL;
-        } else if (!go_on && passed.slow && passed.blocked == NULL && d->in_flight == 0) {
+        } else if ((!go_on || !d->had_new) && passed.slow && passed.blocked == NULL &&
+                   d->in_flight == 0) {
             choice = choose_behind(core, device);
             behind = choice.next;
+            go_on = go_on && behind == NULL;
         }
         if (!go_on && choice.next == NULL) {
             /* May be whoever is behind those comes to be the first. */

@@ -416,6 +416,49 @@ TEST(Policy, ASlowDeviceServesThoseBehindOneItIsTooSlowFor)
     EXPECT_EQ(then.ids(), std::vector<uint64_t>{urgent});
 }
 
+/* Also when it is their turn beside a session: they are not for ever next. */
+TEST(Policy, ASlowDeviceServesThoseBehindOneItIsTooSlowForBetweenTheStepsOfASession)
+{
+    Harness h;
+    h.device(0);
+    h.device(1);
+    core_model model = Harness::one_shot(3);
+    model.max_batch_requests = 1;
+    h.add(0, model);
+    h.add(1, Harness::steps(2));
+    h.start({0, 1});
+    const uint64_t fast = 1000000, slow = 4000000;
+    for (int i = 0; i < 200; i++) {
+        h.submit();
+        h.submit();
+        for (int j = 0; j < 2; j++) {
+            Action batch = h.take(CORE_DISPATCH);
+            h.item(batch, batch.ids()[0]);
+            h.now += fast;
+            h.step_done(batch, LIBSCHED_OK, batch.device == 0 ? fast : slow);
+        }
+    }
+    h.submit({.model = 1});
+    Action session = h.take(CORE_DISPATCH);
+    ASSERT_EQ(session.device, 1u);
+    h.submit();
+    Action first = h.take(CORE_DISPATCH);
+    ASSERT_EQ(first.device, 0u);
+    uint64_t urgent = h.submit({.deadline = h.now + 3 * fast});
+    uint64_t patient = h.submit();
+    h.step_done(session);
+    session = h.take(CORE_STEP);
+    h.step_done(session);
+    Action behind = h.take(CORE_DISPATCH);
+    EXPECT_EQ(behind.device, 1u);
+    EXPECT_EQ(behind.ids(), std::vector<uint64_t>{patient});
+    h.finish(behind);
+    session = h.take(CORE_STEP);
+    EXPECT_EQ(session.step, 3u);
+    h.finish(first);
+    EXPECT_EQ(h.take(CORE_DISPATCH).ids(), std::vector<uint64_t>{urgent});
+}
+
 /* Two hiccups must not lock everybody out for ever: nothing runs any more that could show that they
  * are over. */
 TEST(Policy, WhatWasSlowIsTriedAgain)
