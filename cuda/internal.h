@@ -65,6 +65,8 @@ struct cuda_mark {
     cudaEvent_t events[CUDA_STREAMS];
     uint64_t tickets[CUDA_STREAMS];
     uint64_t uploads, downloads; /* pieces that were pushed before it */
+    cudaEvent_t begin;           /* of the first that was computed since the mark before it */
+    bool timed;                  /* there was something */
 };
 
 /* Marks before which something failed that was waited for with them, with what was downloaded: each
@@ -115,6 +117,8 @@ struct cuda_device {
     struct cuda_mark marks[CUDA_MARKS]; /* mark n is marks[n % CUDA_MARKS] */
     uint64_t last_mark, reached;        /* the last that was made, and that is known to be over */
     struct cuda_dropped dropped;
+    struct cuda_times *times; /* NULL: nobody wants to know */
+    bool begun;               /* `begin` of the next mark was recorded */
 
     cublasLtHandle_t blas;
     struct cuda_span workspace;
@@ -317,6 +321,17 @@ void cuda_marks_close(struct cuda_device *device);
 void cuda_marks_drop(struct cuda_device *device, uint64_t until, const libsched_error *why);
 int cuda_mark(libsched_device *device, uint64_t *out, libsched_error *err);
 int cuda_reached(libsched_device *device, uint64_t mark, bool wait, libsched_error *err);
+
+/* ------------------------------------------------------------------------------------- times.c */
+
+int cuda_times_open(struct cuda_device *device, libsched_error *err);
+void cuda_times_close(struct cuda_device *device);
+/* The compute stream is about to be given something. */
+int cuda_times_begin(struct cuda_device *device, libsched_error *err);
+/* This mark is behind it. */
+void cuda_times_end(struct cuda_device *device, struct cuda_mark *mark);
+/* All up to this mark is done. */
+void cuda_times_reached(struct cuda_device *device, uint64_t until);
 
 /* ------------------------------------------------------------------------ weight.c, convert.c */
 

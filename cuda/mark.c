@@ -10,12 +10,15 @@ int cuda_marks_open(struct cuda_device *device, libsched_error *err)
 {
     int status = LIBSCHED_OK;
 
-    for (uint32_t i = 0; status == LIBSCHED_OK && i < CUDA_MARKS * CUDA_STREAMS; i++)
+    for (uint32_t i = 0; status == LIBSCHED_OK && i < CUDA_MARKS * CUDA_STREAMS; i++) {
+        const bool timed = device->times != NULL && i % CUDA_STREAMS == CUDA_COMPUTE;
+
         status = cuda_check(
             device,
             cudaEventCreateWithFlags(&device->marks[i / CUDA_STREAMS].events[i % CUDA_STREAMS],
-                                     cudaEventDisableTiming | cudaEventBlockingSync),
+                                     (timed ? 0 : cudaEventDisableTiming) | cudaEventBlockingSync),
             "cudaEventCreateWithFlags", err);
+    }
     return status;
 }
 
@@ -60,6 +63,7 @@ int cuda_mark(libsched_device *base, uint64_t *out, libsched_error *err)
     }
     if (status != LIBSCHED_OK)
         return status;
+    cuda_times_end(device, mark);
     mark->uploads = device->uploads.pushed;
     mark->downloads = device->downloads.pushed;
     *out = device->last_mark = number;
@@ -140,6 +144,7 @@ int cuda_reached(libsched_device *base, uint64_t number, bool wait, libsched_err
         }
         cuda_marks_drop(device, number, &first);
     }
+    cuda_times_reached(device, number);
     device->reached = number;
     cuda_stage_finish_until(device, mark->uploads, mark->downloads, first.status != LIBSCHED_OK);
     if (first.status != LIBSCHED_OK && err != NULL)

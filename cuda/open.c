@@ -133,6 +133,7 @@ void cuda_close(libsched_device *base)
     cuda_ring_close(device, &device->uploads);
     cuda_ring_close(device, &device->downloads);
     cuda_marks_close(device);
+    cuda_times_close(device);
     if (device->pool != NULL && device->lost == 0)
         cuda_check(device, cudaMemPoolDestroy(device->pool), "cudaMemPoolDestroy", NULL);
     close_lanes(device);
@@ -156,6 +157,8 @@ static int open_parts(struct cuda_device *device, const libsched_device_open_arg
         status = cuda_ring_open(device, &device->uploads, RING_SIZE, err);
     if (status == LIBSCHED_OK)
         status = cuda_ring_open(device, &device->downloads, RING_SIZE, err);
+    if (status == LIBSCHED_OK)
+        status = cuda_times_open(device, err);
     if (status == LIBSCHED_OK)
         status = cuda_marks_open(device, err);
     if (status == LIBSCHED_OK)

@@ -62,11 +62,16 @@ void cuda_spans_touched(struct cuda_device *device, enum cuda_stream stream,
 
 int cuda_work_begin(struct cuda_work *work, libsched_error *err)
 {
+    int status;
+
     if (work->device->recording != NULL) {
         cuda_recording_touches(work->device, work->spans, work->n);
         return LIBSCHED_OK;
     }
-    return cuda_spans_wait(work->device, work->stream, work->spans, work->n, err);
+    status = cuda_spans_wait(work->device, work->stream, work->spans, work->n, err);
+    if (status == LIBSCHED_OK && work->stream == CUDA_COMPUTE)
+        status = cuda_times_begin(work->device, err);
+    return status;
 }
 
 void cuda_work_end(struct cuda_work *work)

@@ -230,6 +230,8 @@ static int give(struct cuda_device *device, const struct recording *recording, l
     int status = cuda_spans_wait(device, CUDA_COMPUTE, recording->spans, recording->n_spans, err);
 
     if (status == LIBSCHED_OK)
+        status = cuda_times_begin(device, err);
+    if (status == LIBSCHED_OK)
         status =
             cuda_check(device, cudaGraphLaunch(recording->graph, cuda_stream(device, CUDA_COMPUTE)),
                        "cudaGraphLaunch", err);

@@ -181,6 +181,7 @@ int cuda_synchronize(libsched_device *base, libsched_error *err)
         }
         cuda_marks_drop(device, device->last_mark, &first);
     }
+    cuda_times_reached(device, device->last_mark);
     device->reached = device->last_mark;
     cuda_stage_finish(device, first.status != LIBSCHED_OK);
     if (first.status != LIBSCHED_OK && err != NULL)

@@ -32,6 +32,8 @@ SAME(cudaErrorSystemNotReady, 802);
 SAME(cudaErrorSystemDriverMismatch, 803);
 SAME(cudaMemcpyHostToDevice, 1);
 SAME(cudaMemcpyDeviceToHost, 2);
+SAME(cudaMemcpyDeviceToDevice, 3);
+SAME(cudaEventDefault, 0);
 SAME(cudaDevAttrComputeCapabilityMajor, 75);
 SAME(cudaDevAttrComputeCapabilityMinor, 76);
 SAME(cudaDevAttrMemoryPoolsSupported, 115);

@@ -36,6 +36,8 @@ struct CUstream_st {
 struct CUevent_st {
     std::shared_ptr<stream_core> core; /* null: never recorded */
     uint64_t at = 0;
+    bool timed = false;
+    std::shared_ptr<double> ms; /* when it was come to */
     bool complete() const
     {
         return core == nullptr || core->done >= at;
@@ -587,8 +589,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned int flags)
 {
-    ENTER(void) flags;
+    ENTER
     *out = fake_make<CUevent_st>();
+    (*out)->timed = (flags & cudaEventDisableTiming) == 0;
     the().live++;
     return cudaSuccess;
 }
@@ -606,7 +609,26 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     ENTER
     event->core = stream->core;
     event->at = stream->core->given + 1;
-    return fake_push(stream, [] { return true; });
+    if (!event->timed)
+        return fake_push(stream, [] { return true; });
+    auto ms = event->ms = std::make_shared<double>(0);
+    return fake_push(stream, [ms] {
+        timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        *ms = (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+        return true;
+    });
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    ENTER
+    if (!begin->timed || !end->timed || begin->ms == nullptr || end->ms == nullptr)
+        return answer(cudaErrorInvalidResourceHandle);
+    if (!begin->complete() || !end->complete())
+        return cudaErrorNotReady;
+    *ms = (float)(*end->ms - *begin->ms);
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
@@ -755,6 +777,44 @@ cudaError_t cudaHostUnregister(void *memory)
     return cudaSuccess;
 }
 
+cudaError_t cudaMalloc(void **out, size_t size)
+{
+    ENTER
+    device_state &d = the().devices[(size_t)current_device];
+    if (size > the().memory_size || d.used + d.kept + d.held > the().memory_size - size)
+        return answer(cudaErrorMemoryAllocation);
+    if (posix_memalign(out, 256, size) != 0)
+        abort();
+    memset(*out, 0xff, size);
+    d.used += size;
+    the().memory[*out] = {current_device, size};
+    the().live++;
+    return cudaSuccess;
+}
+
+/* Waits for all that the device was given, as the driver does. */
+cudaError_t cudaFree(void *memory)
+{
+    ENTER
+    auto entry = the().memory.find(memory);
+    if (entry == the().memory.end())
+        return answer(memory == nullptr ? cudaSuccess : cudaErrorInvalidValue);
+    while (advance()) {
+    }
+    the().devices[(size_t)entry->second.first].used -= entry->second.second;
+    the().memory.erase(entry);
+    the().live--;
+    free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void *memory, int value, size_t size)
+{
+    ENTER
+    memset(memory, value, size);
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 {
     ENTER
@@ -867,7 +927,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMe
     /* The host's side has to be pinned, or the copy would not be what it seems. */
     const auto *host =
         static_cast<const unsigned char *>(kind == cudaMemcpyHostToDevice ? from : to);
-    bool pinned = false;
+    bool pinned = kind == cudaMemcpyDeviceToDevice;
     for (const auto &entry : the().pinned)
         pinned |= host >= entry.first &&
                   host + size <= static_cast<const unsigned char *>(entry.first) + entry.second;
