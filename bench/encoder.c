@@ -7,8 +7,6 @@
  * tokens; the result is the round whose ratio is the median, so that the noise of a shared machine
  * hits both alike. Lengths "mixed" are log-normal with a mean of 49 tokens, from a fixed seed.
  */
-#include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,14 +16,11 @@
 #include "bare_products.h"
 #include "catalog/encoder_config.h"
 #include "device/cpu.h"
-#include "engine/encoder.h"
 #include "report.h"
+#include "steps.h"
 
-#define MAX_LENGTH 512
-#define MIXED_MEAN 49.0
-#define MIXED_SIGMA 0.8
+/* In steps of several, or an eighth as many in steps of one. */
 #define MIXED_SEQUENCES 256
-#define MIXED_SEED 20240
 #define MAX_ROUNDS 31
 #define MIN_ROUNDS 3
 /* A case takes about so long. */
@@ -44,152 +39,6 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ------------------------------------------------------------------------------------ lengths */
-
-static uint64_t random_state;
-
-/* xorshift64*, uniform in (0, 1). */
-static double random_uniform(void)
-{
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return ((double)((random_state * 0x2545f4914f6cdd1du) >> 11) + 0.5) / 0x1p53;
-}
-
-static int32_t mixed_length(void)
-{
-    const double normal =
-        sqrt(-2 * log(random_uniform())) * cos(6.283185307179586 * random_uniform());
-    const double mu = log(MIXED_MEAN) - MIXED_SIGMA * MIXED_SIGMA / 2;
-    const double length = round(exp(mu + MIXED_SIGMA * normal));
-
-    return length < 2 ? 2 : length > MAX_LENGTH ? MAX_LENGTH : (int32_t)length;
-}
-
-/* --------------------------------------------------------------------------------------- cases */
-
-/* One step: what prepare() would have made of the texts. */
-struct step {
-    int32_t n, *lengths, *ids;
-    int64_t tokens;
-};
-
-struct bench_case {
-    int32_t length; /* 0: mixed */
-    int32_t batch;  /* sequences in a step */
-    int32_t n_steps;
-    struct step *steps;
-    int64_t sequences, tokens; /* of all steps */
-};
-
-static void *allocate(size_t n, size_t size)
-{
-    void *memory = calloc(n, size);
-    if (memory == NULL) {
-        fprintf(stderr, "bench-encoder: no memory\n");
-        exit(1);
-    }
-    return memory;
-}
-
-static void make_case(struct bench_case *c, int32_t length, int32_t batch)
-{
-    memset(c, 0, sizeof(*c));
-    c->length = length;
-    c->batch = batch;
-    c->n_steps = length > 0 ? 1 : (batch > 1 ? MIXED_SEQUENCES / batch : MIXED_SEQUENCES / 8);
-    c->steps = allocate((size_t)c->n_steps, sizeof(*c->steps));
-    random_state = MIXED_SEED;
-    for (int32_t i = 0; i < c->n_steps; i++) {
-        struct step *s = &c->steps[i];
-        s->n = batch;
-        s->lengths = allocate((size_t)batch, sizeof(*s->lengths));
-        for (int32_t j = 0; j < batch; j++) {
-            s->lengths[j] = length > 0 ? length : mixed_length();
-            s->tokens += s->lengths[j];
-        }
-        s->ids = allocate((size_t)s->tokens, sizeof(*s->ids));
-        for (int64_t t = 0; t < s->tokens; t++)
-            s->ids[t] = 1000 + (int32_t)(t * 7919 % 20000);
-        c->sequences += batch;
-        c->tokens += s->tokens;
-    }
-}
-
-static void free_case(struct bench_case *c)
-{
-    for (int32_t i = 0; i < c->n_steps; i++) {
-        free(c->steps[i].lengths);
-        free(c->steps[i].ids);
-    }
-    free(c->steps);
-}
-
-/* --------------------------------------------------------------------------------- the encoder */
-
-/* What a step's only item yields, or why it does not. */
-struct bench_host {
-    void *output;
-    uint64_t room;
-    libsched_error err;
-};
-
-static void *host_output(void *host, libsched_item *item, const char *name, uint32_t datatype,
-                         uint32_t rank, const int64_t *shape, uint64_t size)
-{
-    struct bench_host *h = host;
-
-    (void)item;
-    (void)name;
-    (void)datatype;
-    (void)rank;
-    (void)shape;
-    if (size > h->room) {
-        free(h->output);
-        h->output = allocate(1, size);
-        h->room = size;
-    }
-    return h->output;
-}
-
-static void host_end(void *host, libsched_item *item, int status, const char *message)
-{
-    (void)item;
-    if (status != LIBSCHED_OK) {
-        libsched_error_set(&((struct bench_host *)host)->err, status, "%s", message);
-        die("a step", &((struct bench_host *)host)->err);
-    }
-}
-
-static void run_step(libsched_engine_model *model, struct bench_host *h, const struct step *s)
-{
-    static const libsched_engine_host host = {
-        .struct_size = sizeof(host), .output = host_output, .end = host_end};
-    const libsched_tensor inputs[] = {
-        {.name = "ids",
-         .datatype = LIBSCHED_INT32,
-         .rank = 1,
-         .shape = {s->tokens},
-         .data = s->ids,
-         .size = (uint64_t)s->tokens * sizeof(int32_t)},
-        {.name = "lengths",
-         .datatype = LIBSCHED_INT32,
-         .rank = 1,
-         .shape = {s->n},
-         .data = s->lengths,
-         .size = (uint64_t)s->n * sizeof(int32_t)},
-    };
-    libsched_item item = {.id = 1, .joined = true, .n_inputs = 2, .inputs = inputs};
-    libsched_item *items[] = {&item};
-    libsched_engine_batch batch = {
-        .struct_size = sizeof(batch), .n_items = 1, .items = items, .host = h};
-    libsched_error err;
-
-    if (engine_encoder()->step(model, &batch, &host, &err) != LIBSCHED_OK)
-        die("a step", &err);
-}
-
 /* ------------------------------------------------------------------------------------- rounds */
 
 struct round {
@@ -204,39 +53,40 @@ static int compare_rounds(const void *left, const void *right)
     return (x > y) - (x < y);
 }
 
-static struct round run_round(libsched_engine_model *model, struct bench_host *host,
-                              struct bare_products *bare, const struct bench_case *c)
+static struct round run_round(libsched_engine_model *model, struct step_run *run,
+                              struct bare_products *bare, const struct steps *c)
 {
     struct round r;
     double start = now();
 
-    for (int32_t i = 0; i < c->n_steps; i++)
-        run_step(model, host, &c->steps[i]);
+    for (int32_t i = 0; i < c->n; i++)
+        steps_run(model, run, &c->all[i]);
     r.encoder = now() - start;
     start = now();
-    for (int32_t i = 0; i < c->n_steps; i++)
-        bare_products_run(bare, c->steps[i].tokens);
+    for (int32_t i = 0; i < c->n; i++)
+        bare_products_run(bare, c->all[i].tokens);
     r.bare = now() - start;
     return r;
 }
 
 static void measure(struct report *report, libsched_engine_model *model, struct bare_products *bare,
-                    const char *precision, int32_t length, int32_t batch)
+                    const char *precision, int32_t length, int32_t batch, uint32_t vocabulary)
 {
-    struct bench_host host = {0};
+    const int32_t n = length > 0 ? 1 : batch > 1 ? MIXED_SEQUENCES / batch : MIXED_SEQUENCES / 8;
+    struct step_run run = {0};
     struct round rounds[MAX_ROUNDS], best;
-    struct bench_case c;
-    int n = 0;
+    struct steps c;
+    int n_rounds = 0;
     double start;
 
-    make_case(&c, length, batch);
+    steps_make(&c, length, batch, n, vocabulary);
     /* Compiles and warms. */
-    run_round(model, &host, bare, &c);
+    run_round(model, &run, bare, &c);
     start = now();
-    while (n < MAX_ROUNDS && (n < MIN_ROUNDS || now() - start < CASE_SECONDS))
-        rounds[n++] = run_round(model, &host, bare, &c);
-    qsort(rounds, (size_t)n, sizeof(rounds[0]), compare_rounds);
-    best = rounds[n / 2];
+    while (n_rounds < MAX_ROUNDS && (n_rounds < MIN_ROUNDS || now() - start < CASE_SECONDS))
+        rounds[n_rounds++] = run_round(model, &run, bare, &c);
+    qsort(rounds, (size_t)n_rounds, sizeof(rounds[0]), compare_rounds);
+    best = rounds[n_rounds / 2];
 
     for (int metric = 0; metric < 2; metric++) {
         const double amount = (double)(metric == 0 ? c.sequences : c.tokens);
@@ -247,35 +97,11 @@ static void measure(struct report *report, libsched_engine_model *model, struct 
                    amount / best.encoder, metric == 0 ? "sequences/s" : "tokens/s",
                    amount / best.bare);
     }
-    free(host.output);
-    free_case(&c);
+    steps_free_run(&run);
+    steps_free(&c);
 }
 
 /* ---------------------------------------------------------------------------------------- main */
-
-static libsched_engine_model *open_model(const char *folder, libsched_device *device,
-                                         const char *precision, uint32_t threads)
-{
-    const libsched_parameter parameters[] = {
-        {.name = "precision", .type = LIBSCHED_PARAMETER_STRING, .value.string = precision},
-        {.name = "max_length", .type = LIBSCHED_PARAMETER_INT, .value.integer = MAX_LENGTH},
-    };
-    const libsched_engine_open_args args = {
-        .struct_size = sizeof(args),
-        .name = "bench",
-        .path = folder,
-        .parameters = parameters,
-        .n_parameters = sizeof(parameters) / sizeof(parameters[0]),
-        .device = device,
-        .threads = threads,
-    };
-    libsched_engine_model *model;
-    libsched_error err;
-
-    if (engine_encoder()->open(&model, &args, &err) != LIBSCHED_OK)
-        die(folder, &err);
-    return model;
-}
 
 static void measure_precision(struct report *report, libsched_device *device, const char *folder,
                               const char *precision, uint32_t threads)
@@ -289,15 +115,15 @@ static void measure_precision(struct report *report, libsched_device *device, co
 
     if (encoder_config_load(&config, folder, &err) != LIBSCHED_OK)
         die(folder, &err);
-    model = open_model(folder, device, precision, threads);
+    model = steps_open(folder, device, precision, threads);
     bare = bare_products_open(config.layers, config.hidden, config.intermediate,
                               strcmp(precision, "bf16") == 0 ? LIBSCHED_BF16 : LIBSCHED_FP32,
-                              threads, (int64_t)MAX_LENGTH * 32);
+                              threads, (int64_t)STEPS_MAX_LENGTH * 32);
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
         for (size_t j = 0; j < sizeof(batches) / sizeof(batches[0]); j++)
-            measure(report, model, bare, precision, lengths[i], batches[j]);
+            measure(report, model, bare, precision, lengths[i], batches[j], config.vocabulary);
     bare_products_close(bare);
-    engine_encoder()->close(model);
+    steps_close(model);
 }
 
 static int usage(void)

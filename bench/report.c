@@ -13,8 +13,8 @@
 struct report {
     const char *bench;
     bool json;
-    bool began; /* the table's head was printed */
     json_t *machine, *results;
+    json_t *columns; /* the names of those whose head was printed last; NULL: none yet */
 };
 
 static void die(const char *why)
@@ -69,6 +69,8 @@ static void print_value(const json_t *value, int width)
 {
     if (json_is_string(value))
         printf(" %*s", width, json_string_value(value));
+    else if (json_is_real(value))
+        printf(" %*.4g", width, json_real_value(value));
     else
         printf(" %*" JSON_INTEGER_FORMAT, width, json_integer_value(value));
 }
@@ -79,7 +81,7 @@ static void print_number(double number)
     printf(" %12.*f", number < 10 ? 3 : number < 100 ? 2 : 1, number);
 }
 
-static void print_head(struct report *report, json_t *params)
+static void print_machine(const struct report *report)
 {
     const char *key;
     json_t *value;
@@ -90,33 +92,53 @@ static void print_head(struct report *report, json_t *params)
         print_value(value, 1);
         printf("\n");
     }
+}
+
+/* Where they are not those of the line before. */
+static void print_head(struct report *report, json_t *params)
+{
+    json_t *columns = json_array(), *value;
+    const char *key;
+
+    json_object_foreach(params, key, value) json_array_append_new(columns, json_string(key));
+    if (report->columns != NULL && json_equal(columns, report->columns)) {
+        json_decref(columns);
+        return;
+    }
+    if (report->columns == NULL)
+        print_machine(report);
+    json_decref(report->columns);
+    report->columns = columns;
     printf("\n%-*s", METRIC_WIDTH, "metric");
     json_object_foreach(params, key, value) printf(" %10s", key);
     printf(" %12s %12s %7s\n", "value", "bare limit", "ratio");
-    report->began = true;
 }
 
 void report_add(struct report *report, const char *metric, json_t *params, double value,
                 const char *unit, double baseline)
 {
-    const double ratio = value / baseline;
     const char *key;
-    json_t *param;
+    json_t *param, *result;
 
     if (!report->json) {
-        if (!report->began)
-            print_head(report, params);
+        print_head(report, params);
         printf("%-*s", METRIC_WIDTH, metric);
         json_object_foreach(params, key, param) print_value(param, 10);
         print_number(value);
-        print_number(baseline);
-        printf(" %7.3f\n", ratio);
+        if (baseline > 0) {
+            print_number(baseline);
+            printf(" %7.3f", value / baseline);
+        }
+        printf("\n");
         fflush(stdout);
     }
-    json_array_append_new(report->results,
-                          json_pack("{s:s, s:o, s:f, s:s, s:f, s:f}", "metric", metric, "params",
-                                    params, "value", value, "unit", unit, "baseline", baseline,
-                                    "ratio", ratio));
+    result = json_pack("{s:s, s:o, s:f, s:s}", "metric", metric, "params", params, "value", value,
+                       "unit", unit);
+    if (baseline > 0) {
+        json_object_set_new(result, "baseline", json_real(baseline));
+        json_object_set_new(result, "ratio", json_real(value / baseline));
+    }
+    json_array_append_new(report->results, result);
 }
 
 void report_close(struct report *report)
@@ -134,5 +156,6 @@ void report_close(struct report *report)
         json_decref(report->machine);
         json_decref(report->results);
     }
+    json_decref(report->columns);
     free(report);
 }

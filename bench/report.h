@@ -10,12 +10,12 @@
 
 struct report;
 
-/* `results` are printed with their params as columns, in the order in which they were first given.
- */
+/* Results are printed with their params as columns. */
 struct report *report_open(const char *bench, bool json);
 /* A further fact about the machine. */
 void report_machine(struct report *report, const char *key, const char *value);
-/* A result; `params` is taken over. In a table the line is printed at once. */
+/* A result; `params` is taken over, and `baseline` 0 where there is none. In a table the line is
+ * printed at once, under a head of its own where the params are others than in the line before. */
 void report_add(struct report *report, const char *metric, json_t *params, double value,
                 const char *unit, double baseline);
 /* Prints what is left, and frees it. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gpu_bare.h"
+#include "bare.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,13 +10,16 @@
 #include <cuda_runtime_api.h>
 
 #define WORKSPACE ((size_t)32 << 20)
-#define MIN_SECONDS 0.5f
+/* Given at once. */
+#define RUNS 20
+#define COPIES 10
 
 struct gpu_bare {
     cublasLtHandle_t blas;
     cudaStream_t stream;
     cudaEvent_t begin, end;
     void *workspace;
+    double seconds; /* that a measurement takes at least */
 };
 
 static void check(int code, const char *what)
@@ -27,17 +30,19 @@ static void check(int code, const char *what)
     exit(1);
 }
 
-struct gpu_bare *gpu_bare_open(void)
+struct gpu_bare *gpu_bare_open(double seconds)
 {
     struct gpu_bare *bare = calloc(1, sizeof(*bare));
 
     if (bare == NULL)
         exit(1);
+    bare->seconds = seconds;
     check(cudaSetDevice(0), "cudaSetDevice");
     check((int)cublasLtCreate(&bare->blas), "cublasLtCreate");
-    check(cudaStreamCreateWithFlags(&bare->stream, cudaStreamNonBlocking), "cudaStreamCreate");
-    check(cudaEventCreate(&bare->begin), "cudaEventCreate");
-    check(cudaEventCreate(&bare->end), "cudaEventCreate");
+    check(cudaStreamCreateWithFlags(&bare->stream, cudaStreamNonBlocking),
+          "cudaStreamCreateWithFlags");
+    check(cudaEventCreateWithFlags(&bare->begin, cudaEventDefault), "cudaEventCreateWithFlags");
+    check(cudaEventCreateWithFlags(&bare->end, cudaEventDefault), "cudaEventCreateWithFlags");
     check(cudaMalloc(&bare->workspace, WORKSPACE), "cudaMalloc");
     return bare;
 }
@@ -88,9 +93,9 @@ double gpu_bare_product(struct gpu_bare *bare, uint64_t rows, uint64_t inputs, u
     check((int)cublasLtMatmulAlgoGetHeuristic(bare->blas, operation, w, x, y, y, preference, 1,
                                               &result, &n),
           "cublasLtMatmulAlgoGetHeuristic");
-    for (int round = 0; round < 2 || (seconds < MIN_SECONDS && round < 1000); round++) {
+    for (int round = 0; round < 2 || (seconds < bare->seconds && round < 10000); round++) {
         check(cudaEventRecord(bare->begin, bare->stream), "cudaEventRecord");
-        for (int i = 0; i < 20; i++)
+        for (int i = 0; i < RUNS; i++)
             check((int)cublasLtMatmul(bare->blas, operation, &one, weight, w, input, x, &zero,
                                       output, y, output, y, &result.algo, bare->workspace,
                                       WORKSPACE, bare->stream),
@@ -98,7 +103,7 @@ double gpu_bare_product(struct gpu_bare *bare, uint64_t rows, uint64_t inputs, u
         /* The first round warms up. */
         const double took = elapsed(bare) * 1e-3;
         seconds += round > 0 ? took : 0;
-        runs += round > 0 ? 20 : 0;
+        runs += round > 0 ? RUNS : 0;
     }
     (void)cublasLtMatmulPreferenceDestroy(preference);
     (void)cublasLtMatrixLayoutDestroy(w);
@@ -111,27 +116,49 @@ double gpu_bare_product(struct gpu_bare *bare, uint64_t rows, uint64_t inputs, u
     return seconds / runs;
 }
 
+/* Bytes a second of a copy that is given again and again. */
+static double copy(struct gpu_bare *bare, void *to, const void *from, uint64_t bytes,
+                   enum cudaMemcpyKind kind)
+{
+    double copied = 0, seconds = 0;
+
+    for (int round = 0; round < 2 || (seconds < bare->seconds && round < 10000); round++) {
+        check(cudaEventRecord(bare->begin, bare->stream), "cudaEventRecord");
+        for (int i = 0; i < COPIES; i++)
+            check(cudaMemcpyAsync(to, from, bytes, kind, bare->stream), "cudaMemcpyAsync");
+        /* The first round warms up. */
+        const double took = elapsed(bare) * 1e-3;
+        seconds += round > 0 ? took : 0;
+        copied += round > 0 ? COPIES * (double)bytes : 0;
+    }
+    return copied / seconds;
+}
+
 double gpu_bare_copy(struct gpu_bare *bare, uint64_t bytes, bool up)
 {
     void *host, *memory;
-    double copied = 0, seconds = 0;
+    double rate;
 
     check(cudaHostAlloc(&host, bytes, cudaHostAllocDefault), "cudaHostAlloc");
     check(cudaMalloc(&memory, bytes), "cudaMalloc");
-    for (int round = 0; round < 2 || (seconds < MIN_SECONDS && round < 1000); round++) {
-        check(cudaEventRecord(bare->begin, bare->stream), "cudaEventRecord");
-        for (int i = 0; i < 10; i++)
-            check(cudaMemcpyAsync(up ? memory : host, up ? host : memory, bytes,
-                                  up ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost,
-                                  bare->stream),
-                  "cudaMemcpyAsync");
-        const double took = elapsed(bare) * 1e-3;
-        seconds += round > 0 ? took : 0;
-        copied += round > 0 ? 10 * (double)bytes : 0;
-    }
+    rate = up ? copy(bare, memory, host, bytes, cudaMemcpyHostToDevice)
+              : copy(bare, host, memory, bytes, cudaMemcpyDeviceToHost);
     check(cudaFree(memory), "cudaFree");
     check(cudaFreeHost(host), "cudaFreeHost");
-    return copied / seconds;
+    return rate;
+}
+
+double gpu_bare_device_copy(struct gpu_bare *bare, uint64_t bytes)
+{
+    void *from, *to;
+    double rate;
+
+    check(cudaMalloc(&from, bytes), "cudaMalloc");
+    check(cudaMalloc(&to, bytes), "cudaMalloc");
+    rate = copy(bare, to, from, bytes, cudaMemcpyDeviceToDevice);
+    check(cudaFree(from), "cudaFree");
+    check(cudaFree(to), "cudaFree");
+    return rate;
 }
 
 void gpu_bare_close(struct gpu_bare *bare)
@@ -146,8 +173,9 @@ void gpu_bare_close(struct gpu_bare *bare)
 
 #else
 
-struct gpu_bare *gpu_bare_open(void)
+struct gpu_bare *gpu_bare_open(double seconds)
 {
+    (void)seconds;
     fprintf(stderr, "bench-gpu: built without the CUDA toolkit: there are no bare loops beside\n");
     return NULL;
 }
@@ -166,6 +194,13 @@ double gpu_bare_copy(struct gpu_bare *bare, uint64_t bytes, bool up)
     (void)bare;
     (void)bytes;
     (void)up;
+    return 0;
+}
+
+double gpu_bare_device_copy(struct gpu_bare *bare, uint64_t bytes)
+{
+    (void)bare;
+    (void)bytes;
     return 0;
 }
 
