@@ -6,75 +6,67 @@
     gpu_check.py --build DIR --pack DIR                       pack what it needs for another machine
     DIR/gpu_check.py [--part NAME ...] [--out DIR]            run there
 
-Parts: card, tests, sanitizer, faults, bench. Each can be run alone, says what it skipped and why,
-and what it found goes to gpu-report.md and gpu-report.json. The exit code is 0 where nothing failed
-and not everything was skipped.
+Parts, each of which can be run alone, and ends within a time of its own (ten minutes in all):
 
-A packed folder holds programs and the libraries they need, but for the C library, the driver and
-cuBLASLt; it runs on an image with the CUDA libraries, Python 3 and a C library not older than that
+  card       what there is: GPUs, driver, libraries
+  tests      each operation, graphs, copies, and the encoder, on the GPU against the CPU
+  scheduler  a scheduler with real workers: models served, jobs
+  ranks      two and four ranks, on one card where there is one: collectives, allreduce, train, an
+             encoder that is split
+  sanitizer  compute-sanitizer's memcheck and racecheck on the kernels
+  faults     what goes wrong, on purpose
+  bench      bench-gpu, part by part
+  peers      the same model by sentence-transformers, and attention by torch, where Python has them
+
+Each says what it skipped and why, and what was found goes to gpu-report.md and gpu-report.json. The
+exit code is 0 where nothing failed and not everything was skipped.
+
+A packed folder runs on an image with the CUDA libraries, Python 3 and a C library not older than that
 of the machine that packed it.
 """
 
 import argparse
-import datetime
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 
-PARTS = ["card", "tests", "sanitizer", "faults", "bench"]
-MAX_PACK_BYTES = 64 << 20
-# What every image with CUDA has, and what has to be that machine's own.
-NOT_PACKED = re.compile(
-    r"^(linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libcuda|libcublas|libcublasLt|"
-    r"libnvidia.*)\.so")
-PROGRAMS = ["tests/device/test-device", "bench/bench-gpu", "tests/faults/test-faults",
-            "libsched/sched-worker"]
-LIBRARIES = ["libsched/libsched-device-cuda.so", "libsched/libsched.so.0"]
-# What is done to a GPU on purpose: in a folder of its own, since it is for nobody else.
-FAULTS = ["gpu/libsched-engine-breaker.so", "program/libsched-program-breaker.so"]
+import gpu_machine
+import gpu_pack
+from gpu_report import Report
+
+# Seconds.
+LIMITS = {"card": 15, "tests": 55, "scheduler": 35, "ranks": 85, "sanitizer": 120, "faults": 100,
+          "bench": 110, "peers": 70}
+TOTAL = 590
 # On the GPU alone, of the tests that run on every device.
-ON_GPU = ("gpu.*:*operations*/gpu:*sections*/gpu:*host_memory*/gpu:*collectives*/gpu*:*processes*/gpu:"
-          "*creation*/gpu:devices/ranks*/gpu")
-
-
-class Report:
-    def __init__(self):
-        self.parts = []
-
-    def add(self, part, state, text, **details):
-        print(f"{part}: {state}: {text}", flush=True)
-        self.parts.append({"part": part, "state": state, "text": text, **details})
-
-    def write(self, folder):
-        os.makedirs(folder, exist_ok=True)
-        when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        with open(os.path.join(folder, "gpu-report.json"), "w") as out:
-            json.dump({"when": when, "parts": self.parts}, out, indent=1)
-        with open(os.path.join(folder, "gpu-report.md"), "w") as out:
-            out.write(f"# GPU report, {when}\n\n| part | state | |\n|---|---|---|\n")
-            for part in self.parts:
-                out.write(f"| {part['part']} | {part['state']} | {part['text']} |\n")
-            for part in self.parts:
-                if part.get("output"):
-                    out.write(f"\n## {part['part']}\n\n```\n{part['output'].rstrip()}\n```\n")
-
-    def exit_code(self):
-        states = [part["state"] for part in self.parts]
-        return 0 if "failed" not in states and "passed" in states else 1
+KERNELS = "gpu.*:*operations*/gpu:*sections*/gpu:*host_memory*/gpu"
+ENCODER = ":encoder/*/gpu"
+SCHEDULER = "*AnyGpu.ModelsAreServed*/gpu:*AnyGpu.ProductsRun*/gpu"
+WORKERS = "*AnyGpu.Ranks*/gpu:*AnyGpu.AnEncoderThatIsSplit*/gpu"
+COLLECTIVES = ("gpu.*:*collectives*/gpu_2:*collectives*/gpu_5:devices/processes*/gpu:devices/ranks*/gpu:"
+               "devices/creation*/gpu:devices/memory*/gpu")
+BENCHES = ["crosscheck", "encoder", "single", "graphs", "gemm", "copies", "jobs", "roofline"]
+BENCH_SECONDS = "1"
+SKIPPED = 77
+# What NCCL needs for several ranks on one GPU.
+ONE_GPU = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_MAX_CTAS": "4", "NCCL_NVLS_ENABLE": "0"}
 
 
 class Runner:
-    def __init__(self, root, packed):
-        self.root, self.packed = root, packed
+    def __init__(self, root, packed, out="."):
+        self.root, self.packed, self.out = root, packed, out
         self.env = dict(os.environ)
+        self.ends = time.monotonic() + TOTAL
         if packed:
             lib = os.path.join(root, "lib")
-            self.env["GPU_SCHED_PLUGINS"] = lib
-            self.env["GPU_SCHED_FAULTS"] = os.path.join(lib, "faults")
-            self.env["GPU_SCHED_WORKER"] = self.program("sched-worker")
+            # Unless it is to be something else: the fake of a GPU, to try this.
+            self.env.setdefault("GPU_SCHED_PLUGINS", lib)
+            self.env.setdefault("GPU_SCHED_FAULTS", os.path.join(lib, "faults"))
+            self.env.setdefault("GPU_SCHED_WORKER", self.program("sched-worker"))
             self.env["LD_LIBRARY_PATH"] = ":".join(
                 [lib, self.env.get("LD_LIBRARY_PATH", "/usr/local/cuda/lib64")])
 
@@ -82,48 +74,109 @@ class Runner:
         return os.path.join(self.root, "bin", os.path.basename(path)) if self.packed \
             else os.path.join(self.root, path)
 
-    def run(self, command, timeout):
+    def script(self, path):
+        """Of the source tree, or packed."""
+        here = os.path.dirname(os.path.abspath(__file__))
+        return os.path.join(here, os.path.basename(path)) if self.packed \
+            else os.path.join(os.path.dirname(here), path)
+
+    def left(self):
+        return self.ends - time.monotonic()
+
+    def run(self, command, timeout, env=None, stderr=subprocess.STDOUT):
+        """The exit code (None: it did not end in time), and what it printed."""
+        timeout = max(1, min(timeout, self.left()))
         try:
-            done = subprocess.run(command, env=self.env, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  timeout=timeout)
-            return done.returncode, done.stdout.decode("utf-8", "replace")
-        except subprocess.TimeoutExpired as late:
-            return None, (late.stdout or b"").decode("utf-8", "replace")
+            process = subprocess.Popen(command, env={**self.env, **(env or {})},
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       stderr=stderr, start_new_session=True)
         except OSError as error:
             return 127, str(error)
+        try:
+            output, _ = process.communicate(timeout=timeout)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            # Its workers with it.
+            os.killpg(process.pid, 9)
+            output, _ = process.communicate()
+            code = None
+        return code, output.decode("utf-8", "replace")
 
 
 def tail(output, lines=40):
     return "\n".join(output.splitlines()[-lines:])
 
 
+def how(code):
+    return "it did not end in time" if code is None else f"exit code {code}"
+
+
 def check_card(runner, report):
-    code, output = runner.run(
-        ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,pci.bus_id",
-         "--format=csv,noheader"], 30)
-    if code != 0:
-        report.add("card", "skipped", "nvidia-smi does not run here: " + " ".join(output.split()))
+    report.machine.update(gpu_machine.describe(runner))
+    cards, why = gpu_machine.query(runner, ["name", "driver_version", "compute_cap"])
+    if cards is None:
+        report.add("card", "skipped", why)
         return
-    report.add("card", "passed", "; ".join(output.strip().splitlines()), output=output)
+    report.add("card", "passed", "; ".join(", ".join(card) for card in cards))
+
+
+def not_loaded(code, output):
+    """What the loader says of a library that is not there, as cuBLASLt where there is no CUDA."""
+    found = re.search(r"error while loading shared libraries: (.*)", output)
+    return found.group(1) if code == 127 and found else None
 
 
 def judge_tests(part, code, output, report):
     """A GoogleTest program, of which a skip says why there is no GPU."""
     reason = re.search(r"no GPU is tested: (.*)", output)
+    ranks = re.search(r"no ranks are tested on one GPU: (.*)", output)
     passed = re.search(r"\[  PASSED  \] (\d+) test", output)
-    if reason:
+    ended = len(re.findall(r"^\[       OK \] ", output, re.M))
+    if not_loaded(code, output):
+        report.add(part, "skipped", not_loaded(code, output))
+    elif reason:
         report.add(part, "skipped", reason.group(1))
+    elif code == 0 and passed and int(passed.group(1)) > 0:
+        text = f"{passed.group(1)} tests"
+        if ranks:
+            text += f"; not those of ranks, on one GPU: {ranks.group(1)}"
+        report.add(part, "passed", text)
     elif code == 0 and passed:
-        report.add(part, "passed", f"{passed.group(1)} tests")
+        report.add(part, "skipped", ranks.group(1) if ranks else "there is no test of it to run")
     else:
-        report.add(part, "failed", f"exit code {code}", output=tail(output))
+        report.add(part, "failed", f"{how(code)}, {ended} tests were well", output=tail(output))
 
 
 def check_tests(runner, report):
-    code, output = runner.run(
-        [runner.program(PROGRAMS[0]), "--gtest_filter=" + ON_GPU], 300)
+    code, output = runner.run([runner.program(gpu_pack.PROGRAMS[0]),
+                               "--gtest_filter=" + KERNELS + ENCODER], LIMITS["tests"])
     judge_tests("tests", code, output, report)
+
+
+def check_scheduler(runner, report):
+    code, output = runner.run([runner.program(gpu_pack.PROGRAMS[2]),
+                               "--gtest_filter=" + SCHEDULER], LIMITS["scheduler"])
+    judge_tests("scheduler", code, output, report)
+
+
+def check_ranks(runner, report):
+    version, why = gpu_machine.nccl(runner)
+    cards, _ = gpu_machine.query(runner, ["name"])
+    alone = cards is None or len(cards) < 4
+    if version is None:
+        report.add("ranks", "skipped", f"NCCL is not there: {why}")
+        return
+    if alone and version < gpu_machine.NCCL_ONE_GPU:
+        report.add("ranks", "skipped", "fewer than four GPUs, and NCCL "
+                   f"{gpu_machine.dotted_nccl(version)} can't have several ranks on one; 2.30 can")
+        return
+    for name, program, tests, share in [("workers", gpu_pack.PROGRAMS[2], WORKERS, 0.3),
+                                        ("collectives", gpu_pack.PROGRAMS[0], COLLECTIVES, 0.4),
+                                        ("programs", gpu_pack.PROGRAMS[1], "*/gpu", 0.3)]:
+        code, output = runner.run([runner.program(program), "--gtest_filter=" + tests],
+                                  share * LIMITS["ranks"],
+                                  env=ONE_GPU if alone else None)
+        judge_tests(f"ranks, {name}", code, output, report)
 
 
 def check_sanitizer(runner, report):
@@ -133,8 +186,9 @@ def check_sanitizer(runner, report):
         return
     for check in ["memcheck", "racecheck"]:
         code, output = runner.run(
-            [tool, "--tool", check, "--error-exitcode", "9", runner.program(PROGRAMS[0]),
-             "--gtest_filter=gpu.*:*operations*/gpu:*sections*/gpu:*host_memory*/gpu"], 300)
+            [tool, "--tool", check, "--error-exitcode", "9",
+             runner.program(gpu_pack.PROGRAMS[0]), "--gtest_filter=" + KERNELS],
+            LIMITS["sanitizer"] / 2)
         judge_tests(f"sanitizer {check}", code, output, report)
 
 
@@ -162,7 +216,8 @@ def fault_table(faults):
 
 
 def check_faults(runner, report):
-    code, output = runner.run([runner.program(PROGRAMS[2]), "--gtest_filter=*/gpu"], 400)
+    code, output = runner.run([runner.program(gpu_pack.PROGRAMS[3]), "--gtest_filter=*/gpu"],
+                              LIMITS["faults"])
     reason = re.search(r"no GPU is tested: (.*)", output)
     faults = read_faults(output)
     if reason:
@@ -178,83 +233,125 @@ def check_faults(runner, report):
             text += f"; not those of ranks, on one GPU: {missing.group(1)}"
         report.add("faults", "passed", text, faults=faults, output=fault_table(faults))
     else:
-        report.add("faults", "failed", f"exit code {code}", faults=faults, output=tail(output))
+        report.add("faults", "failed", how(code), faults=faults, output=tail(output))
+
+
+def bench_folder(runner):
+    return os.path.join(runner.out, "gpu-bench")
+
+
+def bench_model(runner):
+    """A real model, or the one that the first part of the benchmark makes up."""
+    given = runner.env.get("GPU_SCHED_MINILM")
+    return given if given else os.path.join(bench_folder(runner), "model")
+
+
+def skip_reason(said):
+    """Of a program that says "NAME: skipped: why" last."""
+    return tail(said, 1).split("skipped: ", 1)[-1]
+
+
+def read_json(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def check_bench(runner, report):
-    code, output = runner.run([runner.program(PROGRAMS[1])], 300)
-    if code == 77:
-        report.add("bench", "skipped", tail(output, 1))
-    elif code == 0:
-        report.add("bench", "passed", "measured", output=output)
+    ends = time.monotonic() + LIMITS["bench"]
+    for bench in BENCHES:
+        command = [runner.program("bench/bench-gpu"), "--json", "--seconds", BENCH_SECONDS,
+                   "--only", bench]
+        if bench == "crosscheck":
+            command += ["--out", bench_folder(runner)]
+        if bench != "crosscheck" or runner.env.get("GPU_SCHED_MINILM"):
+            command += ["--model", bench_model(runner)]
+        command += runner.env.get("GPU_SCHED_BENCH_GPU_FLAGS", "").split()
+        with open(os.path.join(runner.out, "gpu-bench.log"), "w+b") as log:
+            code, output = runner.run(command, ends - time.monotonic(), stderr=log)
+            log.seek(0)
+            said = log.read().decode("utf-8", "replace")
+        found = read_json(output)
+        if code == SKIPPED or not_loaded(code, said):
+            # It will be so for all of them.
+            report.add("bench", "skipped", not_loaded(code, said) or skip_reason(said))
+            return
+        if code != 0 or found is None:
+            report.add(f"bench, {bench}", "failed", how(code), output=tail(said + output))
+            continue
+        for name in ["device", "model"]:
+            report.machine[f"benchmark's {name}"] = found["machine"].get(name, "")
+        missing = re.findall(r"^bench-gpu: not measured: (.*)$", said, re.M)
+        report.results += found["results"]
+        report.add(f"bench, {bench}", "passed" if found["results"] else "skipped",
+                   f"{len(found['results'])} results"
+                   + "".join(f"; not measured: {text}" for text in missing))
+    report.machine["GPU after the benchmark"] = gpu_machine.now(runner)
+
+
+def check_peers(runner, report):
+    crosscheck = os.path.join(bench_folder(runner), "crosscheck.safetensors")
+    if not os.path.exists(os.path.join(bench_model(runner), "config.json")):
+        report.add("peers", "skipped", "there is no model: run the part bench before")
+        return
+    command = [sys.executable, runner.script("bench/gpu_peers.py"), "--model", bench_model(runner),
+               "--seconds", "0.5"]
+    if os.path.exists(crosscheck):
+        command += ["--crosscheck", crosscheck]
+    command += runner.env.get("GPU_SCHED_PEERS_FLAGS", "").split()
+    with open(os.path.join(runner.out, "gpu-peers.log"), "w+b") as log:
+        code, output = runner.run(command, LIMITS["peers"], stderr=log)
+        log.seek(0)
+        said = log.read().decode("utf-8", "replace")
+    found = read_json(output)
+    if code == SKIPPED:
+        report.add("peers", "skipped", skip_reason(said))
+    elif code != 0 or found is None:
+        report.add("peers", "failed", how(code), output=tail(said))
     else:
-        report.add("bench", "failed", f"exit code {code}", output=tail(output))
+        report.results += found["results"]
+        report.machine["torch"] = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
+        missing = [f"{entry['what']}: {entry['why']}" for entry in found["skipped"]]
+        report.add("peers", "passed", f"{len(found['results'])} results, {len(missing)} left out",
+                   output="\n".join(missing))
 
 
-CHECKS = {"card": check_card, "tests": check_tests, "sanitizer": check_sanitizer,
-          "faults": check_faults, "bench": check_bench}
+CHECKS = {"card": check_card, "tests": check_tests, "scheduler": check_scheduler,
+          "ranks": check_ranks, "sanitizer": check_sanitizer, "faults": check_faults,
+          "bench": check_bench, "peers": check_peers}
 
 
-def needed_libraries(path):
-    """The files that the loader takes for a program, but for those that are not packed."""
-    output = subprocess.run(["ldd", path], stdout=subprocess.PIPE, check=True).stdout.decode()
-    for line in output.splitlines():
-        match = re.match(r"\s*(\S+) => (/\S+)", line)
-        if match and not NOT_PACKED.match(match.group(1)):
-            yield match.group(1), match.group(2)
-        elif "not found" in line and not NOT_PACKED.match(line.strip()):
-            raise SystemExit(f"gpu-check: {path} lacks a library here: {line.strip()}")
-
-
-def pack(build, folder):
-    for name in ["bin", "lib"]:
-        os.makedirs(os.path.join(folder, name), exist_ok=True)
-    for path in PROGRAMS + LIBRARIES:
-        source = os.path.join(build, path)
-        if not os.path.exists(source):
-            raise SystemExit(f"gpu-check: {source} is not there: build with the CUDA toolkit and "
-                             "the tests first")
-        where = "bin" if path in PROGRAMS else "lib"
-        target = os.path.join(folder, where, os.path.basename(path))
-        shutil.copy2(source, target)
-        for name, library in needed_libraries(source):
-            copy = os.path.join(folder, "lib", name)
-            if not os.path.exists(copy):
-                shutil.copy2(library, copy)
-                subprocess.run(["strip", "--strip-unneeded", copy], check=False)
-        subprocess.run(["strip", "--strip-unneeded", target], check=False)
-    for name in FAULTS:
-        source = os.path.join(build, "tests/faults", name)
-        target = os.path.join(folder, "lib/faults", name)
-        if not os.path.exists(source):
-            raise SystemExit(f"gpu-check: {source} is not there: build test-faults first")
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copy2(source, target)
-    shutil.copy2(os.path.abspath(__file__), os.path.join(folder, "gpu_check.py"))
-    size = sum(os.path.getsize(os.path.join(where, name))
-               for where, _, names in os.walk(folder) for name in names)
-    print(f"{folder}: {size / (1 << 20):.1f} MiB; run gpu_check.py there")
-    if size > MAX_PACK_BYTES:
-        raise SystemExit(f"gpu-check: that is more than {MAX_PACK_BYTES >> 20} MiB")
+def run_parts(runner, report, parts):
+    for part in parts:
+        if runner.left() < 5:
+            report.add(part, "skipped", f"the {TOTAL} s that there are for all parts are over")
+        else:
+            CHECKS[part](runner, report)
+            # What is there already, should the next one not return.
+            report.write(runner.out)
 
 
 def main():
     parser = argparse.ArgumentParser(prog="gpu-check")
     parser.add_argument("--build", help="a folder that was built with tests and benchmarks")
+    parser.add_argument("--built", metavar="TEXT", help="for the report: how it was built")
     parser.add_argument("--pack", metavar="DIR", help="pack for another machine instead")
-    parser.add_argument("--part", action="append", choices=PARTS, help="this part alone")
+    parser.add_argument("--part", action="append", choices=list(CHECKS), help="this part alone")
     parser.add_argument("--out", default=".", help="where the report goes")
     options = parser.parse_args()
+    here = os.path.dirname(os.path.abspath(__file__))
     if options.pack:
         if not options.build:
             parser.error("--pack takes --build")
-        pack(options.build, options.pack)
+        gpu_pack.pack(os.path.dirname(here), options.build, options.pack)
         return 0
-    here = os.path.dirname(os.path.abspath(__file__))
-    runner = Runner(options.build or here, packed=not options.build)
+    os.makedirs(options.out, exist_ok=True)
+    runner = Runner(options.build or here, packed=not options.build, out=options.out)
     report = Report()
-    for part in options.part or PARTS:
-        CHECKS[part](runner, report)
+    if options.built:
+        report.machine["built"] = options.built
+    run_parts(runner, report, options.part or list(CHECKS))
     report.write(options.out)
     return report.exit_code()
 
