@@ -45,7 +45,7 @@ TOTAL = 590
 # On the GPU alone, of the tests that run on every device.
 KERNELS = "gpu.*:*operations*/gpu:*sections*/gpu:*host_memory*/gpu"
 ENCODER = ":encoder/*/gpu"
-SCHEDULER = "*AnyGpu.ModelsAreServed*/gpu:*AnyGpu.ProductsRun*/gpu"
+SCHEDULER = "*AnyGpu.ModelsAre*/gpu:*AnyGpu.Products*/gpu:*AnyGpu.Instruments*/gpu"
 WORKERS = "*AnyGpu.Ranks*/gpu:*AnyGpu.AnEncoderThatIsSplit*/gpu"
 COLLECTIVES = ("gpu.*:*collectives*/gpu_2:*collectives*/gpu_5:devices/processes*/gpu:devices/ranks*/gpu:"
                "devices/creation*/gpu:devices/memory*/gpu")

@@ -27,7 +27,8 @@ struct gpu_bench {
     struct report *report;
     const char *folder; /* the model */
     struct encoder_config config;
-    bool cuda;             /* or the CPU, to see that the benchmark works */
+    char text[LIBSCHED_MESSAGE_SIZE]; /* what the driver says of the device, its place included */
+    bool cuda;                        /* or the CPU, to see that the benchmark works */
     const char *precision; /* of the encoder, and datatype of products: "bf16" or "f32" */
     uint32_t threads;
     double seconds;               /* a measurement takes about so long */

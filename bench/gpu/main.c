@@ -56,6 +56,7 @@ struct options {
     const char *device, *model, *out, *only;
     bool json, small;
     double seconds;
+    long tokens;
 };
 
 static int usage(void)
@@ -63,7 +64,8 @@ static int usage(void)
     fprintf(
         stderr,
         "usage: bench-gpu [--json] [--only PART] [--seconds S] [--model FOLDER] [--out FOLDER]\n"
-        "                 [--device cuda|cpu] [--small]\n"
+        "                 [--device cuda|cpu] [--tokens N] [--small]\n"
+        "--tokens: of a step that fills the device, 65536 unless it is given\n"
         "PART: crosscheck, encoder, single, graphs, gemm, copies, jobs or roofline\n"
         "--seconds: that a measurement takes, 2 unless it is given\n"
         "--out: where the model goes that is made up, and what bench/gpu_peers.py compares\n"
@@ -91,6 +93,8 @@ static bool read_options(struct options *o, int argc, char **argv)
             o->only = argv[++i];
         else if (strcmp(argv[i], "--seconds") == 0 && more && atof(argv[i + 1]) > 0)
             o->seconds = atof(argv[++i]);
+        else if (strcmp(argv[i], "--tokens") == 0 && more && atol(argv[i + 1]) > 0)
+            o->tokens = atol(argv[++i]);
         else
             return false;
     }
@@ -105,7 +109,7 @@ static void set_sizes(struct gpu_bench *b, const struct options *o)
 
     b->seconds = o->seconds;
     memcpy(b->lengths, o->small ? small : lengths, sizeof(b->lengths));
-    b->tokens = o->small ? 32 : 65536;
+    b->tokens = o->tokens > 0 ? o->tokens : o->small ? 32 : 65536;
     b->several = o->small ? 4 : 32;
     b->compared = o->small ? 6 : 32;
     b->size = o->small ? 64 : 4096;
@@ -204,6 +208,7 @@ int main(int argc, char **argv)
     if (o.out != NULL)
         mkdir(o.out, 0777);
     gpu_check(b.driver->info(b.device, &info, &err), &err, "the device");
+    snprintf(b.text, sizeof(b.text), "%s", info.text);
     b.precision = (info.flags & LIBSCHED_DEVICE_BF16) != 0 ? "bf16" : "f32";
     set_sizes(&b, &o);
     b.report = report_open("gpu", o.json);

@@ -12,8 +12,8 @@
 #define PATIENCE_NS UINT64_C(120000000000)
 /* More than are ever under way. */
 #define QUEUE_LIMIT 32768
-/* One sequence a request: as many as fill the device. */
-#define BATCH_REQUESTS 8192
+/* The most that there may be: one sequence a request, they fill the device. */
+#define BATCH_REQUESTS 4096
 
 static void tell(void *payload, int level, const char *line)
 {
@@ -53,9 +53,23 @@ static void wait_a_turn(struct served *served)
     poll(&readable, 1, 100);
 }
 
-/* Whether none is starting any more. */
-static bool find(struct served *out, uint32_t kind, char *why, size_t size)
+/* The one that the bare loops are on comes first: the scheduler's order need not be CUDA's. */
+static void add(struct served *out, uint32_t index, const char *pci, const char *first)
 {
+    const bool is_first = pci[0] != '\0' && strcasestr(first, pci) != NULL;
+
+    out->devices[out->n] = index;
+    if (is_first && out->n > 0) {
+        out->devices[out->n] = out->devices[0];
+        out->devices[0] = index;
+    }
+    out->n++;
+}
+
+/* Whether none is starting any more. */
+static bool find(struct served *out, const struct gpu_bench *b, char *why, size_t size)
+{
+    const uint32_t kind = b->cuda ? LIBSCHED_DEVICE_GPU : LIBSCHED_DEVICE_CPU;
     bool settled = true;
 
     out->n = 0;
@@ -67,7 +81,7 @@ static bool find(struct served *out, uint32_t kind, char *why, size_t size)
             continue;
         settled = settled && info.state != LIBSCHED_DEVICE_STARTING;
         if (info.state == LIBSCHED_DEVICE_UP && out->n < 16)
-            out->devices[out->n++] = i;
+            add(out, i, info.pci, b->text);
         else
             snprintf(why, size, "%.60s: %.400s", info.name, info.reason);
     }
@@ -91,8 +105,7 @@ void served_open(struct served *out, struct gpu_bench *b, uint32_t devices_each)
     options.worker_path = getenv("GPU_SCHED_WORKER") == NULL ? SCHED_WORKER_PATH : NULL;
     options.log = tell;
     gpu_check(libsched_open(&out->s, &options, &err), &err, "the scheduler");
-    while (!find(out, b->cuda ? LIBSCHED_DEVICE_GPU : LIBSCHED_DEVICE_CPU, why, sizeof(why)) &&
-           libsched_now() < until)
+    while (!find(out, b, why, sizeof(why)) && libsched_now() < until)
         wait_a_turn(out);
     if (out->n == 0)
         gpu_die("the scheduler has no device to measure", why);

@@ -10,6 +10,7 @@
 #include "../api/scheduler.h"
 #include "../engine/tiny_bert.h"
 #include "../support/folder.h"
+#include "instruments.h"
 #include "two_gpus.h"
 
 using namespace api_test;
@@ -82,8 +83,12 @@ class OnAnyGpu : public testing::TestWithParam<Kind>
     {
         if (GetParam() == Kind::gpu && found().n == 0)
             GTEST_SKIP() << "no GPU is tested: " << found().why;
-        if (GetParam() == Kind::emulated)
+        if (GetParam() == Kind::emulated) {
             emulated_ = std::make_unique<gpu_sched_test::two_gpus>(folder.path());
+            instruments_ = std::make_unique<gpu_sched_test::instruments>();
+            instruments_->show("0000:01:00.0 uuid GPU-00000001\n"
+                               "0000:02:00.0 uuid GPU-00000002\n");
+        }
         const size_t n = GetParam() == Kind::emulated ? 2 : found().n;
         // What NCCL needs for several ranks on one GPU; 2.30 is the first that can.
         if (n < 4 && GetParam() == Kind::gpu) {
@@ -198,6 +203,7 @@ class OnAnyGpu : public testing::TestWithParam<Kind>
 
   private:
     std::unique_ptr<gpu_sched_test::two_gpus> emulated_;
+    std::unique_ptr<gpu_sched_test::instruments> instruments_;
 };
 
 TEST_P(OnAnyGpu, ModelsAreServedAsOnTheCpu)
@@ -219,6 +225,27 @@ TEST_P(OnAnyGpu, ModelsAreServedAsOnTheCpu)
     }
     EXPECT_GE(s->stats().counters.batches, 12u);
     EXPECT_EQ(s->stats().worker_deaths, deaths);
+}
+
+// Or why there are none.
+TEST_P(OnAnyGpu, InstrumentsAreRead)
+{
+    libsched_device_readings now = LIBSCHED_DEVICE_READINGS_INIT;
+    uint32_t index = 0;
+    while (index < libsched_device_count(s->get()) && names[0] != s->device(index).name)
+        index++;
+    const uint64_t end = libsched_now() + 20000000000;
+    while (now.uuid[0] == '\0' && libsched_now() < end) {
+        ASSERT_EQ(libsched_device_get_readings(s->get(), index, &now), LIBSCHED_OK);
+        s->turn(5);
+    }
+    if (now.uuid[0] == '\0')
+        GTEST_SKIP() << "no instruments are tested: " << now.reason;
+    EXPECT_EQ(std::string(now.uuid).substr(0, 4), "GPU-");
+    if (GetParam() == Kind::gpu) {
+        EXPECT_NE(now.has & LIBSCHED_READING_MEMORY, 0u);
+        EXPECT_NE(now.has & LIBSCHED_READING_TEMPERATURE, 0u);
+    }
 }
 
 TEST_P(OnAnyGpu, ProductsRunOnOneDevice)
