@@ -3,6 +3,7 @@
 """What others make of the same model on the same device, beside the benchmark "gpu".
 
     gpu_peers.py --model FOLDER [--crosscheck FILE] [--seconds S] [--device cuda|cpu] [--no-compile]
+                 [--limit S]
 
 Prints one JSON object as the benchmarks do; what can't be measured is listed in it, with the reason.
 Where PyTorch or sentence-transformers is missing it says so, and ends with code 77.
@@ -22,6 +23,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import struct
 import sys
 import time
@@ -68,6 +70,7 @@ class Peers:
     def __init__(self, torch, transformers, options):
         self.torch, self.transformers, self.options = torch, transformers, options
         self.results, self.skipped = [], []
+        self.begin = time.monotonic()
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.tokens = options.tokens
         # On a CPU it is only to be seen that it works.
@@ -232,14 +235,30 @@ class Peers:
         self.measure_encode(model)
         self.measure_attention()
         if self.options.compile:
-            # One shape: each takes it a while.
-            try:
-                model[0] = self.torch.compile(model[0])
-                self.measure_batches(model, "torch.compile", self.options.lengths[1:2])
-            except Exception as error:
-                self.leave_out("torch.compile", error)
+            self.measure_compiled(model)
         else:
             self.leave_out("torch.compile", "not wanted")
+
+    def measure_compiled(self, model):
+        """The last, and only of one shape: each takes the compiler a while, maybe too long."""
+        def late(_signal, _frame):
+            raise TimeoutError("it does not end in the time that there is")
+
+        left = self.options.limit - (time.monotonic() - self.begin)
+        if self.options.limit > 0 and left < 10:
+            self.leave_out("torch.compile", "there is no time left for it")
+            return
+        previous = signal.signal(signal.SIGALRM, late)
+        if self.options.limit > 0:
+            signal.setitimer(signal.ITIMER_REAL, left - 5)
+        try:
+            model[0] = self.torch.compile(model[0])
+            self.measure_batches(model, "torch.compile", self.options.lengths[1:2])
+        except Exception as error:  # as above
+            self.leave_out("torch.compile", error)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
 
     def report(self):
         torch = self.torch
@@ -260,6 +279,7 @@ def main():
     parser.add_argument("--device", choices=["cuda", "cpu"])
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of a batch")
+    parser.add_argument("--limit", type=float, default=0, help="seconds that all may take")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = parser.parse_args()
     # What is printed is the report alone.

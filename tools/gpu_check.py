@@ -29,7 +29,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -50,7 +49,7 @@ WORKERS = "*AnyGpu.Ranks*/gpu:*AnyGpu.AnEncoderThatIsSplit*/gpu"
 COLLECTIVES = ("gpu.*:*collectives*/gpu_2:*collectives*/gpu_5:devices/processes*/gpu:devices/ranks*/gpu:"
                "devices/creation*/gpu:devices/memory*/gpu")
 BENCHES = ["crosscheck", "encoder", "single", "graphs", "gemm", "copies", "jobs", "roofline"]
-BENCH_SECONDS = "1"
+BENCH_SECONDS = "0.6"
 SKIPPED = 77
 # What NCCL needs for several ranks on one GPU.
 ONE_GPU = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_MAX_CTAS": "4", "NCCL_NVLS_ENABLE": "0"}
@@ -129,7 +128,9 @@ def not_loaded(code, output):
 def judge_tests(part, code, output, report):
     """A GoogleTest program, of which a skip says why there is no GPU."""
     reason = re.search(r"no GPU is tested: (.*)", output)
-    ranks = re.search(r"no ranks are tested on one GPU: (.*)", output)
+    # In the order in which they come, each once.
+    missing = list(dict.fromkeys(re.findall(r"^(no (?:ranks|instruments|model) .*: .*)$", output,
+                                            re.M)))
     passed = re.search(r"\[  PASSED  \] (\d+) test", output)
     ended = len(re.findall(r"^\[       OK \] ", output, re.M))
     if not_loaded(code, output):
@@ -137,12 +138,9 @@ def judge_tests(part, code, output, report):
     elif reason:
         report.add(part, "skipped", reason.group(1))
     elif code == 0 and passed and int(passed.group(1)) > 0:
-        text = f"{passed.group(1)} tests"
-        if ranks:
-            text += f"; not those of ranks, on one GPU: {ranks.group(1)}"
-        report.add(part, "passed", text)
+        report.add(part, "passed", "; ".join([f"{passed.group(1)} tests"] + missing))
     elif code == 0 and passed:
-        report.add(part, "skipped", ranks.group(1) if ranks else "there is no test of it to run")
+        report.add(part, "skipped", "; ".join(missing) or "there is no test of it to run")
     else:
         report.add(part, "failed", f"{how(code)}, {ended} tests were well", output=tail(output))
 
@@ -180,8 +178,8 @@ def check_ranks(runner, report):
 
 
 def check_sanitizer(runner, report):
-    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if not os.access(tool, os.X_OK):
+    tool = gpu_machine.tool("compute-sanitizer")
+    if tool is None:
         report.add("sanitizer", "skipped", "there is no compute-sanitizer")
         return
     for check in ["memcheck", "racecheck"]:
@@ -296,7 +294,7 @@ def check_peers(runner, report):
         report.add("peers", "skipped", "there is no model: run the part bench before")
         return
     command = [sys.executable, runner.script("bench/gpu_peers.py"), "--model", bench_model(runner),
-               "--seconds", "0.5"]
+               "--seconds", "0.3", "--limit", str(LIMITS["peers"] - 10)]
     if os.path.exists(crosscheck):
         command += ["--crosscheck", crosscheck]
     command += runner.env.get("GPU_SCHED_PEERS_FLAGS", "").split()

@@ -68,10 +68,16 @@ def dotted_nccl(version):
     return f"{version // 10000}.{version // 100 % 100}.{version % 100}"
 
 
-def line_of(runner, command, pattern):
-    if shutil.which(command[0]) is None:
+def tool(name):
+    """Where one of the toolkit's programs is; None: nowhere."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
+
+
+def line_of(runner, name, pattern):
+    path = tool(name)
+    if path is None:
         return "not there"
-    found = re.search(pattern, runner.run(command, 15)[1])
+    found = re.search(pattern, runner.run([path, "--version"], 15)[1])
     return found.group(0) if found else "it does not say"
 
 
@@ -88,9 +94,8 @@ def describe(runner):
     machine["NCCL"] = dotted_nccl(version) if version else f"not there: {why}"
     version, why = cublaslt(runner)
     machine["cuBLASLt"] = str(version) if version else f"not there: {why}"
-    machine["nvcc"] = line_of(runner, ["nvcc", "--version"], r"release [\d.]+, V[\d.]+")
-    machine["compute-sanitizer"] = line_of(runner, ["compute-sanitizer", "--version"],
-                                           r"Version [\d.]+")
+    machine["nvcc"] = line_of(runner, "nvcc", r"release [\d.]+, V[\d.]+")
+    machine["compute-sanitizer"] = line_of(runner, "compute-sanitizer", r"Version [\d.]+")
     return machine
 
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <set>
 
@@ -27,7 +28,10 @@ std::string place(const char *variable, const char *built)
     return packed != nullptr ? packed : built;
 }
 
-std::unique_ptr<Scheduler> start(Kind kind, uint32_t devices_per_gpu)
+using Configure = std::function<void(libsched_options &)>;
+
+std::unique_ptr<Scheduler> start(Kind kind, uint32_t devices_per_gpu,
+                                 const Configure &configure = {})
 {
     const std::string worker = place("GPU_SCHED_WORKER", SCHED_WORKER_PATH);
     const std::string plugins =
@@ -37,6 +41,8 @@ std::unique_ptr<Scheduler> start(Kind kind, uint32_t devices_per_gpu)
         options.plugin_path = plugins.c_str();
         options.cores_per_device = 1;
         options.devices_per_gpu = devices_per_gpu;
+        if (configure)
+            configure(options);
     });
     s->run_until([&] {
         for (uint32_t i = 0; i < libsched_device_count(s->get()); i++)
@@ -116,21 +122,31 @@ class OnAnyGpu : public testing::TestWithParam<Kind>
 
     void load(const char *name, const std::string &on, const char *precision)
     {
+        load_on(name, {on.c_str()}, precision);
+    }
+    void load_on(const char *name, const std::vector<const char *> &on, const char *precision)
+    {
         libsched_model_options options = LIBSCHED_MODEL_OPTIONS_INIT;
         // Small batches: the emulator warms up with the largest.
         Parameters parameters;
         parameters.string("precision", precision).integer("max_batch_units", 128);
-        const char *device = on.c_str();
         options.name = name;
         options.path = bert.folder.c_str();
-        options.devices = &device;
-        options.n_devices = 1;
+        options.devices = on.data();
+        options.n_devices = (uint32_t)on.size();
+        // So that two requests at once go to two devices.
+        options.max_batch_requests = on.size() > 1 ? 1 : 0;
         options.parameters = parameters.data();
         options.n_parameters = parameters.size();
         s->load(options);
     }
 
     std::vector<float> embed(const char *model, const std::string &text)
+    {
+        return answer(submit(model, text));
+    }
+
+    uint64_t submit(const char *model, const std::string &text)
     {
         const uint32_t length = (uint32_t)text.size();
         std::string data((const char *)&length, sizeof(length));
@@ -149,6 +165,11 @@ class OnAnyGpu : public testing::TestWithParam<Kind>
         uint64_t id = 0;
         libsched_error err;
         EXPECT_EQ(libsched_submit(s->get(), &request, &id, &err), LIBSCHED_OK) << err.message;
+        return id;
+    }
+
+    std::vector<float> answer(uint64_t id)
+    {
         const Done &done = s->end_of(id);
         EXPECT_EQ(done.status(), LIBSCHED_OK) << done.message;
         return done.status() == LIBSCHED_OK ? done.outputs.at("embedding").floats()
@@ -234,7 +255,7 @@ TEST_P(OnAnyGpu, InstrumentsAreRead)
     uint32_t index = 0;
     while (index < libsched_device_count(s->get()) && names[0] != s->device(index).name)
         index++;
-    const uint64_t end = libsched_now() + 20000000000;
+    const uint64_t end = libsched_now() + 5000000000;
     while (now.uuid[0] == '\0' && libsched_now() < end) {
         ASSERT_EQ(libsched_device_get_readings(s->get(), index, &now), LIBSCHED_OK);
         s->turn(5);
@@ -301,6 +322,40 @@ TEST_P(OnAnyGpu, AnEncoderThatIsSplitGivesTheVectorsOfOne)
                     << n << " devices in " << precision << ", text " << i;
         }
     }
+}
+
+// One reads it, and the other has it by NCCL.
+TEST_P(OnAnyGpu, RanksLoadAModelTogether)
+{
+    std::string log;
+    load("alone", names[0], "f32");
+    const std::vector<float> expected = embed("alone", "the cat sat");
+    s = start(GetParam(), 1, [&](libsched_options &options) {
+        options.share_weights_bytes = 1;
+        options.log = [](void *to, int, const char *line) {
+            static_cast<std::string *>(to)->append(line).append("\n");
+        };
+        options.log_payload = &log;
+    });
+    const std::vector<libsched_device_info> all = gpus(*s);
+    if (all.size() < 2)
+        GTEST_SKIP() << "no model is loaded together: it takes two GPUs";
+    load_on("both", {all[0].name, all[1].name}, "f32");
+    s->run_until([&] { return __builtin_popcountll(s->model("both").devices) == 2; });
+    auto served = [&] {
+        size_t n = 0;
+        for (const libsched_device_info &now : gpus(*s))
+            n += now.batches > 0;
+        return n;
+    };
+    for (int i = 0; i < 1000 && served() < 2; i++)
+        for (uint64_t id : {submit("both", "the cat sat"), submit("both", "the cat sat")}) {
+            const std::vector<float> got = answer(id);
+            ASSERT_EQ(got.size(), expected.size());
+            ASSERT_GE(cosine(got.data(), expected.data(), got.size()), 0.99999);
+        }
+    EXPECT_EQ(served(), 2u);
+    EXPECT_EQ(log.find("by itself"), std::string::npos) << log;
 }
 
 TEST_P(OnAnyGpu, RanksTrainTogether)

@@ -110,6 +110,10 @@ class TestsTest(unittest.TestCase):
         self.assertEqual(self.part(0, "no GPU is tested: no driver\n" + PASSED),
                          ("skipped", "no driver"))
         self.assertEqual(self.part(0, "[  PASSED  ] 0 tests.\n")[0], "skipped")
+        missing = "no ranks are tested on one GPU: Duplicate GPU\n"
+        self.assertEqual(self.part(0, missing + missing + PASSED),
+                         ("passed", "3 tests; no ranks are tested on one GPU: Duplicate GPU"))
+        self.assertEqual(self.part(0, missing + "[  PASSED  ] 0 tests.\n")[0], "skipped")
         self.assertEqual(self.part(127, "x: error while loading shared libraries: libcublasLt.so.13: "
                                         "cannot open\n"),
                          ("skipped", "libcublasLt.so.13: cannot open"))
