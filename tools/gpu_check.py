@@ -112,7 +112,8 @@ def how(code):
 
 def check_card(runner, report):
     report.machine.update(gpu_machine.describe(runner))
-    cards, why = gpu_machine.query(runner, ["name", "driver_version", "compute_cap"])
+    cards, why = gpu_machine.query_most(
+        runner, ["name", "driver_version", "memory.total", "pci.bus_id", "compute_cap"])
     if cards is None:
         report.add("card", "skipped", why)
         return

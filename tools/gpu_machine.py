@@ -7,10 +7,12 @@ import re
 import shutil
 import sys
 
-CARD = ["name", "driver_version", "compute_cap", "memory.total", "pci.bus_id", "clocks.max.sm",
+# What every driver knows comes first: one that does not know a field answers nothing at all.
+CARD = ["name", "driver_version", "memory.total", "pci.bus_id", "compute_cap", "clocks.max.sm",
         "clocks.max.mem", "power.limit", "ecc.mode.current", "mig.mode.current"]
 NOW = ["clocks.sm", "clocks.mem", "temperature.gpu", "power.draw",
        "clocks_throttle_reasons.active"]
+KNOWN = 4
 # The first that has several ranks on one GPU.
 NCCL_ONE_GPU = 23000
 
@@ -22,6 +24,12 @@ def query(runner, fields):
     if code != 0:
         return None, "nvidia-smi does not run here: " + " ".join(output.split())
     return [[cell.strip() for cell in line.split(",")] for line in output.strip().splitlines()], ""
+
+
+def query_most(runner, fields):
+    """The same of as many fields as the driver knows."""
+    cards, why = query(runner, fields)
+    return (cards, why) if cards is not None else query(runner, fields[:KNOWN])
 
 
 # In a process of its own, which looks for libraries where the programs do.
@@ -85,7 +93,7 @@ def describe(runner):
     """All that a reader of numbers wants to know first, as names and texts."""
     machine = {"host": f"{platform.machine()}, {os.cpu_count()} cores, {platform.release()}",
                "Python": platform.python_version()}
-    cards, why = query(runner, CARD)
+    cards, why = query_most(runner, CARD)
     for number, card in enumerate(cards or []):
         machine[f"GPU {number}"] = ", ".join(f"{name} {cell}" for name, cell in zip(CARD, card))
     if cards is None:
@@ -101,6 +109,6 @@ def describe(runner):
 
 def now(runner):
     """Clocks, temperature and what slows it down, of each GPU."""
-    cards, _ = query(runner, NOW)
+    cards, _ = query_most(runner, NOW)
     return "; ".join(", ".join(f"{name} {cell}" for name, cell in zip(NOW, card))
                      for card in cards or [])

@@ -128,6 +128,19 @@ class TestsTest(unittest.TestCase):
         self.assertEqual([part["state"] for part in report.parts], ["skipped"])
 
 
+class CardTest(unittest.TestCase):
+    def test_a_driver_that_does_not_know_a_field_tells_the_rest(self):
+        runner, report = run(gpu_check.check_card, {
+            "compute_cap": (2, "Field \"compute_cap\" is not a valid field to query.\n"),
+            "nvidia-smi": (0, "NVIDIA H200, 580.1, 143771 MiB, 00000000:3B:00.0\n"),
+            "ncclGetVersion": (0, "version 23004\n"), "cublasLtGetVersion": (0, "not there\n")})
+        self.assertEqual(report.parts[0]["state"], "passed")
+        self.assertIn("NVIDIA H200, 580.1", report.parts[0]["text"])
+        self.assertIn("memory.total 143771 MiB", report.machine["GPU 0"])
+        self.assertEqual(report.machine["NCCL"], "2.30.4")
+        self.assertEqual(report.machine["cuBLASLt"], "not there: not there")
+
+
 class RanksTest(unittest.TestCase):
     def ranks(self, version, cards):
         answers = {"ncclGetVersion": (0, version), "test-": (0, PASSED)}
