@@ -124,6 +124,7 @@ struct cuda_device {
     struct cuda_span workspace;
     struct cuda_plan **plans; /* a hash table of PLAN_BUCKETS chains */
     uint32_t n_plans;
+    bool measures; /* which algorithm of a product is the fastest */
 
     struct cuda_instruments instruments;
 
@@ -387,7 +388,8 @@ const libsched_device_sequences *cuda_recorded_sequences(const struct cuda_devic
  * tokens, where it is recorded. */
 uint64_t cuda_rows(struct cuda_device *device, uint64_t rows);
 
-/* ------------------------------------------------------- linear.c, products.c, rows.c, attention.c
+/* ------------------------------------------------------- linear.c, products.c, fastest.c, rows.c,
+ * attention.c
  */
 
 int cuda_linear(libsched_device *device, const libsched_device_linear_args *args,
@@ -409,6 +411,14 @@ struct cuda_product {
     uint32_t bias, accumulate;
     uint32_t unused; /* no padding: it is compared as bytes */
 };
+
+/* Gives the compute stream one of several ways to do the same; false: that one can't be done. */
+typedef bool cuda_way(void *context, int way);
+
+void cuda_fastest_open(struct cuda_device *device);
+/* The fastest of n ways; *best stays where none can be done. */
+int cuda_fastest(struct cuda_device *device, int n, cuda_way *go, void *context, int *best,
+                 libsched_error *err);
 
 int cuda_products_open(struct cuda_device *device, libsched_error *err);
 void cuda_products_close(struct cuda_device *device);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Matrix products, by cuBLASLt: what it needs to know of a shape, and the algorithm it recommends,
- * are asked for once.
+ * are asked for once. Where that is wanted, the fastest of several that it recommends is found out.
  *
  * Its matrices are column by column. Read so, a row-major matrix is its own transpose: what is
  * computed is outputᵀ = weight inputᵀ, where the weight has to be transposed back, and the bias
@@ -17,20 +17,23 @@
 #define MAX_PLANS 16384u
 /* What NVIDIA recommends for Hopper; less would rule algorithms out. */
 #define WORKSPACE (UINT64_C(32) << 20)
+/* Of what it recommends, so many are measured, if any. */
+#define ALGORITHMS 8
 
 struct cuda_plan {
     struct cuda_plan *next;
     struct cuda_product product;
-    bool none; /* there is no algorithm */
+    int n; /* algorithms to choose from; 0: there is none, 1: it was chosen */
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t weight, input, output;
-    cublasLtMatmulAlgo_t algorithm;
+    cublasLtMatmulAlgo_t algorithms[ALGORITHMS]; /* that to be used first */
 };
 
 int cuda_products_open(struct cuda_device *device, libsched_error *err)
 {
     int status;
 
+    cuda_fastest_open(device);
     device->plans = calloc(PLAN_BUCKETS, sizeof(*device->plans));
     if (device->plans == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for plans of products");
@@ -139,12 +142,12 @@ static cublasStatus_t set_bias(struct cuda_plan *plan, const void *bias)
     return set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias));
 }
 
-/* Asks for the algorithm. */
-static cublasStatus_t choose(struct cuda_device *device, struct cuda_plan *plan)
+/* Asks for algorithms. */
+static cublasStatus_t ask(struct cuda_device *device, struct cuda_plan *plan)
 {
     const uint64_t workspace = WORKSPACE;
     cublasLtMatmulPreference_t preference = NULL;
-    cublasLtMatmulHeuristicResult_t result;
+    cublasLtMatmulHeuristicResult_t results[ALGORITHMS];
     cublasStatus_t code = cublasLtMatmulPreferenceCreate(&preference);
     int n = 0;
 
@@ -152,20 +155,20 @@ static cublasStatus_t choose(struct cuda_device *device, struct cuda_plan *plan)
         code = cublasLtMatmulPreferenceSetAttribute(
             preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace));
     if (code == CUBLAS_STATUS_SUCCESS)
-        code =
-            cublasLtMatmulAlgoGetHeuristic(device->blas, plan->operation, plan->weight, plan->input,
-                                           plan->output, plan->output, preference, 1, &result, &n);
+        code = cublasLtMatmulAlgoGetHeuristic(device->blas, plan->operation, plan->weight,
+                                              plan->input, plan->output, plan->output, preference,
+                                              device->measures ? ALGORITHMS : 1, results, &n);
     if (preference != NULL)
         (void)cublasLtMatmulPreferenceDestroy(preference);
-    if (code == CUBLAS_STATUS_NOT_SUPPORTED ||
-        (code == CUBLAS_STATUS_SUCCESS &&
-         (n == 0 || result.state == CUBLAS_STATUS_NOT_SUPPORTED))) {
-        plan->none = true;
+    if (code == CUBLAS_STATUS_NOT_SUPPORTED)
         return CUBLAS_STATUS_SUCCESS;
+    for (int i = 0; code == CUBLAS_STATUS_SUCCESS && i < n; i++) {
+        if (results[i].state == CUBLAS_STATUS_SUCCESS)
+            plan->algorithms[plan->n++] = results[i].algo;
+        else if (results[i].state != CUBLAS_STATUS_NOT_SUPPORTED)
+            code = results[i].state;
     }
-    if (code == CUBLAS_STATUS_SUCCESS)
-        plan->algorithm = result.algo;
-    return code == CUBLAS_STATUS_SUCCESS ? result.state : code;
+    return code;
 }
 
 static struct cuda_plan **bucket(struct cuda_device *device, const struct cuda_product *product)
@@ -203,8 +206,7 @@ static int get_plan(struct cuda_device *device, const struct cuda_product *produ
         code = set_bias(plan, bias);
     status = cuda_check_blas(device, code, "cublasLtMatmulDescCreate", err);
     if (status == LIBSCHED_OK)
-        status =
-            cuda_check_blas(device, choose(device, plan), "cublasLtMatmulAlgoGetHeuristic", err);
+        status = cuda_check_blas(device, ask(device, plan), "cublasLtMatmulAlgoGetHeuristic", err);
     if (status != LIBSCHED_OK) {
         free_plan(plan);
         return status;
@@ -216,27 +218,80 @@ static int get_plan(struct cuda_device *device, const struct cuda_product *produ
     return LIBSCHED_OK;
 }
 
+/* A product that is to be computed. */
+struct given {
+    struct cuda_device *device;
+    const struct cuda_plan *plan;
+    const void *input, *weight;
+    void *output;
+};
+
+static cublasStatus_t compute(const struct given *g, int algorithm)
+{
+    const struct cuda_plan *plan = g->plan;
+    const float one = 1, zero = 0;
+
+    return cublasLtMatmul(g->device->blas, plan->operation, &one, g->weight, plan->weight, g->input,
+                          plan->input, plan->product.accumulate ? &one : &zero, g->output,
+                          plan->output, g->output, plan->output, &plan->algorithms[algorithm],
+                          g->device->workspace.data, WORKSPACE,
+                          cuda_stream(g->device, CUDA_COMPUTE));
+}
+
+static bool try_algorithm(void *context, int algorithm)
+{
+    return compute(context, algorithm) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* Puts the fastest first. It is measured into other memory than the output, which may be added to;
+ * without any the first stays. */
+static int choose(const struct given *g, struct cuda_plan *plan, libsched_error *err)
+{
+    const struct cuda_product *p = &plan->product;
+    const uint64_t size = p->rows * p->outputs * (p->output_datatype == LIBSCHED_BF16 ? 2 : 4);
+    struct given other = *g;
+    struct cuda_span output;
+    int best = 0, status;
+
+    status = cuda_allocate(g->device, &output, size, "measuring a product", err);
+    if (status != LIBSCHED_OK) {
+        plan->n = 1;
+        return status == LIBSCHED_ENODEVMEM ? LIBSCHED_OK : status;
+    }
+    other.output = output.data;
+    status = cuda_fastest(g->device, plan->n, try_algorithm, &other, &best, err);
+    cuda_release(g->device, &output);
+    if (status == LIBSCHED_OK) {
+        plan->algorithms[0] = plan->algorithms[best];
+        plan->n = 1;
+    }
+    return status;
+}
+
 int cuda_product_run(struct cuda_device *device, const struct cuda_product *product,
                      const void *input, const void *weight, const void *bias, void *output,
                      bool *done, libsched_error *err)
 {
-    const float one = 1, zero = 0;
+    struct given given = {.device = device, .input = input, .weight = weight, .output = output};
     struct cuda_plan *plan = NULL;
     cublasStatus_t code;
     int status = get_plan(device, product, bias, &plan, err);
 
     *done = false;
-    if (status != LIBSCHED_OK || plan->none)
+    if (status != LIBSCHED_OK || plan->n == 0)
         return status;
+    given.plan = plan;
     code = set_bias(plan, bias);
+    /* Not while it is recorded: nothing is computed then. */
+    if (code == CUBLAS_STATUS_SUCCESS && plan->n > 1 && device->recording == NULL)
+        status = choose(&given, plan, err);
+    if (status != LIBSCHED_OK)
+        return status;
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = cublasLtMatmul(device->blas, plan->operation, &one, weight, plan->weight, input,
-                              plan->input, product->accumulate ? &one : &zero, output, plan->output,
-                              output, plan->output, &plan->algorithm, device->workspace.data,
-                              WORKSPACE, cuda_stream(device, CUDA_COMPUTE));
+        code = compute(&given, 0);
     /* What was recommended may turn out not to be possible after all. */
     if (code == CUBLAS_STATUS_NOT_SUPPORTED) {
-        plan->none = true;
+        plan->n = 0;
         return LIBSCHED_OK;
     }
     status = cuda_check_blas(device, code, "cublasLtMatmul", err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linear layers where cuBLASLt does not do all that is wanted of it. */
 #include <cmath>
+#include <string>
 
 #include "fake_cuda.h"
 #include "pipeline.h"
@@ -120,6 +121,77 @@ TEST_P(products, of_a_shape_are_planned_once)
     /* One call for each product, and nothing else. */
     EXPECT_EQ(15u, second);
     EXPECT_LT(first, second + 16);
+}
+
+/* A device that measures. */
+struct measured_products : products {
+    measured_products()
+    {
+        setenv("GPU_SCHED_MEASURE_PRODUCTS", "1", 1);
+        fake_cublas_fastest(1);
+    }
+    ~measured_products() override
+    {
+        unsetenv("GPU_SCHED_MEASURE_PRODUCTS");
+        fake_cublas_fastest(0);
+    }
+};
+INSTANTIATE_TEST_SUITE_P(devices, measured_products, testing::Values(emulated_case),
+                         device_case_name);
+
+TEST_P(measured_products, are_those_of_the_fastest_algorithm)
+{
+    check_all(0);
+    const uint64_t slow = fake_cublas_runs(2), fast = fake_cublas_runs(1);
+    EXPECT_GT(slow, 0u);
+    EXPECT_GT(fast, slow);
+    EXPECT_EQ(slow, fake_cublas_runs(0));
+    /* No shape is measured again. */
+    check_all(0);
+    EXPECT_EQ(slow, fake_cublas_runs(2));
+    EXPECT_GT(fake_cublas_runs(1), fast);
+}
+
+TEST_P(measured_products, are_right_where_the_fastest_can_not_be_done)
+{
+    check_all(4);
+    EXPECT_EQ(0u, fake_cublas_runs(1));
+    EXPECT_GT(fake_cublas_runs(0), fake_cublas_runs(2)) << "the next after it";
+}
+
+TEST_P(measured_products, are_right_where_none_can_be_done)
+{
+    check_all(3);
+}
+
+/* It is the first that it recommends then, and no error. */
+TEST_P(measured_products, take_no_memory_that_is_not_there)
+{
+    fake_cuda_fail("cudaMallocFromPoolAsync", 0, cudaErrorMemoryAllocation);
+    check_all(0);
+}
+
+/* What fails is told, and measured the next time. */
+TEST_P(measured_products, fail_where_measuring_fails)
+{
+    matrix x = random_matrix(4, 16, 1), w = random_matrix(16, 16, 2);
+    libsched_device_linear_args args = {};
+    args.struct_size = sizeof(args);
+    args.rows = 4;
+    args.input = upload(LIBSCHED_FP32, x);
+    args.weight = weight(LIBSCHED_WEIGHT_LINEAR, LIBSCHED_FP32, w);
+    args.output = buffer(LIBSCHED_FP32, 4, 16);
+    const uint64_t live = fake_cuda_live();
+    for (const char *function : {"cudaEventCreateWithFlags", "cudaEventRecord",
+                                 "cudaEventSynchronize", "cudaEventElapsedTime"}) {
+        fake_cuda_fail(function, 0, cudaErrorInvalidValue);
+        EXPECT_NE(LIBSCHED_OK, driver->linear(device, &args, &err)) << function;
+        EXPECT_NE(std::string(err.message).find(function), std::string::npos) << err.message;
+    }
+    ASSERT_EQ(LIBSCHED_OK, driver->linear(device, &args, &err)) << err.message;
+    EXPECT_GT(fake_cublas_runs(2), 0u);
+    /* A plan has four objects; events and memory are gone. */
+    EXPECT_EQ(live + 4, fake_cuda_live());
 }
 
 } // namespace

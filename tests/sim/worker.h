@@ -165,7 +165,7 @@ class Worker
     uint64_t began = 0, ends = 0;
     uint64_t expected_end = 0; /* what `ends` would be, had it not stood still */
     std::map<uint32_t, uint32_t> steps_since_stall; /* of a model */
-    uint64_t memory = 0;       /* models and running items */
+    uint64_t memory = 0;                            /* models and running items */
     std::vector<Held> models;
     uint32_t n_loading = 0;
     struct Lost {

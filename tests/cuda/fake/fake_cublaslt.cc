@@ -35,6 +35,10 @@ namespace
 {
 
 std::atomic<int> refusal;
+/* Which of the algorithms that it recommends is not slow, and how often each ran. */
+constexpr int n_algorithms = 3;
+std::atomic<int> fastest;
+std::atomic<uint64_t> runs[n_algorithms];
 
 float wide(const void *data, cudaDataType_t type, size_t at)
 {
@@ -99,12 +103,12 @@ float dot(const float *a, const float *b, uint64_t n)
     return sum;
 }
 
-/* What an algorithm was recommended for. */
+/* What an algorithm was recommended for, and which it is. */
 cublasLtMatmulAlgo_t token(const fake_operation &op, const fake_layout &a, const fake_layout &b,
-                           const fake_layout &d)
+                           const fake_layout &d, uint64_t which)
 {
     return {{a.rows, a.columns, b.columns, (uint64_t)a.type, (uint64_t)d.type,
-             (uint64_t)op.epilogue, (uint64_t)d.rows, UINT64_C(0x600d)}};
+             (uint64_t)op.epilogue, (uint64_t)d.rows, which}};
 }
 
 bool is_bias(cublasLtEpilogue_t epilogue)
@@ -136,6 +140,18 @@ extern "C" {
 void fake_cublas_refuses(int what)
 {
     refusal = what;
+}
+
+void fake_cublas_fastest(int algorithm)
+{
+    fastest = algorithm;
+    for (auto &n : runs)
+        n = 0;
+}
+
+uint64_t fake_cublas_runs(int algorithm)
+{
+    return runs[algorithm];
 }
 
 #define CALLED                                        \
@@ -263,9 +279,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         return status;
     if (refusal == 2 || (refusal == 1 && op->epilogue != CUBLASLT_EPILOGUE_DEFAULT))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    results[0] = {};
-    results[0].algo = token(*op, *a, *b, *d);
-    *got = 1;
+    for (; *got < wanted && *got < n_algorithms; ++*got) {
+        results[*got] = {};
+        results[*got].algo = token(*op, *a, *b, *d, (uint64_t)*got);
+    }
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -281,11 +298,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t op, 
     cublasStatus_t status = check(*op, *a_layout, *b_layout, *c_layout, *d_layout);
     if (status != CUBLAS_STATUS_SUCCESS)
         return status;
-    if (refusal == 3)
+    if (refusal == 3 || (refusal == 4 && algorithm->data[7] == (uint64_t)fastest))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    const cublasLtMatmulAlgo_t expected = token(*op, *a_layout, *b_layout, *d_layout);
-    if (memcmp(&expected, algorithm, sizeof(expected)) != 0 || c != d || workspace == nullptr ||
-        workspace_size == 0)
+    const uint64_t which = algorithm->data[7];
+    const cublasLtMatmulAlgo_t expected = token(*op, *a_layout, *b_layout, *d_layout, which);
+    if (which >= n_algorithms || memcmp(&expected, algorithm, sizeof(expected)) != 0 || c != d ||
+        workspace == nullptr || workspace_size == 0)
         return CUBLAS_STATUS_INVALID_VALUE;
     if (is_bias(op->epilogue) && (op->bias == nullptr || (uintptr_t)op->bias % 16 != 0))
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -295,6 +313,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t op, 
                 more = *static_cast<const float *>(beta);
     cudaError_t code = fake_push(stream, [=] {
         const std::vector<float> left = columns_of(a, la), right = columns_of(b, lb);
+        runs[which]++;
+        if (which != (uint64_t)fastest)
+            fake_elapse(1e6 * (double)(1 + which));
         /* It may be written to at any time while the product runs. */
         memset(workspace, 0xee, 64);
         for (uint64_t j = 0; j < ld.columns; j++)

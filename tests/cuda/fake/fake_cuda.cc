@@ -2,6 +2,7 @@
 #include "fake_cuda.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -59,6 +60,9 @@ struct CUmemPoolHandle_st {
 
 namespace
 {
+
+/* By which the device's clock is ahead of the host's. */
+std::atomic<double> elapsed_ms{0};
 
 struct rule {
     std::string function;
@@ -309,6 +313,11 @@ cudaError_t push_kernel(cudaStream_t stream, const std::function<void()> &kernel
 }
 
 } // namespace
+
+void fake_elapse(double ms)
+{
+    elapsed_ms = elapsed_ms + ms;
+}
 
 cudaError_t fake_launch(cudaStream_t stream, std::function<void()> kernel)
 {
@@ -615,7 +624,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     return fake_push(stream, [ms] {
         timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
-        *ms = (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+        *ms = (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6 + elapsed_ms;
         return true;
     });
 }

@@ -44,13 +44,19 @@ extern "C" bool fake_cuda_registered_read_only(const void *at);
 extern "C" uint64_t fake_cuda_straight_copies();
 /* Whether the driver can register what is only to be read. */
 extern "C" void fake_cuda_read_only(bool supported);
-/* cuBLASLt: 0 does everything, 1 no epilogues, 2 nothing, 3 says that it does, and then does not.
- */
+/* cuBLASLt: 0 does everything, 1 no epilogues, 2 nothing, 3 says that it does, and then does not,
+ * 4 likewise by the fastest of its algorithms. */
 extern "C" void fake_cublas_refuses(int what);
+/* It has three, of which this one (0 unless it is said) is not slow by the clock of the device; how
+ * often one ran since. */
+extern "C" void fake_cublas_fastest(int algorithm);
+extern "C" uint64_t fake_cublas_runs(int algorithm);
 
 /* For the other fakes. A task is asked again until it says that it is done; one that is captured is
  * copied for each time that it is given. */
 cudaError_t fake_push(cudaStream_t stream, std::function<bool()> task);
+/* The device's clock goes on. */
+void fake_elapse(double ms);
 /* Counts a call, and answers what it shall fail with. */
 int fake_called(const char *function);
 /* The device of the calling thread; and memory of one that others of the process take beside the
