@@ -24,6 +24,15 @@ bool catalog_file_exists(const char *folder, const char *file)
     return exists;
 }
 
+uint64_t catalog_file_size(const char *folder, const char *file)
+{
+    struct stat info;
+    char *path = catalog_file_join(folder, file);
+    uint64_t size = path != NULL && stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
+    free(path);
+    return size;
+}
+
 int catalog_file_open(int *fd, uint64_t *size, const char *path, const char *label,
                       libsched_error *err)
 {

@@ -21,6 +21,8 @@ extern "C" {
 
 /* Whether there is something of that name in the folder. */
 bool catalog_file_exists(const char *folder, const char *file);
+/* How large it is; 0 where there is nothing. */
+uint64_t catalog_file_size(const char *folder, const char *file);
 
 /*
  * The content of a regular file, at most `max_size` bytes, with a NUL behind it. `*text` is the

@@ -10,6 +10,7 @@
 #include "catalog/encoder_config.h"
 #include "catalog/file.h"
 #include "catalog/json.h"
+#include "catalog/safetensors.h"
 
 #define MANIFEST CATALOG_MANIFEST_FILE
 #define ENCODER "encoder"
@@ -213,13 +214,14 @@ static int check_encoder_files(const char *folder, libsched_error *err)
     int status = encoder_config_check_type(folder, err);
     if (status != LIBSCHED_OK)
         return status;
-    if (!catalog_file_exists(folder, "model.safetensors")) {
+    if (!catalog_file_exists(folder, SAFETENSORS_WEIGHTS)) {
         const char *hint = "";
-        if (catalog_file_exists(folder, "model.safetensors.index.json"))
+        if (catalog_file_exists(folder, SAFETENSORS_WEIGHTS ".index.json"))
             hint = ": it is split into several files, which is not supported; merge them";
         else if (catalog_file_exists(folder, "pytorch_model.bin"))
             hint = ": pytorch_model.bin is not read; convert it to safetensors";
-        return libsched_error_set(err, LIBSCHED_EBADMODEL, "there is no model.safetensors%s", hint);
+        return libsched_error_set(err, LIBSCHED_EBADMODEL, "there is no " SAFETENSORS_WEIGHTS "%s",
+                                  hint);
     }
     if (!catalog_file_exists(folder, "tokenizer.json") && !catalog_file_exists(folder, "vocab.txt"))
         return libsched_error_set(err, LIBSCHED_EBADMODEL,

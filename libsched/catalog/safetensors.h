@@ -26,6 +26,9 @@
 extern "C" {
 #endif
 
+/* What the weights of a model are called in its folder. */
+#define SAFETENSORS_WEIGHTS "model.safetensors"
+
 /* Larger headers are refused. A tensor takes about 100 bytes of it. */
 #define SAFETENSORS_MAX_HEADER ((uint64_t)16 << 20)
 

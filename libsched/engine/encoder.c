@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "catalog/safetensors.h"
 #include "engine/encoder_internal.h"
 
 /* What a step may hold unless somebody says otherwise. Where the device computes on the host's
@@ -143,9 +144,10 @@ static int open_model(libsched_engine_model **out, const libsched_engine_open_ar
     int status;
 
     if (args->path == NULL)
-        return libsched_error_set(err, LIBSCHED_EBADMODEL,
-                                  "the encoder needs a folder with config.json, model.safetensors "
-                                  "and the tokenizer's files");
+        return libsched_error_set(
+            err, LIBSCHED_EBADMODEL,
+            "the encoder needs a folder with config.json, " SAFETENSORS_WEIGHTS
+            " and the tokenizer's files");
     model = calloc(1, sizeof(*model));
     if (model == NULL)
         return libsched_error_set(err, LIBSCHED_ENOMEM, "no memory for a model");

@@ -16,7 +16,6 @@
 #include "catalog/safetensors.h"
 #include "engine/encoder_internal.h"
 
-#define FILE_NAME "model.safetensors"
 #define PATH_SIZE 192
 
 /* What the functions below work on. */
@@ -54,8 +53,8 @@ static const libsched_tensor *require(const struct loading *l, const char *name,
     const uint32_t rank = rows == 0 ? 1 : 2;
 
     if (t == NULL) {
-        libsched_error_set(l->err, LIBSCHED_EBADMODEL, FILE_NAME " has no tensor \"%s%s\"",
-                           l->prefix, name);
+        libsched_error_set(l->err, LIBSCHED_EBADMODEL,
+                           SAFETENSORS_WEIGHTS " has no tensor \"%s%s\"", l->prefix, name);
         return NULL;
     }
     if (t->rank != rank || (uint64_t)t->shape[rank - 1] != columns ||
@@ -331,7 +330,7 @@ int encoder_weights_load(struct encoder_weights *out, libsched_device *device, c
     struct loading l = {
         .weights = out, .device = device, .precision = precision, .split = split, .err = err};
     struct safetensors *file;
-    char *path = catalog_file_join(folder, FILE_NAME);
+    char *path = catalog_file_join(folder, SAFETENSORS_WEIGHTS);
     bool share;
     int status;
 

@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "catalog/file.h"
+#include "catalog/safetensors.h"
 
 /* What prepare() makes: `ids` and `lengths`. */
 #define MAX_OUTPUTS 2
@@ -168,13 +168,10 @@ static uint64_t weights_memory(const char *folder, const struct encoder_config *
     const double hidden = c->hidden;
     const double tables = ((double)c->vocabulary + c->positions + c->token_types) * hidden;
     const double layers = c->layers * hidden * (4 * hidden + 2.0 * c->intermediate);
-    char *path = catalog_file_join(folder, "model.safetensors");
-    struct stat info = {0};
-    const double size = path != NULL && stat(path, &info) == 0 ? (double)info.st_size : 0;
+    const double size = (double)catalog_file_size(folder, SAFETENSORS_WEIGHTS);
 
     const double vectors = c->layers * (9 * hidden + c->intermediate) + 2 * hidden;
 
-    free(path);
     return (uint64_t)(6 * vectors + 2 * size * (tables + layers / n_ranks) / (tables + layers));
 }
 

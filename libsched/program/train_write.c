@@ -13,6 +13,7 @@
 
 #include "catalog/file.h"
 #include "catalog/json.h"
+#include "catalog/safetensors.h"
 #include "program/new_path.h"
 
 #define PIECE ((size_t)1 << 20)
@@ -115,7 +116,7 @@ static int copy_modules(const char *from, const char *to, libsched_error *err)
 static int copy_encoder(const char *from, const char *to, libsched_error *err)
 {
     static const char *const names[] = {
-        "config.json", "model.safetensors",         "tokenizer.json", "tokenizer_config.json",
+        "config.json", SAFETENSORS_WEIGHTS,         "tokenizer.json", "tokenizer_config.json",
         "vocab.txt",   "sentence_bert_config.json", "LICENSE",        "special_tokens_map.json",
     };
     int status = copy_modules(from, to, err);

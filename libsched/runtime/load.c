@@ -11,12 +11,11 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "catalog/file.h"
+#include "catalog/safetensors.h"
 #include "runtime/internal.h"
 
-#define WEIGHTS "model.safetensors"
 /* So long one waits for another before it reads by itself: for the file to be read, above all. */
 #define TIMEOUT_NS UINT64_C(60000000000)
 
@@ -35,14 +34,9 @@ void runtime_load_plan(libsched *s, const struct core_action *action)
 /* Where there are not many weights the time to find each other is more than all that is saved. */
 static bool is_large(const libsched *s, const struct runtime_model *model)
 {
-    struct stat info;
     if (strcmp(model->engine, "encoder") != 0 || model->library != NULL || model->path == NULL)
         return false;
-    char *path = catalog_file_join(model->path, WEIGHTS);
-    bool large = path != NULL && stat(path, &info) == 0 &&
-                 (uint64_t)info.st_size >= s->options.share_weights_bytes;
-    free(path);
-    return large;
+    return catalog_file_size(model->path, SAFETENSORS_WEIGHTS) >= s->options.share_weights_bytes;
 }
 
 static const char *place_of(const struct runtime_device *device)
