@@ -129,11 +129,12 @@ int runtime_interface_choose(char *environment[RUNTIME_ENVIRONMENT], const char 
         return libsched_error_set(err, LIBSCHED_ESYSTEM, "collective_interface: getifaddrs: %m");
     }
     look(&i, all, name);
-    if (given != NULL)
-        rc = check(all, name, &i, err);
-    /* A machine whose loopback can't be used is none on which this is the first trouble. */
-    if (rc == LIBSCHED_OK && (given != NULL || check(all, name, &i, NULL) == LIBSCHED_OK))
+    rc = check(all, name, &i, given != NULL ? err : NULL);
+    if (rc == LIBSCHED_OK)
         rc = set(environment, name, &i);
+    /* A machine whose loopback can't be used is none on which this is the first trouble. */
+    else if (given == NULL)
+        rc = LIBSCHED_OK;
     freeifaddrs(all);
     return rc;
 }
