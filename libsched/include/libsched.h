@@ -476,10 +476,10 @@ enum libsched_job_state {
 };
 
 /*
- * Submits a job. What can be seen at once is answered at once: LIBSCHED_EINVAL,
- * LIBSCHED_ENODEVICE (more devices than there are), LIBSCHED_EBUSY (as many jobs as may be),
- * LIBSCHED_ECLOSING. Whatever becomes of it later comes as completions of kind LIBSCHED_JOB: a
- * change of its state, its progress, and exactly one that is its end.
+ * Submits a job. What can be seen at once is answered at once: LIBSCHED_EINVAL, LIBSCHED_ENOENT (no
+ * such program), LIBSCHED_ENODEVICE (more devices than there are), LIBSCHED_EBUSY (as many jobs as
+ * may be), LIBSCHED_ECLOSING. Whatever becomes of it later comes as completions of kind
+ * LIBSCHED_JOB: a change of its state, its progress, and exactly one that is its end.
  */
 LIBSCHED_API int libsched_job_submit(libsched *s, const libsched_job_options *options, uint64_t *id,
                                      libsched_error *err);

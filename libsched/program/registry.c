@@ -11,7 +11,7 @@
 #include "program/train.h"
 
 /* The programs that come with the library. */
-static const libsched_program *(*const builtin[])(void) = {
+static const libsched_program *(*const builtins[])(void) = {
     program_gemm,
     program_allreduce,
     program_train,
@@ -20,9 +20,9 @@ static const libsched_program *(*const builtin[])(void) = {
 
 const libsched_program *program_find_builtin(const char *name)
 {
-    for (size_t i = 0; i < sizeof(builtin) / sizeof(builtin[0]); i++)
-        if (strcmp(builtin[i]()->name, name) == 0)
-            return builtin[i]();
+    for (size_t i = 0; i < sizeof(builtins) / sizeof(builtins[0]); i++)
+        if (strcmp(builtins[i]()->name, name) == 0)
+            return builtins[i]();
     return NULL;
 }
 
@@ -71,22 +71,18 @@ static int load_plugin(const libsched_program **out, const char *path, libsched_
     return status;
 }
 
-int program_resolve(const libsched_program **out, const char *name, const char *library,
-                    const char *plugin_path, libsched_error *err)
+int program_find(const libsched_program **builtin, char *path, size_t size, const char *name,
+                 const char *plugin_path, libsched_error *err)
 {
-    if (library != NULL)
-        return load_plugin(out, library, err);
+    *builtin = NULL;
     if (!plugin_acceptable_name(name))
         return libsched_error_set(err, LIBSCHED_EINVAL,
                                   "\"%.64s\" can't be a program's name: letters, digits, '.', '_' "
                                   "and '-' can",
                                   name);
-    *out = program_find_builtin(name);
-    if (*out != NULL)
+    *builtin = program_find_builtin(name);
+    if (*builtin != NULL || plugin_search(path, size, "program", name, plugin_path))
         return LIBSCHED_OK;
-    char path[4096];
-    if (plugin_search(path, sizeof(path), "program", name, plugin_path))
-        return load_plugin(out, path, err);
     if (plugin_path == NULL || plugin_path[0] == '\0')
         return libsched_error_set(err, LIBSCHED_ENOENT,
                                   "no program \"%s\": gemm, allreduce, train and embed are built "
@@ -96,4 +92,16 @@ int program_resolve(const libsched_program **out, const char *name, const char *
                               "no program \"%s\": gemm, allreduce, train and embed are built in, "
                               "and there is no libsched-program-%s.so in %s",
                               name, name, plugin_path);
+}
+
+int program_resolve(const libsched_program **out, const char *name, const char *library,
+                    const char *plugin_path, libsched_error *err)
+{
+    char path[PROGRAM_PATH_SIZE];
+    if (library != NULL)
+        return load_plugin(out, library, err);
+    int status = program_find(out, path, sizeof(path), name, plugin_path, err);
+    if (status == LIBSCHED_OK && *out == NULL)
+        status = load_plugin(out, path, err);
+    return status;
 }

@@ -15,6 +15,16 @@ extern "C" {
 /* The built-in program of a name, or NULL. The tables live as long as the process. */
 const libsched_program *program_find_builtin(const char *name);
 
+/* What the path of a plugin has room in. */
+#define PROGRAM_PATH_SIZE 4096
+
+/*
+ * Whether there is a program of that name, without loading it: the built-in one in `*builtin`, or,
+ * that being NULL, the path of its plugin. Errors as below.
+ */
+int program_find(const libsched_program **builtin, char *path, size_t size, const char *name,
+                 const char *plugin_path, libsched_error *err);
+
 /*
  * The program to use for a name: of the plugin `library` (an absolute path) where there is one,
  * else the built-in one, else libsched-program-NAME.so in the first folder of `plugin_path`

@@ -341,6 +341,8 @@ static int check_options(libsched *s, const libsched_job_options *options, libsc
         rc = runtime_validate_name("the name", options->name, err);
     if (rc == LIBSCHED_OK && options->program != NULL)
         rc = runtime_validate_name("the program", options->program, err);
+    if (rc == LIBSCHED_OK && options->program != NULL && options->library == NULL)
+        rc = worker_rank_find_program(options->program, s->options.plugin_path, err);
     if (rc == LIBSCHED_OK)
         rc = runtime_validate_client(options->client, err);
     if (rc == LIBSCHED_OK)

@@ -226,6 +226,10 @@ int worker_rank_step(struct worker *worker, uint64_t job, uint64_t step);
  * more). LIBSCHED_EBUSY: to be sent again. */
 int worker_rank_close(struct worker *worker, uint64_t job, bool cancelled);
 
+/* Whether a worker that is given `plugin_path` would find a program of that name; asks none, and
+ * loads nothing. LIBSCHED_ENOENT says what was looked for. */
+int worker_rank_find_program(const char *name, const char *plugin_path, libsched_error *err);
+
 /* Checks a job's parameters, in a worker that prepares: WORKER_RANK_CHECKED, with `job`, status,
  * error, memory_bytes and text. */
 int worker_rank_check(struct worker *worker, const struct worker_rank *rank, libsched_error *err);

@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "program/registry.h"
+
 /* ------------------------------------------------------------------------------------- commands */
 
 static bool is_name(const char *name)
@@ -48,6 +50,13 @@ static void put_rank(struct worker *worker, const struct worker_rank *rank, uint
     wire_put_string(out, rank->program);
     wire_put_string(out, rank->library);
     wire_put_parameters(out, rank->parameters, rank->n_parameters);
+}
+
+int worker_rank_find_program(const char *name, const char *plugin_path, libsched_error *err)
+{
+    const libsched_program *builtin;
+    char path[PROGRAM_PATH_SIZE];
+    return program_find(&builtin, path, sizeof(path), name, plugin_path, err);
 }
 
 int worker_rank_start(struct worker *worker, const struct worker_rank *rank, libsched_error *err)

@@ -43,6 +43,8 @@ defmodule GpuSched.PortJobsTest do
   test "the sort of things that go wrong are told" do
     {server, _pid} = start()
     assert {:error, %Error{reason: :no_device}} = gemm(server, [steps: 1], devices: 9)
+    assert {:error, %Error{reason: :not_found, message: text}} = GpuSched.submit(server, "gem")
+    assert text =~ ~s(no program "gem": gemm, )
     {:ok, job} = gemm(server, colour: "red")
     assert {:error, %Error{reason: :invalid_argument, message: text}} = GpuSched.await(job)
     assert text =~ "colour"
