@@ -337,16 +337,18 @@ defmodule GpuSched do
   @spec await(Request.t() | job_id, timeout | [{:timeout, timeout} | {:progress, boolean}]) ::
           {:ok, result | map} | {:error, Error.t()}
   def await(request_or_job, timeout \\ :infinity)
-  def await(%Request{} = request, timeout), do: Async.await(request, timeout)
+  def await(%Request{} = request, timeout), do: Async.await(request, Options.wait!(timeout))
   def await(job, opts) when is_binary(job) and is_list(opts), do: Jobs.await(job, opts)
   def await(job, timeout) when is_binary(job), do: Jobs.await(job, timeout: timeout)
+  def await(other, _timeout), do: no_request!(:await, other)
 
   @doc """
   Waits at most `timeout` ms for a request begun with `async/4`; `nil` where it is not done yet. It
   goes on then, and may be asked for again.
   """
   @spec yield(Request.t(), timeout) :: {:ok, result} | {:error, Error.t()} | nil
-  def yield(%Request{} = request, timeout \\ 5_000), do: Async.yield(request, timeout)
+  def yield(%Request{} = request, timeout \\ 5_000),
+    do: Async.yield(request, Options.wait!(timeout))
 
   @doc """
   Waits for many requests, at most `timeout` ms altogether; the results are in the order of the
@@ -359,7 +361,7 @@ defmodule GpuSched do
   """
   @spec await_many([Request.t()], timeout) :: [{:ok, result} | {:error, Error.t()}]
   def await_many(requests, timeout \\ :infinity) when is_list(requests),
-    do: Async.await_many(requests, timeout)
+    do: Async.await_many(requests, Options.wait!(timeout))
 
   @doc """
   Cancels a request begun with `async/4`, or a job.
@@ -372,9 +374,12 @@ defmodule GpuSched do
   def cancel(%Request{} = request), do: Async.cancel(request)
   def cancel(job) when is_binary(job), do: Jobs.cancel(job)
 
-  def cancel(other) do
+  def cancel(other), do: no_request!(:cancel, other)
+
+  @spec no_request!(atom, term) :: no_return
+  defp no_request!(function, other) do
     raise ArgumentError,
-          "cancel takes what async answered, or the id of a job; got " <>
+          "#{function} takes what async answered, or the id of a job; got " <>
             inspect(other, limit: 5, printable_limit: 80)
   end
 
@@ -489,8 +494,9 @@ defmodule GpuSched do
   end
 
   @doc """
-  Submits a job: a program that takes `:devices` at once. Answers its id at once; it is checked,
-  waits for its devices, and runs, on its own.
+  Submits a job: a program that takes `:devices` at once. Answers its id at once; its parameters are
+  checked, it waits for its devices, and runs, on its own. What can be seen at once is refused at
+  once: a program that is not there is `:not_found`.
 
       {:ok, job} = GpuSched.submit(MyApp.Gpu, "allreduce", devices: 4)
 

@@ -6,7 +6,7 @@ defmodule GpuSched.Jobs do
   # one takes nothing else; on another node it is called there.
   @moduledoc false
 
-  alias GpuSched.{Directory, Error, Local, Msgpack, Owner, Remote, Resolve, Server}
+  alias GpuSched.{Directory, Encode, Error, Local, Msgpack, Owner, Remote, Resolve, Server}
   alias GpuSched.Jobs.{Bar, Id, Options, Table}
 
   @call_ms 5_000
@@ -45,7 +45,7 @@ defmodule GpuSched.Jobs do
 
   defp make(ctx, method, options) do
     owner = Owner.current()
-    params = [Options.params(options, ctx.client || Atom.to_string(node(owner)))]
+    params = [Options.params(options, ctx.client || Encode.share(node(owner)))]
     kind = {:submit, options.link}
     # A reservation is waited for with its own timeout; this answers at once.
     timeout = if options.timeout == :infinity, do: @call_ms, else: max(options.timeout, 1)
@@ -148,8 +148,7 @@ defmodule GpuSched.Jobs do
 
   @spec list(GenServer.server(), keyword) :: {:ok, [map]} | {:error, Error.t()}
   def list(server, opts) do
-    {ended?, rest} = Keyword.pop(opts, :ended, false)
-    timeout = GpuSched.Options.admin!(:jobs, rest)[:timeout]
+    %{ended: ended?, timeout: timeout} = Map.new(GpuSched.Options.jobs!(opts))
 
     case Resolve.server(server) do
       {:local, ctx} -> list_local(ctx, ended?, timeout)

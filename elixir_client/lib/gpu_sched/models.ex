@@ -7,6 +7,8 @@ defmodule GpuSched.Models do
 
   @strings [:path, :engine, :library]
   @numbers [:max_batch_requests, :max_batch_units, :max_request_units, :queue_limit]
+  # What goes over the wire.
+  @most 0xFFFFFFFFFFFFFFFF
   @options @strings ++ @numbers ++ [:step_limit, :parameters, :devices]
 
   @type spec :: {name :: String.t(), params :: iodata}
@@ -62,12 +64,12 @@ defmodule GpuSched.Models do
   defp entry!(key, value) when key in @strings and is_binary(value),
     do: [Msgpack.str(Atom.to_string(key)), Msgpack.str(value)]
 
-  defp entry!(key, value) when key in @numbers and is_integer(value) and value > 0,
+  defp entry!(key, value) when key in @numbers and value in 1..@most,
     do: [Msgpack.str(Atom.to_string(key)), Msgpack.int(value)]
 
   # On the wire 0 is none.
   defp entry!(:step_limit, :infinity), do: entry!(:step_limit_ms, 0)
-  defp entry!(:step_limit, ms) when is_integer(ms) and ms > 0, do: entry!(:step_limit_ms, ms)
+  defp entry!(:step_limit, ms) when ms in 1..@most, do: entry!(:step_limit_ms, ms)
   defp entry!(:step_limit_ms, ms), do: [Msgpack.str("step_limit_ms"), Msgpack.int(ms)]
 
   defp entry!(:devices, value) when is_list(value) do
@@ -77,7 +79,10 @@ defmodule GpuSched.Models do
 
   defp entry!(:parameters, value), do: [Msgpack.str("parameters"), parameters!(value)]
   defp entry!(key, value) when key in @strings, do: wrong!(key, value, "a string")
-  defp entry!(key, value) when key in @numbers, do: wrong!(key, value, "a positive integer")
+
+  defp entry!(key, value) when key in @numbers,
+    do: wrong!(key, value, "a positive integer of 64 bits")
+
   defp entry!(:devices, value), do: wrong!(:devices, value, "a list of names")
 
   defp entry!(:step_limit, value),

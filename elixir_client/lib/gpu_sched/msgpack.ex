@@ -183,13 +183,13 @@ defmodule GpuSched.Msgpack do
   def kind(term) when is_tuple(term), do: "a tuple (lists and maps can be sent)"
   def kind(term) when is_reference(term), do: "a reference"
   def kind(term) when is_port(term), do: "a port"
+  def kind(term) when is_binary(term), do: "a string"
   def kind(term) when is_bitstring(term), do: "a bitstring that is not whole bytes"
   def kind(term) when is_number(term), do: "a number"
   def kind(term) when is_list(term), do: "a list"
   def kind(term) when is_map(term), do: "a map"
   def kind(nil), do: "nil"
   def kind(term) when is_atom(term), do: "an atom"
-  def kind(term) when is_binary(term), do: "a string"
 
   # "inputs.text[3]"
   @spec format_path(path) :: String.t()

@@ -11,6 +11,8 @@ defmodule GpuSched.Options do
   @default_shutdown 10_000
   @default_credit 16
   @default_concurrency 256
+  # In ms: what the BEAM's timers take.
+  @longest 0xFFFFFFFF
 
   # Those of a request. It also travels to other nodes (see GpuSched.Remote), as the keyword list
   # that to_list/1 makes of it.
@@ -69,6 +71,35 @@ defmodule GpuSched.Options do
       do: wrong!(:progress, opts[:progress], "true or false")
 
     :ok
+  end
+
+  # How long to wait for a request that goes on.
+  @spec wait!(term) :: timeout
+  def wait!(timeout) do
+    check!(:timeout, timeout)
+    timeout
+  end
+
+  @spec jobs!(keyword) :: keyword
+  def jobs!(opts) do
+    check_keys!(opts, [:timeout, :ended])
+    opts = Keyword.put_new(opts, :ended, false)
+    unless is_boolean(opts[:ended]), do: wrong!(:ended, opts[:ended], "true or false")
+    timeout!(opts, @admin_timeout)
+  end
+
+  @spec top!(keyword) :: keyword
+  def top!(opts) do
+    check_keys!(opts, [:interval, :frames])
+    opts = Keyword.merge([interval: 1_000, frames: :infinity], opts)
+    %{interval: interval, frames: frames} = Map.new(opts)
+
+    unless interval in 1..@longest, do: wrong!(:interval, interval, "a positive integer")
+
+    unless frames == :infinity or (is_integer(frames) and frames > 0),
+      do: wrong!(:frames, frames, "a positive integer or :infinity")
+
+    opts
   end
 
   @spec admin!(atom, keyword) :: keyword
@@ -146,7 +177,7 @@ defmodule GpuSched.Options do
   # ---- one option
 
   defp check!(:timeout, :infinity), do: :ok
-  defp check!(:timeout, n) when is_integer(n) and n >= 0 and n <= 0xFFFFFFFF, do: :ok
+  defp check!(:timeout, n) when n in 0..@longest, do: :ok
   defp check!(:timeout, v), do: wrong!(:timeout, v, "milliseconds or :infinity")
   defp check!(:output, v) when v in [:binary, :list], do: :ok
 
@@ -208,17 +239,18 @@ defmodule GpuSched.Options do
   end
 
   defp check!(key, n)
-       when key in [:start_timeout, :max_waiting, :relay_bytes, :kept_jobs] and is_integer(n) and
-              n > 0,
+       when key in [:max_waiting, :relay_bytes, :kept_jobs] and is_integer(n) and n > 0,
        do: :ok
 
-  defp check!(:shutdown, n) when n == :infinity or (is_integer(n) and n >= 0), do: :ok
+  defp check!(:start_timeout, n) when n in 1..@longest, do: :ok
+  defp check!(:start_timeout, v), do: wrong!(:start_timeout, v, "milliseconds")
+  defp check!(:shutdown, n) when n == :infinity or n in 0..@longest, do: :ok
   defp check!(:shutdown, v), do: wrong!(:shutdown, v, "milliseconds or :infinity")
-  defp check!(:watchdog, n) when n == :infinity or (is_integer(n) and n > 0), do: :ok
+  defp check!(:watchdog, n) when n == :infinity or n in 1..@longest, do: :ok
   defp check!(:watchdog, v), do: wrong!(:watchdog, v, "milliseconds or :infinity")
 
   defp check!(:restart_backoff, {min, max})
-       when is_integer(min) and is_integer(max) and min > 0 and max >= min,
+       when min in 1..@longest and max in 1..@longest and max >= min,
        do: :ok
 
   defp check!(:restart_backoff, v), do: wrong!(:restart_backoff, v, "{min, max} in milliseconds")

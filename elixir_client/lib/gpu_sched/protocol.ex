@@ -35,7 +35,11 @@ defmodule GpuSched.Protocol do
   def put_id([head | rest], id), do: [put_id(head, id) | rest]
 
   def cancel(id), do: <<0x93, 0x02, 0xA6, "cancel", 0x91, 0xCE, id::32>>
-  def grant(id, n), do: <<0x93, 0x02, 0xA5, "grant", 0x92, 0xCE, id::32, 0xCE, n::32>>
+
+  def grant(id, n) do
+    n = min(n, 0xFFFFFFFF)
+    <<0x93, 0x02, 0xA5, "grant", 0x92, 0xCE, id::32, 0xCE, n::32>>
+  end
 
   def lease_release(lease),
     do: <<0x93, 0x02, 0xAD, "lease_release", 0x91, Msgpack.int(lease)::binary>>

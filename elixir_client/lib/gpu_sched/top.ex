@@ -4,7 +4,7 @@ defmodule GpuSched.Top do
   # that calls through :erpc, on the laptop.
   @moduledoc false
 
-  alias GpuSched.{Error, Printable, Snapshot}
+  alias GpuSched.{Error, Options, Printable, Snapshot}
   alias GpuSched.Load.Table
 
   @widest 140
@@ -16,7 +16,7 @@ defmodule GpuSched.Top do
 
   @spec run(GenServer.server(), keyword) :: :ok | {:error, Error.t()}
   def run(server, opts) do
-    opts = options!(opts)
+    opts = Options.top!(opts)
 
     with {:ok, first} <- Snapshot.take(server) do
       state = %{
@@ -36,26 +36,6 @@ defmodule GpuSched.Top do
         if state.reader, do: Process.exit(elem(state.reader, 0), :kill)
       end
     end
-  end
-
-  defp options!(opts) do
-    for {key, value} <- opts do
-      ok? =
-        case key do
-          :interval -> is_integer(value) and value > 0
-          :frames -> value == :infinity or (is_integer(value) and value > 0)
-          _ -> GpuSched.Options.unknown!(key, [:interval, :frames])
-        end
-
-      unless ok?,
-        do:
-          raise(
-            ArgumentError,
-            "the option #{inspect(key)} takes a positive integer; got #{inspect(value)}"
-          )
-    end
-
-    Keyword.merge([interval: 1_000, frames: :infinity], opts)
   end
 
   # How wide and how high it is: asked each time, as it may be made another size.

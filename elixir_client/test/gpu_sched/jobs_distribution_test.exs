@@ -41,6 +41,16 @@ defmodule GpuSched.JobsDistributionTest do
       assert {:ok, [%{"job" => ^job}]} = from_laptop(other, :jobs, [server, [ended: true]])
     end
 
+    test "has a share that is its own where its name is longer than a client's may be" do
+      {server, _pid} = start()
+      {_peer, laptop} = TestNode.laptop("an_application_with_a_name_as_long_as_fly_has_them")
+      assert byte_size(Atom.to_string(laptop)) > 63
+      {:ok, job} = from_laptop(laptop, :submit, [server, "wait"])
+      assert %{"client" => client} = List.last(seen(server)["jobs"])
+      assert client == GpuSched.Encode.share(laptop)
+      :ok = from_laptop(laptop, :cancel, [job])
+    end
+
     test "gets events, exactly one end, and errors that it can read" do
       {server, _pid} = start()
       {_peer, laptop} = TestNode.laptop()

@@ -8,6 +8,12 @@ defmodule GpuSched.JobsTest do
   defp event(server, parameters),
     do: {:ok, _} = GpuSched.infer(server, "job_event", %{}, parameters: parameters)
 
+  defp ended(server) do
+    {:ok, job} = GpuSched.submit(server, "done")
+    {:ok, _result} = GpuSched.await(job)
+    job
+  end
+
   # The messages of a job until it has ended.
   defp events(job, acc \\ []) do
     assert_receive {:gpu_sched, ^job, event}
@@ -126,6 +132,32 @@ defmodule GpuSched.JobsTest do
       {:ok, _job} = GpuSched.submit(server, "done", time_limit: :infinity)
       assert %{"client" => client} = List.last(seen(server)["jobs"])
       assert client == Atom.to_string(node())
+    end
+
+    test "that never was is told from one that is no longer kept" do
+      {server, _pid} = start([], kept_jobs: 1)
+      [first, _second] = for _ <- 1..2, do: ended(server)
+
+      for ask <- [&GpuSched.await/1, &GpuSched.job/1, &GpuSched.subscribe/1, &GpuSched.cancel/1] do
+        assert {:error, %Error{reason: :not_found, message: text}} = ask.(first)
+        assert text =~ "no longer kept"
+        never = "#{node()}/#{server}/99999999999999999999999"
+        assert {:error, %Error{reason: :not_found, message: text}} = ask.(never)
+        assert text == "there is no job #{never}"
+      end
+    end
+
+    test "has options that are checked" do
+      {server, _pid} = start()
+
+      for opts <- [7, [ended: "no"], [timeout: -1], [endet: true]] do
+        assert_raise ArgumentError, fn -> GpuSched.jobs(server, opts) end
+      end
+
+      assert {:error, %Error{reason: :invalid_argument, message: text}} =
+               GpuSched.submit(server, "wait", parameters: %{{1, 2} => [1]})
+
+      assert text =~ "parameters.{1, 2}: a program takes parameters"
     end
 
     test "takes no tensors, and says so" do

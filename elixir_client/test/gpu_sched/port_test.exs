@@ -312,6 +312,27 @@ defmodule GpuSched.PortTest do
                  end
   end
 
+  test "numbers that are too large are refused, and disturb nothing" do
+    {server, _pid} =
+      RealPort.start(models: [[name: "m", engine: "synthetic", parameters: [stream: true]]])
+
+    {:ok, _} = GpuSched.await_ready(server)
+
+    for option <- [:queue_limit, :max_batch_units, :step_limit] do
+      assert_raise ArgumentError, ~r/#{option} of a model takes/, fn ->
+        GpuSched.load(server, "n", [{:engine, "synthetic"}, {option, 0x10000000000000000}])
+      end
+    end
+
+    # As many as there may be, and not the rest of a division. The last comes with the end.
+    {:ok, ref} =
+      GpuSched.stream_to(server, "m", %{data: [1]}, self(), parameters: [parts: 50], credit: 1)
+
+    :ok = GpuSched.grant(server, ref, 0x10000000000)
+    for _ <- 1..49, do: assert_receive({^ref, {:part, _}}, 10_000)
+    assert_receive {^ref, {:done, _}}, 10_000
+  end
+
   test "the death of sched-port costs nobody an error either, and leaves no worker" do
     {server, pid} =
       RealPort.start(models: [[name: "m", engine: "synthetic", parameters: [a_us: 2_000_000]]])

@@ -151,6 +151,27 @@ defmodule GpuSched.RequestTest do
     end
   end
 
+  test "so is how long to wait for what goes on" do
+    {server, _pid} = start()
+    request = GpuSched.async(server, "echo", %{})
+
+    for wait <- [-1, 1.5, nil, "5", [timeout: 5], 0x100000000] do
+      for ask <- [&GpuSched.await/2, &GpuSched.yield/2, &GpuSched.await_many([&1], &2)] do
+        assert_raise ArgumentError, ~r/:timeout takes milliseconds or :infinity; got/, fn ->
+          ask.(request, wait)
+        end
+      end
+    end
+
+    assert {:ok, _} = GpuSched.await(request)
+
+    for other <- [nil, {:ok, "gpu@10.0.0.2/MyApp.Gpu/17"}, 7] do
+      assert_raise ArgumentError, ~r/await takes what async answered, or the id of a job/, fn ->
+        GpuSched.await(other)
+      end
+    end
+  end
+
   test "client, priority and deadline go along" do
     {server, _pid} = start()
     {:ok, _} = GpuSched.infer(server, "echo", %{}, client: "me", priority: 3, timeout: 60_000)

@@ -23,6 +23,12 @@ defmodule GpuSched.TopTest do
     :ok = GpuSched.cancel(job)
   end
 
+  test "takes no options that are none" do
+    for opts <- [nil, [frames: 0], [interval: -1], [interval: 0x100000000], [frame: 1]] do
+      assert_raise ArgumentError, fn -> GpuSched.top(:nobody, opts) end
+    end
+  end
+
   test "counts what was answered since the frame before" do
     {server, _pid} = RealPort.start()
     {:ok, _} = GpuSched.await_ready(server)

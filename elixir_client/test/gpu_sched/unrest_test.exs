@@ -148,6 +148,13 @@ defmodule GpuSched.UnrestTest do
       assert {:error, %Error{reason: :unknown_model}} = GpuSched.infer(server, model, %{})
     end
 
+    for {inputs, kind} <- [{"", "a string"}, {<<1::3>>, "a bitstring"}, {self(), "a pid"}] do
+      assert {:error, %Error{message: text}} = GpuSched.infer(server, "minilm", inputs)
+
+      assert text =~ "#{kind} where a map" or
+               text =~ "#{kind} that is not whole bytes where a map"
+    end
+
     for model <- ["", String.duplicate("x", 100_000)] do
       assert {:error, %Error{message: text}} = GpuSched.infer(server, model, %{})
       assert text =~ "1 to 63 are possible"

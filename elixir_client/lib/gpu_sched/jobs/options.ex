@@ -113,7 +113,7 @@ defmodule GpuSched.Jobs.Options do
 
     for {name, value} <- v,
         tensor?(value),
-        do: throw({:refused, no_tensors("parameters.#{name}")})
+        do: throw({:refused, no_tensors(Msgpack.format_path(["parameters", name]))})
 
     Models.parameters(v, ["parameters"])
   catch

@@ -18,6 +18,7 @@ defmodule GpuSched.Jobs.Table do
   defstruct [
     :server,
     :label,
+    :counter,
     :events,
     :table,
     :kept,
@@ -41,7 +42,7 @@ defmodule GpuSched.Jobs.Table do
 
   @spec start_link(pid, String.t(), :atomics.atomics_ref(), Events.handle(), map) :: handle
   def start_link(server, label, counter, events, opts) do
-    {:ok, pid} = GenServer.start_link(__MODULE__, {server, label, events, opts})
+    {:ok, pid} = GenServer.start_link(__MODULE__, {server, label, counter, events, opts})
     %{pid: pid, table: GenServer.call(pid, :table), label: label, counter: counter}
   end
 
@@ -87,7 +88,7 @@ defmodule GpuSched.Jobs.Table do
   def fetch(%{table: table, counter: counter, label: label}, number) do
     case :ets.lookup(table, number) do
       [{_number, state, row}] -> {:ok, state, row}
-      [] -> {:error, unknown(label, number, number <= :atomics.get(counter, 1))}
+      [] -> {:error, unknown(label, number, counter)}
     end
   rescue
     ArgumentError -> {:error, Error.exception(reason: :unavailable)}
@@ -150,11 +151,11 @@ defmodule GpuSched.Jobs.Table do
     )
   end
 
-  defp unknown(label, number, was_there?) do
+  defp unknown(label, number, counter) do
     Error.exception(
       reason: :not_found,
       message:
-        if was_there? do
+        if number <= :atomics.get(counter, 1) do
           "the job #{Id.format(label, number)} ended, and what became of it is no longer kept"
         else
           "there is no job #{Id.format(label, number)}"
@@ -173,7 +174,7 @@ defmodule GpuSched.Jobs.Table do
   # -------------------------------------------------------------------------------- the process
 
   @impl true
-  def init({server, label, events, opts}) do
+  def init({server, label, counter, events, opts}) do
     Process.flag(:message_queue_data, :off_heap)
     table = :ets.new(__MODULE__, [:public, read_concurrency: true])
 
@@ -181,6 +182,7 @@ defmodule GpuSched.Jobs.Table do
      %__MODULE__{
        server: server,
        label: label,
+       counter: counter,
        events: events,
        table: table,
        kept: opts.kept_jobs,
@@ -205,7 +207,7 @@ defmodule GpuSched.Jobs.Table do
         {:reply, {:error, too_many(state)}, state}
 
       :error ->
-        {:reply, {:error, unknown(state.label, number, true)}, state}
+        {:reply, {:error, unknown(state.label, number, state.counter)}, state}
     end
   end
 
@@ -254,7 +256,7 @@ defmodule GpuSched.Jobs.Table do
         reply(state, ref, {:error, too_many(state)})
 
       :error ->
-        reply(state, ref, {:error, unknown(state.label, number, true)})
+        reply(state, ref, {:error, unknown(state.label, number, state.counter)})
     end
   end
 
