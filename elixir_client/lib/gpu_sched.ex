@@ -500,8 +500,8 @@ defmodule GpuSched do
 
       {:ok, job} = GpuSched.submit(MyApp.Gpu, "allreduce", devices: 4)
 
-  The program is a name: of one that is built in (`"gemm"`, `"allreduce"`, `"train"`,
-  `"embed"`) or of a plugin's. It takes parameters and no tensors; what is large belongs into a file on the scheduler's
+  The program is a name: of one that is built in (`"gemm"`, `"allreduce"`, `"train"`, `"embed"`) or of a
+  plugin's. It takes parameters and no tensors; what is large belongs into a file on the scheduler's
   machine. Options:
 
     * `:devices` - how many; 1;

@@ -170,8 +170,8 @@ defmodule GpuSched.Link do
     end
   end
 
-  # Waits for what comes of it: the answer, or that the stream has begun. `exit(:normal)` on an interrupt, as in GpuSched.Async: that this process ends
-  # cancels the request.
+  # Waits for what comes of it: the answer, or that the stream has begun. `exit(:normal)` on an interrupt,
+  # as in GpuSched.Async: that this process ends cancels the request.
   @spec await(t, interrupts) :: {:ok, map | reference} | {:error, Error.t()}
   def await(handle, interrupts \\ %{}) do
     stop = Map.get(interrupts, :stop, :none)

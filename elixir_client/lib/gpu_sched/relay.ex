@@ -2,7 +2,7 @@
 defmodule GpuSched.Relay do
   # Everything the owner of the port has to do with one other node: a process that sends to a node
   # which has stopped reading is suspended, and this one may be. It watches the owners of requests
-  # over there, decodes parts and results, and sends them.
+  # over there, decodes parts and results, and sends them; or hands them to the process of the stream.
   #
   # What waits here is bounded: the server adds what it hands over to `queued` and hands over no
   # more than its limit, this process takes off what it has sent.
@@ -10,6 +10,7 @@ defmodule GpuSched.Relay do
   use GenServer
 
   alias GpuSched.Local
+  alias GpuSched.Relay.Lane
 
   @type t :: {pid, queued :: :atomics.atomics_ref()}
 
@@ -23,10 +24,10 @@ defmodule GpuSched.Relay do
   @spec queued(t) :: integer
   def queued({_pid, queued}), do: :atomics.get(queued, 1)
 
-  # A stream to `to` begins; it ends with what is delivered last. Should the server end before that,
-  # its receiver is told.
-  @spec open(t, reference, pid | reference) :: :ok
-  def open({relay, _queued}, ref, to), do: cast(relay, {:open, ref, to})
+  # A stream of `owner` to `to` begins; it ends with what is delivered last. Should the server end before
+  # that, its receiver is told. An alias is of a node that has this library: see GpuSched.Relay.Lane.
+  @spec open(t, reference, pid, pid | reference) :: :ok
+  def open({relay, _queued}, ref, owner, to), do: cast(relay, {:open, ref, owner, to})
 
   @spec watch(t, pid) :: :ok
   def watch({relay, _queued}, pid), do: cast(relay, {:watch, pid})
@@ -58,11 +59,16 @@ defmodule GpuSched.Relay do
     Process.flag(:message_queue_data, :off_heap)
     # For terminate/2.
     Process.flag(:trap_exit, true)
-    {:ok, %{server: server, queued: queued, watched: %{}, open: %{}}}
+    {:ok, %{server: server, queued: queued, watched: %{}, open: %{}, lanes: %{}}}
   end
 
   @impl true
-  def handle_info({:open, ref, to}, state), do: {:noreply, put_in(state.open[ref], to)}
+  def handle_info({:open, ref, owner, to}, state) when is_reference(to) do
+    lane = Lane.start(state.server, state.queued, self(), ref, owner, to)
+    {:noreply, put_in(put_in(state.open[ref], to).lanes[ref], lane)}
+  end
+
+  def handle_info({:open, ref, _owner, to}, state), do: {:noreply, put_in(state.open[ref], to)}
 
   def handle_info({:watch, pid}, state) do
     if is_map_key(state.watched, pid),
@@ -80,6 +86,12 @@ defmodule GpuSched.Relay do
     send(state.server, {:gs_owner_down, pid})
     {_monitor, state} = pop_in(state.watched[pid])
     {:noreply, state}
+  end
+
+  def handle_info({:deliver, ref, _to, output, what, bytes}, state)
+      when is_map_key(state.lanes, ref) do
+    Lane.deliver(state.lanes[ref], output, what, bytes)
+    {:noreply, if(last(what) == :ended, do: forget(state, ref), else: state)}
   end
 
   def handle_info({:deliver, ref, to, output, what, bytes}, state) do
@@ -102,24 +114,37 @@ defmodule GpuSched.Relay do
 
   # Nothing comes after the end.
   defp deliver(%{open: open} = state, ref, to, output, what) when is_map_key(open, ref) do
-    plain = plain(what, output)
-    send(to, {ref, plain})
-
-    case {what, plain} do
-      {{:part, _payload}, {:part, _part}} ->
-        state
-
-      # It cannot be read.
-      {{:part, _payload}, {:error, _error}} ->
-        send(state.server, {:gs_drop_stream, ref})
-        %{state | open: Map.delete(open, ref)}
-
-      _the_end ->
-        %{state | open: Map.delete(open, ref)}
+    case send_plain(state.server, ref, to, output, what) do
+      :more -> state
+      :ended -> forget(state, ref)
     end
   end
 
   defp deliver(state, _ref, _to, _output, _what), do: state
+
+  defp forget(state, ref),
+    do: %{state | open: Map.delete(state.open, ref), lanes: Map.delete(state.lanes, ref)}
+
+  @spec last(tuple) :: :more | :ended
+  def last({:part, _payload}), do: :more
+  def last(_the_end), do: :ended
+
+  # As one message, and whether more of the stream comes.
+  @spec send_plain(pid, reference, pid | reference, :binary | :list, tuple) :: :more | :ended
+  def send_plain(server, ref, to, output, what) do
+    plain = plain(what, output)
+    send(to, {ref, plain})
+
+    case {what, plain} do
+      # It cannot be read.
+      {{:part, _payload}, {:error, _error}} ->
+        send(server, {:gs_drop_stream, ref})
+        :ended
+
+      _ ->
+        last(what)
+    end
+  end
 
   defp plain({:part, payload}, output), do: named(:part, Local.part(payload, output))
   defp plain({:done, payload}, output), do: named(:done, Local.finish(payload, output))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule GpuSched.Remote do
   # A scheduler on another node. A request goes by the link to that node, and so do the large inputs of a
-  # stream; everything else, and what has no link, by :erpc: the façade is called there, so the payload crosses once, the work over there
-  # is done by a process of its own, and the calling process is the owner.
+  # stream; everything else, and what has no link, by :erpc: the façade is called there, so the payload
+  # crosses once, the work over there is done by a process of its own, and the calling process is the
+  # owner.
   @moduledoc false
 
   alias GpuSched.{Async, Encode, Error, Link, Local, Msgpack, Options, Owner, Telemetry, Tensor}

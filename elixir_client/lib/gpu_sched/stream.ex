@@ -5,6 +5,7 @@ defmodule GpuSched.Stream do
   @moduledoc false
 
   alias GpuSched.{Error, Local, Options, Protocol, Remote, Resolve, Tensor}
+  alias GpuSched.Link.Bulk
 
   @spec new(GenServer.server(), term, term, Options.t()) :: Enumerable.t()
   def new(server, model, inputs, opts) do
@@ -33,7 +34,7 @@ defmodule GpuSched.Stream do
     case Remote.open_stream(node, name, model, inputs, alias_ref, opts) do
       {:ok, ref} ->
         monitor = Process.monitor({:rex, node})
-        {:remote, {node, name, ref, alias_ref, monitor, deadline}, opts, 0}
+        {:remote, {node, name, ref, alias_ref, monitor, deadline}, opts, 0, nil}
 
       {:error, error} ->
         :erlang.unalias(alias_ref)
@@ -65,12 +66,19 @@ defmodule GpuSched.Stream do
     end
   end
 
-  defp next({:remote, {node, name, ref, _alias, monitor, deadline} = remote, opts, taken}) do
+  # `down`: what comes in pieces, of which some have come (see GpuSched.Relay.Lane).
+  defp next({:remote, {node, name, ref, _alias, monitor, deadline} = remote, opts, taken, down}) do
     taken = grant(taken, opts.credit, &Remote.cast(node, :grant, [name, ref, &1]))
 
     receive do
       {^ref, {:part, part}} ->
-        {[part!(Tensor.outputs(part, opts.output))], {:remote, remote, opts, taken + 1}}
+        {[part!(Tensor.outputs(part, opts.output))], {:remote, remote, opts, taken + 1, nil}}
+
+      {^ref, {:gs_bulk, lane, tag, kind, size}} ->
+        next({:remote, remote, opts, taken, {kind, Bulk.receiver(lane, tag, size)}})
+
+      {^ref, {:gs_piece, piece}} ->
+        piece(piece, down, remote, opts, taken)
 
       {^ref, {:done, result}} ->
         end_remote(remote)
@@ -84,9 +92,29 @@ defmodule GpuSched.Stream do
         end_remote(remote)
         raise Remote.from_erpc({:erpc, :noconnection}, node, opts.timeout)
     after
-      Local.remaining(deadline) ->
-        close({:remote, remote, opts, taken})
-        raise Local.timed_out(opts.timeout)
+      min(Local.remaining(deadline), pause(down)) ->
+        if Local.remaining(deadline) == 0, do: raise(Local.timed_out(opts.timeout))
+        next({:remote, remote, opts, taken, retry(down)})
+    end
+  end
+
+  defp pause(nil), do: :infinity
+  defp pause({_kind, receiver}), do: Bulk.pause(receiver)
+
+  defp retry({kind, receiver}), do: {kind, Bulk.retry(receiver)}
+
+  defp piece(piece, {kind, receiver}, remote, opts, taken) do
+    case {Bulk.take(receiver, piece), kind} do
+      {{:more, receiver}, _kind} ->
+        next({:remote, remote, opts, taken, {kind, receiver}})
+
+      {{:done, pieces}, :part} ->
+        part = pieces |> IO.iodata_to_binary() |> Local.part(opts.output) |> part!()
+        {[part], {:remote, remote, opts, taken + 1, nil}}
+
+      {{:done, pieces}, :done} ->
+        end_remote(remote)
+        pieces |> IO.iodata_to_binary() |> finish() |> last(opts)
     end
   end
 
@@ -117,7 +145,7 @@ defmodule GpuSched.Stream do
 
   defp close({:local, request, _opts, _taken}), do: Local.cancel(request)
 
-  defp close({:remote, {node, name, ref, _, _, _} = remote, _opts, _taken}) do
+  defp close({:remote, {node, name, ref, _, _, _} = remote, _opts, _taken, _down}) do
     Remote.cast(node, :cancel, [name, ref])
     end_remote(remote)
   end

@@ -399,6 +399,37 @@ defmodule GpuSched.LinkTest do
     FakePort.until(fn -> taken(host) == {0, 0} end)
   end
 
+  test "the large parts of a stream come in pieces as well, in order" do
+    {host, laptop, server} = pair()
+    sizes = [10, 1_048_577, 5_000_000]
+    answers = HostNode.call(laptop, LinkScript, :parts_of, [server, sizes])
+
+    for {size, {3, left, parts}} <- Enum.zip(sizes, answers) do
+      assert left == [message_queue_len: 0, monitors: []]
+
+      assert for(%{"outputs" => %{"part" => %{"data" => <<n::little-32>>}}} <- parts, do: n) == [
+               1,
+               2,
+               3
+             ]
+
+      assert Enum.all?(parts, &(byte_size(&1["outputs"]["fill"]["data"]) == size))
+    end
+
+    # One that stands still in the middle of a part holds up nobody, and ends with its consumer.
+    for ending <- [:resume, :kill] do
+      reader = HostNode.call(laptop, LinkScript, :half_a_part, [server, 16_000_000])
+      FakePort.until(fn -> HostNode.call(host, LinkScript, :lanes, []) == 1 end)
+      assert {:ok, _} = infer(laptop, server, "echo")
+      assert HostNode.call(host, LinkScript, :lanes, []) == 1
+      HostNode.call(laptop, Kernel, :send, [reader, ending])
+      FakePort.until(fn -> HostNode.call(host, LinkScript, :lanes, []) == 0 end)
+      FakePort.until(fn -> taken(host) == {0, 0} end)
+      ended = if ending == :resume, do: [:ok], else: []
+      FakePort.until(fn -> HostNode.call(laptop, LinkScript, :ended, [reader]) == ended end)
+    end
+  end
+
   test "what was sent before it was known that it has to wait is sent again" do
     {host, laptop, server} = pair(bytes: 5_000_000)
     standing = HostNode.call(laptop, LinkScript, :standing, [server, 3_000_000])

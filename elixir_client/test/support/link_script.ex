@@ -50,6 +50,7 @@ defmodule GpuSched.LinkScript do
       {pid, {:ok, _}} when is_pid(pid) -> keep([:ok | results])
       {pid, {:error, error}} when is_pid(pid) -> keep([{error.reason, error.message} | results])
       :resume -> :erlang.resume_process(Process.get(:standing)) && keep(results)
+      :kill -> Process.exit(Process.get(:standing), :kill) && keep(results)
       {:ended?, from} -> send(from, {self(), results}) && keep(results)
       {:trace, _pid, _what, _message, _to} -> keep(results)
     end
@@ -147,6 +148,29 @@ defmodule GpuSched.LinkScript do
   # The parts of a stream with inputs of that size, and how many pieces of these were sent.
   def stream(server, size, options) do
     counted(fn -> server |> GpuSched.stream("parts", sevens(size), options) |> Enum.to_list() end)
+  end
+
+  # Parts of that size, as they came.
+  def parts_of(server, sizes) do
+    for size <- sizes do
+      options = [parameters: [parts: 3, bytes: size], credit: 2, timeout: 60_000]
+      parts = server |> GpuSched.stream("parts", %{}, options) |> Enum.to_list()
+      {length(parts), Process.info(self(), [:message_queue_len, :monitors]), parts}
+    end
+  end
+
+  # A process that begins a stream whose first part is large, and stands still before it has all of it.
+  def half_a_part(server, size) do
+    kept(fn ->
+      options = [parameters: [parts: 2, bytes: size], timeout: :infinity]
+
+      pid =
+        traced(fn ->
+          server |> GpuSched.stream("parts", %{}, options) |> Enum.count() |> then(&{:ok, &1})
+        end)
+
+      freeze_at_ack(pid)
+    end)
   end
 
   # A process that takes one part and no more.
@@ -262,6 +286,16 @@ defmodule GpuSched.LinkScript do
     pid
   end
 
+  defp freeze_at_ack(pid) do
+    receive do
+      {:trace, ^pid, :send, {_tag, {:gs_ack, _bytes}}, _to} ->
+        true = :erlang.suspend_process(pid)
+    end
+
+    :erlang.trace(pid, false, [:send])
+    pid
+  end
+
   # How long a request takes, in µs, and its result.
   def timed(:infer, server, timeout),
     do: :timer.tc(fn -> GpuSched.infer(server, "echo", %{}, timeout: timeout) end)
@@ -277,6 +311,14 @@ defmodule GpuSched.LinkScript do
     spawn(fn ->
       true = :erlang.suspend_process(pid)
       Process.sleep(:infinity)
+    end)
+  end
+
+  # Processes on a host that have not sent all of a large part yet.
+  def lanes do
+    Enum.count(Process.list(), fn pid ->
+      Process.info(pid, :current_function) ==
+        {:current_function, {GpuSched.Relay.Lane, :push, 3}}
     end)
   end
 

@@ -43,7 +43,7 @@ defmodule GpuSched.Server.Flight do
 
   defp remember_stream(state, id, entry(to: {:relay, ref, pid, to, _output, _deadline})) do
     state = Watch.ensure_relay(state, node(pid), :always)
-    Relay.open(Map.fetch!(state.relays, node(pid)), ref, to)
+    Relay.open(Map.fetch!(state.relays, node(pid)), ref, pid, to)
     %{state | streams: Map.put(state.streams, ref, id)}
   end
 

@@ -114,7 +114,7 @@ defmodule GpuSched.Server.Watch do
         node(pid) == node,
         reduce: state do
       state ->
-        Relay.open(relay, ref, to)
+        Relay.open(relay, ref, pid, to)
         state |> Flight.deliver_error(e, error) |> Flight.cancel_entry(id, e)
     end
   end
