@@ -69,7 +69,8 @@ static void put_specs(struct frame_writer *w, const libsched_tensor_spec *specs,
         const libsched_tensor_spec *spec = &specs[i];
         const char *datatype = libsched_datatype_name(spec->datatype);
         encode_map(w, 4);
-        PUT_STR(w, "name", spec->name);
+        encode_key(w, "name");
+        encode_words(w, spec->name); /* a plugin's */
         PUT_STR(w, "datatype", datatype != NULL ? datatype : "");
         encode_key(w, "shape");
         encode_array(w, spec->rank);
@@ -110,7 +111,8 @@ static void put_model(struct port *p, const libsched_model_info *info)
     encode_map(w, 11 + DESCRIBE_COUNTERS + (failed ? 1 : 0));
     PUT_STR(w, "name", info->name);
     PUT_STR(w, "state", describe_model_state(info->state));
-    PUT_STR(w, "engine", info->engine);
+    encode_key(w, "engine");
+    encode_words(w, info->engine); /* as a client said, where there is none */
     encode_key(w, "text");
     encode_words(w, info->text);
     if (failed) {

@@ -347,6 +347,17 @@ class BadInput(PortCase):
         self.refused("invalid_argument", "client", infer, "synthetic", {"data": [1]},
                      client="c" * 64)
 
+    def test_what_is_no_text_does_not_come_back(self):
+        # Others' decoders would refuse all the models for it.
+        for option in ({"engine": b"\xff\xfe"}, {"path": b"/\xff"}, {"library": b"/\xff.so"}):
+            with self.assertRaises(SchedError):
+                self.client.load("odd", **{"engine": "synthetic", **option})
+            self.assertIn("synthetic", [m["engine"] for m in self.client.call("models")])
+            for model in self.client.call("models"):
+                if model["name"] == "odd":
+                    self.assertEqual(model["state"], "failed")
+                    self.client.call("unload", {"name": "odd"})
+
     def test_load_of_what_is_not_there(self):
         load = self.client.load
         self.refused("bad_model", "/nowhere", load, "m", path="/nowhere")
