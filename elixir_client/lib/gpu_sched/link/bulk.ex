@@ -177,10 +177,19 @@ defmodule GpuSched.Link.Bulk do
     receiver = acknowledge(%{receiver | owed: receiver.owed ++ [size]})
     pieces = [piece | pieces]
 
-    if size >= missing,
-      do: {:done, :lists.reverse(pieces)},
-      else: {:more, %{receiver | missing: missing - size, pieces: pieces}}
+    if size >= missing do
+      settle(receiver)
+      {:done, :lists.reverse(pieces)}
+    else
+      {:more, %{receiver | missing: missing - size, pieces: pieces}}
+    end
   end
+
+  # Nobody calls retry/1 any more; the other side waits for what is owed.
+  defp settle(%{owed: []}), do: :ok
+
+  defp settle(%{to: to, tag: tag, owed: owed}),
+    do: spawn(fn -> for size <- owed, do: send(to, {tag, {:gs_ack, size}}) end)
 
   defp acknowledge(%{owed: []} = receiver), do: receiver
 
