@@ -80,8 +80,10 @@ class Jobs : public Gangs
             longest = std::max(longest, m.beta_ns + m.alpha_ns * units);
         }
         uint64_t slowest = 100;
-        for (const DeviceSpec &d : world.scenario.devices)
+        for (const DeviceSpec &d : world.scenario.devices) {
             slowest = std::max<uint64_t>(slowest, d.speed_percent);
+            deepest = std::max<uint64_t>(deepest, d.config.depth);
+        }
         longest = longest * slowest / 100;
     }
 
@@ -611,7 +613,7 @@ class Jobs : public Gangs
         for (const Place &p : places)
             if (p.job == j.id && p.behind > 0)
                 most = std::max(most, static_cast<uint64_t>(p.behind));
-        j.may_wait = most + 4 * longest + ms;
+        j.may_wait = most + (2 + deepest) * longest + ms;
     }
 
     void stepped(Job &j, uint32_t device)
@@ -814,6 +816,7 @@ class Jobs : public Gangs
     bool one_line = false; /* one client, one class */
     bool honest = false;   /* ranks do what they are asked to */
     uint64_t gap_ns = 0, compute = 0, longest = 0, last_id = 0;
+    uint64_t deepest = 2; /* batches that a device has at a time */
     uint64_t fail_percent = 0, lie_percent = 0, hang_percent = 0;
     uint32_t n_settled = 0;
 };

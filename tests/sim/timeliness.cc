@@ -21,15 +21,14 @@ namespace
 {
 
 /* What is learnt of a size that is usual is as exact as fractions of 2^16 are, some of them
- * multiplied; where a model has changed its speed, it is near soon, and takes long to be exact.
- * Of other sizes a line is known. */
+ * multiplied; where a model has changed its speed, it is near soon, and takes long to be exact. Of
+ * other sizes a line is known, which leans where a device has stood still a while. */
 uint64_t tolerance(const World &world, uint64_t ns, bool usual)
 {
+    const bool stalls = world.scenario.has(with_stalls);
     if (!usual)
-        return ns / 4;
-    if (world.scenario.has(with_stalls))
-        return ns / 8;
-    return world.scenario.has(with_change) ? ns / 8 : ns / 512 + 1000;
+        return stalls ? ns / 2 : ns / 4;
+    return stalls || world.scenario.has(with_change) ? ns / 8 : ns / 512 + 1000;
 }
 
 /* A step may be thought to take somewhat more than it does; and where devices stand still a while,
