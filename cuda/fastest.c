@@ -36,8 +36,9 @@ static int measure(struct cuda_device *device, cudaEvent_t begin, cudaEvent_t en
             return status;
     }
     status = cuda_check(device, cudaEventRecord(end, stream), "cudaEventRecord", err);
+    /* Not by itself: there may be a collective in front of it, whose others do not come. */
     if (status == LIBSCHED_OK)
-        status = cuda_check(device, cudaEventSynchronize(end), "cudaEventSynchronize", err);
+        status = cuda_wait(device, end, err);
     if (status == LIBSCHED_OK)
         status =
             cuda_check(device, cudaEventElapsedTime(ms, begin, end), "cudaEventElapsedTime", err);

@@ -78,7 +78,9 @@ int cuda_times_begin(struct cuda_device *device, libsched_error *err)
 
 void cuda_times_end(struct cuda_device *device, struct cuda_mark *mark)
 {
-    mark->timed = device->begun;
+    /* What was waited for already has no event behind it: the mark's is of long ago, or of never.
+     */
+    mark->timed = device->begun && mark->tickets[CUDA_COMPUTE] > device->lanes[CUDA_COMPUTE].ended;
     device->begun = false;
 }
 

@@ -120,6 +120,30 @@ TEST_F(times, are_of_what_is_computed_between_marks)
     close();
 }
 
+/* Behind what was waited for without a mark there is no event: the next mark's own is of a batch
+ * before it, and what lies between the two is no time. */
+TEST_F(times, are_not_made_up_for_what_was_waited_for_without_a_mark)
+{
+    open();
+    for (int i = 0; i < 10; i++) {
+        compute();
+        ASSERT_EQ(LIBSCHED_OK, driver->reached(device, mark(), true, &err)) << err.message;
+    }
+    const cuda_times before = told();
+    ASSERT_EQ(10u, before.batches);
+    compute();
+    ASSERT_EQ(LIBSCHED_OK, driver->synchronize(device, &err)) << err.message;
+    ASSERT_EQ(LIBSCHED_OK, driver->reached(device, mark(), true, &err)) << err.message;
+    EXPECT_EQ(before.batches, told().batches);
+    EXPECT_EQ(before.busy_ns, told().busy_ns);
+
+    /* And the one after it is timed as ever. */
+    compute();
+    ASSERT_EQ(LIBSCHED_OK, driver->reached(device, mark(), true, &err)) << err.message;
+    EXPECT_EQ(before.batches + 1, told().batches);
+    close();
+}
+
 TEST_F(times, are_added_up_over_devices)
 {
     for (int i = 0; i < 2; i++) {
