@@ -68,6 +68,51 @@ TEST(nccl, that_cannot_be_aborted_loses_the_device)
     fake_cuda_reset();
 }
 
+/* Algorithms are measured behind whatever the stream waits for. */
+TEST(nccl, whose_ranks_do_not_come_is_given_up_while_products_are_measured)
+{
+    shared_memory shared(2);
+    setenv("GPU_SCHED_MEASURE_PRODUCTS", "1", 1);
+    std::thread other([&] {
+        rank own(emulated_case, shared, 1, 2);
+        EXPECT_EQ(LIBSCHED_OK, own.status) << own.err.message;
+    });
+    {
+        rank own(emulated_case, shared, 0, 2, 200000000);
+        ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
+        other.join();
+        const std::vector<float> ones(64 * 64, 1);
+        libsched_device_buffer *input = own.buffer(std::vector<float>(64, 1)),
+                               *output = own.buffer(std::vector<float>(64, 0));
+        libsched_device_weight_args numbers = {};
+        numbers.struct_size = sizeof(numbers);
+        numbers.kind = LIBSCHED_WEIGHT_LINEAR;
+        numbers.datatype = numbers.source_datatype = LIBSCHED_FP32;
+        numbers.rows = numbers.columns = 64;
+        numbers.data = ones.data();
+        libsched_device_linear_args args = {};
+        args.struct_size = sizeof(args);
+        args.rows = 1;
+        args.input = input;
+        args.output = output;
+        libsched_device_weight *weight = nullptr;
+        ASSERT_EQ(LIBSCHED_OK, own.driver->weight_create(own.device, &weight, &numbers, &own.err));
+        args.weight = weight;
+        libsched_device_collective_args sum = {};
+        sum.struct_size = sizeof(sum);
+        sum.reduction = LIBSCHED_REDUCE_SUM;
+        sum.input = sum.output = input;
+        sum.count = 64;
+        ASSERT_EQ(LIBSCHED_OK, own.driver->all_reduce(own.device, own.communicator, &sum, &own.err))
+            << own.err.message;
+        EXPECT_EQ(LIBSCHED_EDEADLINE, own.driver->linear(own.device, &args, &own.err))
+            << own.err.message;
+        own.driver->weight_destroy(own.device, weight);
+    }
+    unsetenv("GPU_SCHED_MEASURE_PRODUCTS");
+    fake_cuda_reset();
+}
+
 TEST(nccl, that_is_not_there_is_named)
 {
     /* It is loaded once, so in a process that has not done so. */
