@@ -23,6 +23,10 @@ exit code is 0 where nothing failed and not everything was skipped.
 
 A packed folder runs on an image with the CUDA libraries, Python 3 and a C library not older than that
 of the machine that packed it.
+
+Variables, all optional: GPU_SCHED_MINILM, a folder with real weights; GPU_SCHED_NCCL and GPU_SCHED_NVML,
+the libraries to load; GPU_SCHED_BENCH_GPU_FLAGS and GPU_SCHED_PEERS_FLAGS, what else bench-gpu and
+gpu_peers.py are told, as --small; GPU_SCHED_PLUGINS, another folder with the CUDA plugin.
 """
 
 import argparse
@@ -332,7 +336,8 @@ def run_parts(runner, report, parts):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="gpu-check")
+    parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", help="a folder that was built with tests and benchmarks")
     parser.add_argument("--built", metavar="TEXT", help="for the report: how it was built")
     parser.add_argument("--pack", metavar="DIR", help="pack for another machine instead")

@@ -349,5 +349,18 @@ class WholeTest(unittest.TestCase):
             self.assertIn("| tests | passed | 3 tests |", file.read())
 
 
+class HelpTest(unittest.TestCase):
+    def test_it_says_what_each_part_does(self):
+        said = subprocess.run([sys.executable, os.path.join(ROOT, "tools", "gpu_check.py"), "--help"],
+                              stdout=subprocess.PIPE, check=True).stdout.decode()
+        for part in gpu_check.CHECKS:
+            self.assertRegex(said, rf"(?m)^  {part} +[a-z]")
+        # It asks for no build: who reads it has not decided yet.
+        told = subprocess.run([os.path.join(ROOT, "dev"), "gpu-check", "--help"],
+                              env={**os.environ, "GPU_SCHED_BUILD": "/nowhere/build"},
+                              stdout=subprocess.PIPE, check=True).stdout.decode()
+        self.assertEqual(told, said)
+
+
 if __name__ == "__main__":
     unittest.main()
