@@ -179,7 +179,7 @@ static bool compose(struct core *core, uint32_t device, struct core_session *s,
     const struct core_model *limits = &m->config;
     struct room room = {
         .max_n = s->prepare ? limits->max_prepare_requests : limits->max_batch_requests,
-        .max_units = s->prepare ? UINT64_MAX : limits->max_batch_units,
+        .max_units = s->prepare ? UINT64_MAX : core_model_most(m, device),
         /* Those of a session of steps are judged between its steps. */
         .timed = !s->prepare && !(limits->flags & CORE_MODEL_STEPS),
         .deadline = UINT64_MAX,

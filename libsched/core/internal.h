@@ -195,7 +195,9 @@ struct core_placement {
     uint16_t open; /* index of the session that others may join, or UINT16_MAX */
     bool warm;     /* a step of it has run since it was loaded */
     uint64_t memory;
-    uint64_t used; /* core.ticks when a session of it last began, or it was loaded */
+    uint64_t used;             /* core.ticks when a session of it last began, or it was loaded */
+    uint64_t fits;             /* units of a step, after more did not fit; 0: the model's limit */
+    uint16_t fitted, patience; /* steps that nearly filled it, and after how many more is tried */
     struct profile_device speed;
 };
 
@@ -644,6 +646,10 @@ uint64_t core_model_expect(const struct core *core, const struct core_model_stat
 /* The least that is expected, of all devices where it is loaded. */
 uint64_t core_model_least(const struct core *core, const struct core_model_state *m,
                           uint64_t units);
+/* The most units of a step of several items there. */
+uint64_t core_model_most(const struct core_model_state *m, uint32_t device);
+/* Whether a step of so many units had room in the device's memory. */
+void core_model_fitted(struct core_model_state *m, uint32_t device, uint64_t units, bool fitted);
 void core_model_free(struct core_model_state *m);
 void core_model_learn(struct core *core, struct core_model_state *m, uint32_t device,
                       uint64_t units, uint64_t ns);

@@ -8,6 +8,9 @@
 #define RETRY_UNKNOWN UINT64_C(50000000)
 #define RETRY_LEAST UINT64_C(1000000)
 #define RETRY_MOST UINT64_C(10000000000)
+/* Full steps, after one did not fit, until more is tried: the first time, and at most. */
+#define FITS_TRY_AFTER 64
+#define FITS_TRY_MOST 4096
 
 struct core_model_state *core_model_get(const struct core *core, uint32_t index)
 {
@@ -332,6 +335,31 @@ void core_model_learn(struct core *core, struct core_model_state *m, uint32_t de
         profile_refresh(profile, &p->speed, core->now, units, ns);
     m->probes = false;
     profile_learn(profile, &p->speed, core->now, units, ns);
+}
+
+uint64_t core_model_most(const struct core_model_state *m, uint32_t device)
+{
+    const uint64_t fits = m->placement[device].fits, most = m->config.max_batch_units;
+
+    return fits != 0 && fits < most ? fits : most;
+}
+
+/* Half of what did not fit, or twice as much as has fitted for long: it may have been another
+ * program that had the memory. Where more never fits it is tried less and less often. */
+void core_model_fitted(struct core_model_state *m, uint32_t device, uint64_t units, bool fitted)
+{
+    struct core_placement *p = &m->placement[device];
+
+    if (!fitted) {
+        p->patience = p->fits == 0                  ? FITS_TRY_AFTER
+                      : p->patience < FITS_TRY_MOST ? (uint16_t)(2 * p->patience)
+                                                    : FITS_TRY_MOST;
+        p->fits = units > 1 ? units / 2 : 1;
+        p->fitted = 0;
+    } else if (p->fits != 0 && units > p->fits / 2 && ++p->fitted >= p->patience) {
+        p->fits = core_multiply(p->fits, 2);
+        p->fitted = 0;
+    }
 }
 
 bool core_model_untried(const struct core *core, const struct core_model_state *m, uint64_t units)

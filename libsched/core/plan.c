@@ -175,7 +175,7 @@ static bool lane_learnt(const struct core *core, struct plan_lane *l, uint32_t d
     const struct core_model_state *m = core->models[lane->model];
     l->each = lane->length != 0 ? lane->length : (lane->units + lane->n - 1) / lane->n;
     l->cap = m->config.max_batch_requests;
-    l->most = m->config.max_batch_units;
+    l->most = core_model_most(m, device);
     l->typical = l->most / l->each < l->cap ? (uint32_t)(l->most / l->each) : l->cap;
     if (l->typical == 0)
         l->typical = 1;

@@ -108,6 +108,7 @@ void core_residency_loaded(struct core *core, uint32_t device, uint32_t model, i
     if (status == LIBSCHED_OK) {
         p->state = CORE_RESIDENT;
         p->warm = false;
+        p->fits = 0;
         p->suspect = false;
         p->strikes = 0;
         m->resident |= core_bit(device);

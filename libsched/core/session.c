@@ -364,6 +364,8 @@ static void session_fail(struct core *core, uint32_t device, struct core_session
     bool given = !core_action_linked(&s->action);
     uint32_t tried = s->in_flight && given ? s->step_items : 0;
 
+    if (status == LIBSCHED_ENODEVMEM && tried > 1 && !s->prepare)
+        core_model_fitted(core->models[s->model], device, s->step_units, false);
     session_land(core, device, s);
     /* From the end, so that each goes to the very head of its queue. */
     while (s->members.n > 0) {
@@ -415,6 +417,8 @@ void core_session_step_done(struct core *core, uint32_t device, const struct cor
         session_fail(core, device, s, status);
         return;
     }
+    if (!s->prepare)
+        core_model_fitted(core->models[s->model], device, s->step_units, true);
     if (!s->prepare && !event->u.step_done.warm_up &&
         event->u.step_done.end > event->u.step_done.begin)
         core_model_learn(core, core->models[s->model], device, s->step_units,

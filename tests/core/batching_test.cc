@@ -237,9 +237,109 @@ TEST(Batching, WhatDidNotFitIsTriedInHalves)
         else
             h.finish(batch);
     }
-    EXPECT_EQ(sizes, (std::vector<uint32_t>{8, 4, 2, 2, 4, 2, 2}));
+    EXPECT_EQ(sizes, (std::vector<uint32_t>{8, 4, 2, 2, 2, 2}));
     EXPECT_EQ(h.counts().completed, 8u);
     EXPECT_EQ(h.replies.at(ids[0]).attempts, 3u);
+}
+
+// How many batches of two there are until a larger one is tried.
+static int until_more_is_tried(Harness &h)
+{
+    int n = 0;
+    for (; n < 1000; n++) {
+        while (h.counts().queued < 8)
+            h.submit();
+        Action batch = h.take(CORE_DISPATCH);
+        if (batch.n_items > 2) {
+            h.step_done(batch, LIBSCHED_ENODEVMEM);
+            break;
+        }
+        h.finish(batch);
+    }
+    return n;
+}
+
+TEST(Batching, WhatFitsIsLearnt)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    for (int i = 0; i < 4; i++)
+        h.submit();
+    h.start({0});
+    h.step_done(h.take(CORE_DISPATCH), LIBSCHED_ENODEVMEM);
+    int before = 0;
+    for (int i = 0; i < 4; i++) {
+        const int n = until_more_is_tried(h);
+        EXPECT_GT(n, i == 0 ? 32 : before * 3 / 2) << "more is tried, and less and less often";
+        before = n;
+    }
+    EXPECT_LT(before, 1000);
+}
+
+TEST(Batching, WhatFitsIsLearntOfOneDevice)
+{
+    Harness h;
+    h.device(0);
+    h.device(1);
+    h.add(0, Harness::one_shot(3));
+    h.start({0, 1});
+    h.submit();
+    h.submit();
+    Action small = h.take(CORE_DISPATCH), other = h.take(CORE_DISPATCH);
+    for (int i = 0; i < 8; i++)
+        h.submit();
+    h.finish(small);
+    h.step_done(h.take(CORE_DISPATCH), LIBSCHED_ENODEVMEM);
+    Action half = h.take(CORE_DISPATCH);
+    EXPECT_EQ(half.n_items, 4u);
+    h.finish(half);
+    half = h.take(CORE_DISPATCH);
+    EXPECT_EQ(half.n_items, 4u);
+    /* Of those that were never in a batch that did not fit. */
+    for (int i = 0; i < 16; i++)
+        h.submit();
+    h.finish(other);
+    EXPECT_EQ(h.take(CORE_DISPATCH).n_items, 8u);
+    h.finish(half);
+    EXPECT_EQ(h.take(CORE_DISPATCH).n_items, 4u);
+}
+
+TEST(Batching, WhatFitsIsLearntAnewByTheNextWorker)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    for (int i = 0; i < 2; i++)
+        h.submit();
+    h.start({0});
+    h.step_done(h.take(CORE_DISPATCH), LIBSCHED_ENODEVMEM);
+    for (int i = 0; i < 2; i++)
+        h.finish(h.take(CORE_DISPATCH));
+    h.down(0);
+    for (int i = 0; i < 8; i++)
+        h.submit();
+    h.start({0});
+    EXPECT_EQ(h.take(CORE_DISPATCH).n_items, 8u);
+}
+
+TEST(Batching, WhatIsLargerThanWhatFitsRunsAlone)
+{
+    Harness h;
+    h.device(0);
+    h.add(0, Harness::one_shot());
+    h.start({0});
+    h.submit();
+    Action first = h.take(CORE_DISPATCH);
+    for (int i = 0; i < 2; i++)
+        h.submit();
+    h.finish(first);
+    h.step_done(h.take(CORE_DISPATCH), LIBSCHED_ENODEVMEM);
+    for (int i = 0; i < 2; i++)
+        h.finish(h.take(CORE_DISPATCH));
+    uint64_t large = h.submit({0, 50});
+    h.finish(h.take(CORE_DISPATCH));
+    EXPECT_EQ(h.status(large), LIBSCHED_OK);
 }
 
 TEST(Batching, WhatDoesNotFitAloneFails)

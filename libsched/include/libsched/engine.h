@@ -156,7 +156,8 @@ typedef struct libsched_engine_host {
  * answer speaks for the whole call:
  *
  *   LIBSCHED_OK            each item was ended, or (LIBSCHED_ENGINE_STEPS) stays for the next step;
- *   LIBSCHED_ENODEVMEM     it did not fit; items not yet ended are tried again in smaller batches;
+ *   LIBSCHED_ENODEVMEM     it did not fit; items not yet ended are tried again in smaller batches,
+ *                          and later batches of the model on this device are no larger;
  *   LIBSCHED_EDEVICELOST   the device can no longer be used: the worker is replaced, items not yet
  *                          ended are tried again;
  *   any other              items not yet ended fail with it.
