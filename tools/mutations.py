@@ -36,6 +36,7 @@ MUTATIONS = [
      "s->time += ns / core_client_weight(core, client);", "s->time += 0 * ns;", FAIR),
     ("one request too many in a batch", "batch.c", "room->n >= max_n", "room->n > max_n"),
     ("one unit too many in a batch", "batch.c", "units > room->max_units", "units > room->max_units + 1"),
+    ("what did not fit is forgotten", "model.c", "p->fits = units > 1 ? units / 2 : 1;", "p->fits = units;"),
     ("one request too many in a queue", "request.c",
      "m->waiting >= m->config.queue_limit", "m->waiting > m->config.queue_limit"),
     ("take a dead worker's word", "core.c", "!d->up || d->epoch != event->epoch", "!d->up"),

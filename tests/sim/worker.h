@@ -128,6 +128,8 @@ class Worker
         State state = State::absent;
         uint64_t memory = 0;
         uint32_t sessions = 0;
+        uint64_t too_much = 0; /* units of a step that did not fit, and steps that did since */
+        uint32_t since = 0;
     };
 
     Session *find(uint64_t batch);

@@ -109,6 +109,10 @@ void Worker::check_step(const Session &s, const core_action &a)
     if (!s.prepare && s.n_given > 1 && s.units > m.max_batch_units)
         violate("limits", "%" PRIu64 " units in a step, and %" PRIu64 " are allowed", s.units,
                 m.max_batch_units);
+    const Held &h = models[s.model];
+    if (!s.prepare && s.n_given > 1 && h.too_much != 0 && h.since < 64 && s.units > h.too_much / 2)
+        violate("fits", "%" PRIu64 " units in a step, and %" PRIu64 " did not fit", s.units,
+                h.too_much);
     if (spec.config.memory_bytes != 0 && memory > spec.config.memory_bytes)
         violate("memory", "a step makes %" PRIu64 " bytes of %" PRIu64, memory,
                 spec.config.memory_bytes);
@@ -356,6 +360,12 @@ void Worker::finish_step(uint64_t batch, int status)
     if (status == LIBSCHED_ENODEVMEM)
         for (uint64_t id : s.runs)
             world.requests.get(id).cap = s.n_given / 2;
+    Held &h = models[s.model];
+    h.since += status == LIBSCHED_OK;
+    if (status == LIBSCHED_ENODEVMEM && !s.prepare && s.n_given > 1) {
+        h.too_much = s.units;
+        h.since = 0;
+    }
     if (status != LIBSCHED_OK && status != LIBSCHED_ENODEVMEM)
         for (uint64_t id : s.members)
             world.requests.get(id).end_status = status;
