@@ -93,7 +93,7 @@ void served_open(struct served *out, struct gpu_bench *b, uint32_t devices_each)
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     const uint64_t until = libsched_now() + PATIENCE_NS;
     libsched_options options = LIBSCHED_OPTIONS_INIT;
-    char why[LIBSCHED_MESSAGE_SIZE + 64] = "hwloc sees none";
+    char why[LIBSCHED_MESSAGE_SIZE + 64] = "hwloc sees no GPU";
     libsched_error err;
 
     options.cpu_devices = b->cuda ? 1 : devices_each;

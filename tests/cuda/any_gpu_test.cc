@@ -69,7 +69,7 @@ std::vector<libsched_device_info> gpus(Scheduler &s, std::string *why = nullptr)
 
 struct Found {
     size_t n;
-    std::string why = "hwloc sees none";
+    std::string why = "hwloc sees no GPU";
     Found()
     {
         n = gpus(*start(Kind::gpu, 1), &why).size();

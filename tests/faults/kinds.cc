@@ -73,7 +73,7 @@ struct Gpus {
             const libsched_device_info info = find(*s, name);
             n += info.state == LIBSCHED_DEVICE_UP;
             if (n == 0 && why.empty())
-                why = info.name[0] == '\0' ? "hwloc sees none"
+                why = info.name[0] == '\0' ? "hwloc sees no GPU"
                                            : std::string(name) + ": " + info.reason;
         }
         if (n > 0)
