@@ -3,8 +3,8 @@
  * An engine, "breaker", that computes something small on its device and answers how much of the
  * device's memory is free; and does to the device what a request asks for:
  *
- * - "fault": "illegal", "endless" (weapon.h); "memory": it asks for more than there is; "stays":
- * the batch is never done;
+ * - "fault": "illegal", "endless" (weapon.h); "memory": it asks for more than there is; "crowd":
+ * the same in a batch of more than two; "stays": the batch is never done;
  * - "mark": a file that it makes when the request begins: it strikes only where there was none yet.
  */
 #include <fcntl.h>
@@ -194,6 +194,8 @@ static int breaker_step(libsched_engine_model *m, libsched_engine_batch *batch,
         const char *fault = text(batch->items[i], "fault"), *mark = text(batch->items[i], "mark");
         const bool first = mark == NULL || make_mark(mark);
 
+        if (fault != NULL && strcmp(fault, "crowd") == 0)
+            fault = batch->n_items > 2 ? "memory" : NULL;
         if (fault != NULL && first)
             status = strike(m, fault, err);
     }

@@ -250,6 +250,28 @@ TEST_P(OnDevices, MemoryThatIsNotThereCostsNoWorker)
     });
 }
 
+// Each half again, until it fits; then the others are not tried in larger batches.
+TEST_P(OnDevices, ABatchThatDoesNotFitIsSplitAndTheLimitLearnt)
+{
+    provoke("out of memory in large batches", false, [&](Bystander &other) {
+        std::vector<uint64_t> ids;
+        size_t once = 0;
+        uint32_t most = 0;
+        for (int i = 0; i < 16; i++) {
+            Request request = fault("crowd", false);
+            ids.push_back(s->submit(request));
+        }
+        for (uint64_t id : ids) {
+            const Done &end = end_of(other, id);
+            EXPECT_EQ(end.status(), LIBSCHED_OK) << end.message;
+            once += end.raw.attempts == 1;
+            most = std::max(most, end.raw.attempts);
+        }
+        EXPECT_EQ(most, 3u) << "of eight, of four, of two";
+        EXPECT_GE(once, 7u) << "what came behind the first eight was in no batch that did not fit";
+    });
+}
+
 TEST_P(OnDevices, AKernelThatNeverEndsIsTheRequests)
 {
     load("stuck", machine->device(0), SECOND);
