@@ -104,7 +104,7 @@ DEVICE void attend(queries<D> &w, const uint16_t *keys, const uint16_t *values, 
     for (int r = 0; r < 2; r++) {
         top[r] = fmaxf(top[r], shuffle_xor(top[r], 1));
         top[r] = fmaxf(top[r], shuffle_xor(top[r], 2));
-        const float factor = exp2f(w.top[r] - top[r]);
+        const float factor = power_of_two(w.top[r] - top[r]);
         w.top[r] = top[r];
         w.sum[r] *= factor;
 #pragma unroll
@@ -117,7 +117,7 @@ DEVICE void attend(queries<D> &w, const uint16_t *keys, const uint16_t *values, 
     for (int j = 0; j < TILE / 8; j++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            s[j][i] = exp2f(s[j][i] - top[i / 2]);
+            s[j][i] = power_of_two(s[j][i] - top[i / 2]);
             w.sum[i / 2] += s[j][i];
         }
 

@@ -68,6 +68,15 @@ DEVICE float float_of_bits(uint32_t bits)
     return __uint_as_float(bits);
 }
 
+/* 2 to the power of it, to two units in the last place; what is below the normal numbers is 0.
+ * Without care for these it is one instruction. */
+DEVICE float power_of_two(float exponent)
+{
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
+    return power;
+}
+
 /* Two floats as a pair of BF16, `low` in the lower half; to the nearest, ties to even. */
 DEVICE uint32_t pack_bf16(float low, float high)
 {

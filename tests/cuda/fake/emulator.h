@@ -149,6 +149,12 @@ DEVICE uint32_t emulated_bf16(float value)
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+DEVICE float power_of_two(float exponent)
+{
+    const float power = exp2f(exponent);
+    return power < 0x1p-126f ? 0 : power;
+}
+
 DEVICE uint32_t pack_bf16(float low, float high)
 {
     return emulated_bf16(low) | emulated_bf16(high) << 16;
