@@ -262,6 +262,12 @@ class ReportTest(unittest.TestCase):
         missing = judged["the job allreduce beside NCCL, 256 MiB"]
         self.assertEqual((missing["measured"], missing["reached"]), (None, None))
 
+    def test_ranks_that_share_a_gpu_are_not_judged(self):
+        for gpus, judged in [(1, None), (2, False)]:
+            results = [result("allreduce_busbw_gb_per_s", 30.0, 40.0, ranks=2, gpus=gpus, mib=256.0)]
+            aims = {aim["aim"]: aim for aim in gpu_report.judge(results, [])}
+            self.assertIs(aims["the job allreduce beside NCCL, 256 MiB"]["reached"], judged)
+
     def test_aims_are_of_what_the_benchmark_measures(self):
         """A metric that was renamed would be missed for ever."""
         with open(os.path.join(ROOT, "bench", "gpu", "main.c")) as main, \
