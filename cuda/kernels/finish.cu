@@ -25,6 +25,18 @@ DEVICE float activate(float x, kernel_activation activation)
     }
 }
 
+template <bool EIGHTS> DEVICE void add_bias(float (&v)[8], const float *bias)
+{
+    if (!EIGHTS) {
+        v[0] += bias[0];
+        return;
+    }
+    const float4 *at = reinterpret_cast<const float4 *>(bias);
+    const float4 low = at[0], high = at[1];
+    v[0] += low.x, v[1] += low.y, v[2] += low.z, v[3] += low.w;
+    v[4] += high.x, v[5] += high.y, v[6] += high.z, v[7] += high.w;
+}
+
 // Eight neighbours in a row, or one.
 template <bool BF16, bool EIGHTS> KERNEL void finish(kernel_finish_args a)
 {
@@ -53,9 +65,11 @@ template <bool BF16, bool EIGHTS> KERNEL void finish(kernel_finish_args a)
             v[0] = BF16 ? float_of_bf16(static_cast<const uint16_t *>(a.values)[i])
                         : static_cast<const float *>(a.values)[i];
         }
+        if (a.bias != nullptr)
+            add_bias<EIGHTS>(v, a.bias + c);
 #pragma unroll
         for (int k = 0; k < N; k++)
-            v[k] = activate(a.bias != nullptr ? v[k] + a.bias[c + k] : v[k], a.activation);
+            v[k] = activate(v[k], a.activation);
         if (BF16 && EIGHTS) {
             static_cast<uint4 *>(a.values)[i] =
                 make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
