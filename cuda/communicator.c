@@ -122,7 +122,9 @@ static int give_up(libsched_device_communicator *c, int status, libsched_error *
     c->failed = true;
     if (c->device->collective == c)
         c->device->collective = NULL;
-    if (c->handle != NULL && !abort_handle(c)) {
+    /* The process ends, and NCCL with it: it would call CUDA, and might wait for what never ends.
+     */
+    if (c->handle != NULL && c->device->lost == 0 && !abort_handle(c)) {
         c->handle = NULL;
         return cuda_give_up(c->device, "NCCL could not be aborted", err);
     }
@@ -346,9 +348,10 @@ int cuda_communicator_create(libsched_device *base, libsched_device_communicator
     c->device = device;
     c->timeout_ns = args->timeout_ns;
     c->cancelled = args->cancelled;
-    status = nccl_get(&c->nccl, err);
+    /* First, so that the others hear of whatever goes wrong from here on. */
+    status = meeting_enter(&c->meeting, args, err);
     if (status == LIBSCHED_OK)
-        status = meeting_enter(&c->meeting, args, err);
+        status = nccl_get(&c->nccl, err);
     if (status == LIBSCHED_OK)
         status = cuda_allocate(device, &c->word, sizeof(float), "a communicator", err);
     /* NCCL's buffers are none of the pool's. */

@@ -15,11 +15,16 @@ using namespace gpu_sched_test;
 namespace
 {
 
-void call_fake(const char *name, int value)
+void *find_fake(const char *name)
 {
     void *library = dlopen(FAKE_NCCL, RTLD_NOW | RTLD_LOCAL);
-    ASSERT_NE(nullptr, library) << dlerror();
-    auto function = (void (*)(int))dlsym(library, name);
+    EXPECT_NE(nullptr, library) << dlerror();
+    return library != nullptr ? dlsym(library, name) : nullptr;
+}
+
+void call_fake(const char *name, int value)
+{
+    auto function = (void (*)(int))find_fake(name);
     ASSERT_NE(nullptr, function);
     function(value);
 }
@@ -110,6 +115,29 @@ TEST(nccl, whose_ranks_do_not_come_is_given_up_while_products_are_measured)
         own.driver->weight_destroy(own.device, weight);
     }
     unsetenv("GPU_SCHED_MEASURE_PRODUCTS");
+    fake_cuda_reset();
+}
+
+/* It would call CUDA, and wait for what may never end. */
+TEST(nccl, is_not_aborted_on_a_device_that_is_lost)
+{
+    auto aborts = (int (*)())find_fake("fake_nccl_aborts");
+    ASSERT_NE(nullptr, aborts);
+    shared_memory shared(1);
+    {
+        rank own(emulated_case, shared, 0, 1);
+        ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
+        auto *buffer = own.buffer(std::vector<float>(100, 1));
+        ASSERT_EQ(LIBSCHED_OK, own.status) << own.err.message;
+        const int before = aborts();
+        /* NCCL is the first to see an illegal address. */
+        fake_cuda_fail("cudaEventQuery", 0, 700);
+        EXPECT_EQ(700, (int)cudaEventQuery(nullptr));
+        call_fake("fake_nccl_fail", 1);
+        EXPECT_EQ(LIBSCHED_EDEVICELOST, own.run(own.driver->all_reduce, buffer, buffer, 100));
+        EXPECT_NE(nullptr, strstr(own.err.message, "(700)")) << own.err.message;
+        EXPECT_EQ(before, aborts());
+    }
     fake_cuda_reset();
 }
 

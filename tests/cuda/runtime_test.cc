@@ -420,6 +420,23 @@ TEST_F(TogetherOnGpus, TheFirstReadsItWhereAnotherHasEnded)
     EXPECT_EQ(s->stats().worker_deaths, 1u);
 }
 
+// One that fails before it has met the others says so to them, and they do not wait for it.
+TEST_F(TogetherOnGpus, TheFirstReadsItWhereAnotherCantTakePart)
+{
+    auto s = open(1);
+    setenv("GPU_SCHED_NCCL", "/nowhere/libnccl.so.2", 1);
+    ASSERT_EQ(kill(device(*s, "gpu:1").pid, SIGKILL), 0);
+    s->run_until([&] { return s->stats().worker_deaths == 1; });
+    await(*s, "gpu:1", LIBSCHED_DEVICE_UP);
+    unsetenv("GPU_SCHED_NCCL");
+    begin_load(*s, bert.folder, {"gpu:0", "gpu:1"});
+    await_both(*s);
+    EXPECT_NE(log.find("can't work together without NCCL"), std::string::npos) << log;
+    EXPECT_EQ(log.find("did not come"), std::string::npos) << log;
+    EXPECT_NE(log.find("given up"), std::string::npos) << log;
+    EXPECT_EQ(s->stats().worker_deaths, 1u);
+}
+
 // That the first has ended is found out when it is to be told: before the others are.
 TEST_F(TogetherOnGpus, TheOthersReadItWhereTheFirstCantBeTold)
 {

@@ -68,6 +68,7 @@ struct communicator {
 std::atomic<int> next_error;   /* as their asynchronous error, at the next look */
 std::atomic<bool> abort_hangs; /* an abort does not return */
 std::atomic<bool> aborting_released;
+std::atomic<int> aborts; /* so far */
 
 float wide(const unsigned char *data, uint32_t type, uint64_t i)
 {
@@ -174,6 +175,11 @@ int enqueue(communicator *raw, call what, const void *from, void *to, uint64_t b
 extern "C" void fake_nccl_fail(int code)
 {
     next_error = code;
+}
+
+extern "C" int fake_nccl_aborts()
+{
+    return aborts;
 }
 
 extern "C" void fake_nccl_abort_hangs(int yes)
@@ -302,6 +308,7 @@ int ncclCommDestroy(communicator *c)
 
 int ncclCommAbort(communicator *c)
 {
+    aborts++;
     fake_live(-1);
     fake_hold(c->device, -c->held);
     while (abort_hangs && !aborting_released)
