@@ -217,6 +217,10 @@ static int go_on(struct agent *agent, bool wait, bool *over)
     if (status == LIBSCHED_OK && pending && wait)
         status = libsched_error_set(&err, LIBSCHED_EENGINE,
                                     "the engine did not wait for the end of its step");
+    /* As where there is none when it is begun; not beside another, which may need what is kept. */
+    if (status == LIBSCHED_ENODEVMEM && agent->n_steps == 1 && repeatable(step) &&
+        agent_gang_forget(agent))
+        status = repeat(agent, &pending, &err);
     *over = status < 0 || !pending;
     if (!*over)
         return LIBSCHED_OK;

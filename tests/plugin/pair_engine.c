@@ -2,7 +2,9 @@
 /*
  * An engine whose steps are over only when another was begun behind them, or when they are waited
  * for. Each answers how many were under way with it at most. A request with the parameter "fail"
- * lets its step fail at once; one with "room" takes so many bytes of result memory at once.
+ * lets its step fail at once; one with "room" takes so many bytes of result memory at once. With
+ * "short" there is no memory when the step should be over: the first time (1), or whenever one was
+ * begun behind it (2).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +20,7 @@ struct step {
 struct libsched_engine_model {
     struct step steps[2];
     int n;
+    bool was_short;
 };
 
 static int pair_open(libsched_engine_model **out, const libsched_engine_open_args *args,
@@ -95,13 +98,34 @@ static int pair_begin(libsched_engine_model *model, libsched_engine_batch *batch
     return LIBSCHED_OK;
 }
 
+/* What the step at hand lacks memory for. */
+static bool is_short(struct libsched_engine_model *model, const struct step *step)
+{
+    int64_t how = 0;
+
+    for (uint32_t i = 0; how == 0 && i < step->batch->n_items; i++)
+        how = parameter(step->batch->items[i], "short");
+    if (how == 2)
+        return step->most == 2;
+    if (how == 0 || model->was_short)
+        return false;
+    model->was_short = true;
+    return true;
+}
+
 static int pair_finish(libsched_engine_model *model, bool wait, bool *pending, libsched_error *err)
 {
     struct step step = model->steps[0];
     const int64_t one = 1;
 
     (void)err;
-    *pending = !wait && step.most < 2;
+    if (is_short(model, &step)) {
+        *pending = false;
+        model->steps[0] = model->steps[1];
+        model->n--;
+        return LIBSCHED_ENODEVMEM;
+    }
+    *pending = !wait && step.most < 2 && !model->was_short;
     if (*pending)
         return LIBSCHED_OK;
     model->steps[0] = model->steps[1];

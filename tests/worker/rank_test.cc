@@ -365,6 +365,28 @@ TEST_P(Rank, LetsItsCommunicatorGoForABatchWithoutMemory)
     }
 }
 
+/* Also where it finds none only when it should be over. */
+TEST_P(Rank, LetsItsCommunicatorGoForABatchWithoutMemoryAtItsEnd)
+{
+    Job job(thread(), "odd", {text("do", "barrier")}, 2);
+    EXPECT_EQ(job[0].load({}, 1, "pair").raw.status, 0);
+    job.start();
+    ASSERT_EQ(job.run(), 3u);
+    job.close();
+    /* Beside another that is under way it is not run again here: the host does that. */
+    ASSERT_EQ(job[0].run(1, 1, {{1, "x", {integer("short", 2)}}}), 0);
+    ASSERT_EQ(job[0].run(2, 1, {{2, "x", {}}}), 0);
+    EXPECT_EQ(job[0].wait(WORKER_STEP).raw.status, LIBSCHED_ENODEVMEM);
+    EXPECT_EQ(job[0].wait(WORKER_STEP).raw.status, 0);
+    EXPECT_TRUE(of_type(job[0], WORKER_FORGOT).empty());
+
+    const size_t before = of_type(job[0], WORKER_ITEM).size();
+    ASSERT_EQ(job[0].run(3, 1, {{3, "x", {integer("short", 1)}}, {4, "x", {}}}), 0);
+    EXPECT_EQ(job[0].wait(WORKER_STEP).raw.status, 0);
+    EXPECT_EQ(of_type(job[0], WORKER_FORGOT).size(), 1u);
+    EXPECT_EQ(of_type(job[0], WORKER_ITEM).size(), before + 2) << "each has ended once";
+}
+
 TEST_P(Rank, OfAProgramThatIsNotThereSaysSo)
 {
     const std::vector<std::pair<const char *, const char *>> reasons = {
