@@ -304,17 +304,7 @@ static int check(const libsched_device_communicator_args *args, libsched_error *
 static int join(libsched_device_communicator *c, const libsched_device_communicator_args *args,
                 libsched_error *err)
 {
-    struct nccl_config config = {
-        .size = sizeof(config),
-        .magic = NCCL_CONFIG_MAGIC,
-        .version = NCCL_CONFIG_VERSION,
-        .blocking = 0,
-        .cluster_size = NCCL_UNDEFINED,
-        .min_ctas = NCCL_UNDEFINED,
-        .max_ctas = NCCL_UNDEFINED,
-        .split_share = NCCL_UNDEFINED,
-        .later = NCCL_UNDEFINED,
-    };
+    struct nccl_config config = NCCL_CONFIG_INIT;
     const struct meeting_call call = {.operation = MEETING_CREATE, .count = args->n_ranks};
     nccl_id id;
     int status, result;

@@ -5,6 +5,7 @@
  */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -152,6 +153,19 @@ void cuda_note(const struct cuda_device *device, const char *format, ...)
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     device->note(device->note_context, text);
+}
+
+bool cuda_switch(const struct cuda_device *device, const char *variable, bool unless,
+                 const char *then)
+{
+    const char *text = getenv(variable);
+
+    if (text == NULL || text[0] == '\0')
+        return unless;
+    if (strcmp(text, "0") == 0 || strcmp(text, "1") == 0)
+        return text[0] == '1';
+    cuda_note(device, "%s is \"%.40s\", neither 0 nor 1: %s", variable, text, then);
+    return unless;
 }
 
 int cuda_enter(struct cuda_device *device, libsched_error *err)

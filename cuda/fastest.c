@@ -4,8 +4,6 @@
  * loaded, and then some times in a row between two events. The host waits for that.
  */
 #include <float.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "internal.h"
 
@@ -14,11 +12,7 @@
 
 void cuda_fastest_open(struct cuda_device *device)
 {
-    const char *text = getenv(VARIABLE);
-
-    device->measures = text != NULL && strcmp(text, "1") == 0;
-    if (text != NULL && text[0] != '\0' && strcmp(text, "0") != 0 && strcmp(text, "1") != 0)
-        cuda_note(device, VARIABLE " is \"%.40s\", neither 0 nor 1: nothing is measured", text);
+    device->measures = cuda_switch(device, VARIABLE, false, "nothing is measured");
 }
 
 /* Milliseconds of one way; FLT_MAX: it can't be done. */

@@ -210,6 +210,10 @@ bool cuda_is_sticky(int code);
 
 /* Tells people. */
 void cuda_note(const struct cuda_device *device, const char *format, ...) LIBSCHED_PRINTF(2, 3);
+/* Whether a variable of the environment is 1, and not 0. Otherwise it is `unless`, and where the
+ * variable has something else people are told that, and what comes of it. */
+bool cuda_switch(const struct cuda_device *device, const char *variable, bool unless,
+                 const char *then);
 
 /* ------------------------------------------------------------------------------------- order.c */
 

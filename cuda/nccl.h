@@ -40,6 +40,15 @@ struct nccl_config {
     int later; /* where later versions have something else: undefined */
 };
 
+/* Never blocks; all else as NCCL likes. */
+#define NCCL_CONFIG_INIT                                                                       \
+    {                                                                                          \
+        .size = sizeof(struct nccl_config), .magic = NCCL_CONFIG_MAGIC,                        \
+        .version = NCCL_CONFIG_VERSION, .blocking = 0, .cluster_size = NCCL_UNDEFINED,         \
+        .min_ctas = NCCL_UNDEFINED, .max_ctas = NCCL_UNDEFINED, .split_share = NCCL_UNDEFINED, \
+        .later = NCCL_UNDEFINED,                                                               \
+    }
+
 struct nccl {
     int version; /* 22809: 2.28.9 */
     int (*get_version)(int *version);

@@ -14,7 +14,6 @@
  * operations are called once more, and these sizes are not recorded again.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "internal.h"
 
@@ -52,11 +51,7 @@ struct libsched_device_section {
 
 void cuda_sections_open(struct cuda_device *device)
 {
-    const char *text = getenv(VARIABLE);
-
-    device->records = text == NULL || strcmp(text, "0") != 0;
-    if (text != NULL && text[0] != '\0' && strcmp(text, "0") != 0 && strcmp(text, "1") != 0)
-        cuda_note(device, VARIABLE " is \"%.40s\", neither 0 nor 1: graphs are used", text);
+    device->records = cuda_switch(device, VARIABLE, true, "graphs are used");
 }
 
 int cuda_section_create(libsched_device *base, libsched_device_section **out,

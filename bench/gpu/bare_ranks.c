@@ -75,17 +75,7 @@ struct rank {
 
 static void join(struct rank *rank, int number, int n, const char *digits, const char *place)
 {
-    struct nccl_config config = {
-        .size = sizeof(config),
-        .magic = NCCL_CONFIG_MAGIC,
-        .version = NCCL_CONFIG_VERSION,
-        .blocking = 0,
-        .cluster_size = NCCL_UNDEFINED,
-        .min_ctas = NCCL_UNDEFINED,
-        .max_ctas = NCCL_UNDEFINED,
-        .split_share = NCCL_UNDEFINED,
-        .later = NCCL_UNDEFINED,
-    };
+    struct nccl_config config = NCCL_CONFIG_INIT;
     libsched_error err;
     nccl_id id;
     int ordinal = 0, result;
