@@ -167,6 +167,28 @@ void Scheduler::load(libsched_model_options options)
     ASSERT_EQ(model(name).state, uint32_t(LIBSCHED_MODEL_READY)) << model(name).error.message;
 }
 
+uint64_t Scheduler::submit_text(const char *model, const std::string &text)
+{
+    const uint32_t length = (uint32_t)text.size();
+    std::string data((const char *)&length, sizeof(length));
+    data += text;
+    libsched_tensor input = {};
+    input.name = "text";
+    input.datatype = LIBSCHED_BYTES;
+    input.rank = 1;
+    input.shape[0] = 1;
+    input.data = data.data();
+    input.size = data.size();
+    libsched_request request = LIBSCHED_REQUEST_INIT;
+    request.model = model;
+    request.inputs = &input;
+    request.n_inputs = 1;
+    uint64_t id = 0;
+    libsched_error err;
+    EXPECT_EQ(libsched_submit(s_, &request, &id, &err), LIBSCHED_OK) << err.message;
+    return id;
+}
+
 uint64_t Scheduler::submit(Request &request)
 {
     uint64_t id = 0;

@@ -122,6 +122,8 @@ class Scheduler
                    libsched_error *err = nullptr);
 
     uint64_t submit(Request &request);
+    // One text for a model of texts.
+    uint64_t submit_text(const char *model, const std::string &text);
 
     // Polls, processes and reaps until `stop`, or 20 s have passed, which fails the test.
     void run_until(const std::function<bool()> &stop);

@@ -376,6 +376,21 @@ TEST(Policy, ASlowSpellIsFollowed)
     EXPECT_NE(h.submit(r), 0u) << "fast again";
 }
 
+/* Until it is known what one request takes on device 0, and what on device 1. */
+void learn_two_speeds(Harness &h, uint64_t fast, uint64_t slow)
+{
+    for (int i = 0; i < 200; i++) {
+        h.submit();
+        h.submit();
+        for (int j = 0; j < 2; j++) {
+            Action batch = h.take(CORE_DISPATCH);
+            h.item(batch, batch.ids()[0]);
+            h.now += fast;
+            h.step_done(batch, LIBSCHED_OK, batch.device == 0 ? fast : slow);
+        }
+    }
+}
+
 /* Who is first is left to the device that can serve it in time; the other one does not wait for
  * that, but serves who comes behind. */
 TEST(Policy, ASlowDeviceServesThoseBehindOneItIsTooSlowFor)
@@ -387,17 +402,8 @@ TEST(Policy, ASlowDeviceServesThoseBehindOneItIsTooSlowFor)
     model.max_batch_requests = 1;
     h.add(0, model);
     h.start({0, 1});
-    const uint64_t fast = 1000000, slow = 4000000;
-    for (int i = 0; i < 200; i++) {
-        h.submit();
-        h.submit();
-        for (int j = 0; j < 2; j++) {
-            Action batch = h.take(CORE_DISPATCH);
-            h.item(batch, batch.ids()[0]);
-            h.now += fast;
-            h.step_done(batch, LIBSCHED_OK, batch.device == 0 ? fast : slow);
-        }
-    }
+    const uint64_t fast = ms, slow = 4 * ms;
+    learn_two_speeds(h, fast, slow);
     h.submit();
     h.submit();
     Action first = h.take(CORE_DISPATCH), second = h.take(CORE_DISPATCH);
@@ -427,17 +433,8 @@ TEST(Policy, ASlowDeviceServesThoseBehindOneItIsTooSlowForBetweenTheStepsOfASess
     h.add(0, model);
     h.add(1, Harness::steps(2));
     h.start({0, 1});
-    const uint64_t fast = 1000000, slow = 4000000;
-    for (int i = 0; i < 200; i++) {
-        h.submit();
-        h.submit();
-        for (int j = 0; j < 2; j++) {
-            Action batch = h.take(CORE_DISPATCH);
-            h.item(batch, batch.ids()[0]);
-            h.now += fast;
-            h.step_done(batch, LIBSCHED_OK, batch.device == 0 ? fast : slow);
-        }
-    }
+    const uint64_t fast = ms, slow = 4 * ms;
+    learn_two_speeds(h, fast, slow);
     h.submit({.model = 1});
     Action session = h.take(CORE_DISPATCH);
     ASSERT_EQ(session.device, 1u);

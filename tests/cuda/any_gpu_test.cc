@@ -143,29 +143,7 @@ class OnAnyGpu : public testing::TestWithParam<Kind>
 
     std::vector<float> embed(const char *model, const std::string &text)
     {
-        return answer(submit(model, text));
-    }
-
-    uint64_t submit(const char *model, const std::string &text)
-    {
-        const uint32_t length = (uint32_t)text.size();
-        std::string data((const char *)&length, sizeof(length));
-        data += text;
-        libsched_tensor input = {};
-        input.name = "text";
-        input.datatype = LIBSCHED_BYTES;
-        input.rank = 1;
-        input.shape[0] = 1;
-        input.data = data.data();
-        input.size = data.size();
-        libsched_request request = LIBSCHED_REQUEST_INIT;
-        request.model = model;
-        request.inputs = &input;
-        request.n_inputs = 1;
-        uint64_t id = 0;
-        libsched_error err;
-        EXPECT_EQ(libsched_submit(s->get(), &request, &id, &err), LIBSCHED_OK) << err.message;
-        return id;
+        return answer(s->submit_text(model, text));
     }
 
     std::vector<float> answer(uint64_t id)
@@ -349,7 +327,8 @@ TEST_P(OnAnyGpu, RanksLoadAModelTogether)
         return n;
     };
     for (int i = 0; i < 1000 && served() < 2; i++)
-        for (uint64_t id : {submit("both", "the cat sat"), submit("both", "the cat sat")}) {
+        for (uint64_t id :
+             {s->submit_text("both", "the cat sat"), s->submit_text("both", "the cat sat")}) {
             const std::vector<float> got = answer(id);
             ASSERT_EQ(got.size(), expected.size());
             ASSERT_GE(cosine(got.data(), expected.data(), got.size()), 0.99999);

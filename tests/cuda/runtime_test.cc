@@ -89,30 +89,7 @@ class OnGpus : public testing::Test
 
     static const Done &embed(Scheduler &s, const char *text)
     {
-        return s.end_of(submit(s, text));
-    }
-
-    static uint64_t submit(Scheduler &s, const char *text)
-    {
-        std::string data(4, '\0');
-        const uint32_t length = (uint32_t)strlen(text);
-        memcpy(data.data(), &length, 4);
-        data += text;
-        libsched_tensor input = {};
-        input.name = "text";
-        input.datatype = LIBSCHED_BYTES;
-        input.rank = 1;
-        input.shape[0] = 1;
-        input.data = data.data();
-        input.size = data.size();
-        libsched_request request = LIBSCHED_REQUEST_INIT;
-        request.model = "bert";
-        request.inputs = &input;
-        request.n_inputs = 1;
-        uint64_t id = 0;
-        libsched_error err;
-        EXPECT_EQ(libsched_submit(s.get(), &request, &id, &err), LIBSCHED_OK) << err.message;
-        return id;
+        return s.end_of(s.submit_text("bert", text));
     }
 };
 
@@ -316,7 +293,8 @@ class TogetherOnGpus : public OnGpus
             return device(s, "gpu:0").batches > 0 && device(s, "gpu:1").batches > 0;
         };
         for (int i = 0; i < 1000 && !served(); i++) {
-            const std::vector<uint64_t> ids = {submit(s, "a b c"), submit(s, "a b c")};
+            const std::vector<uint64_t> ids = {s.submit_text("bert", "a b c"),
+                                               s.submit_text("bert", "a b c")};
             for (uint64_t id : ids) {
                 const Done &done = s.end_of(id);
                 ASSERT_EQ(done.status(), LIBSCHED_OK) << done.message;
